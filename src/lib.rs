@@ -1,0 +1,22 @@
+//! `attestd`: proves, from the outside, what state a Mac is in.
+//!
+//! Three kinds of code, seen by folder. *Nouns* are pure: no async, no I/O, no clock, no
+//! randomness. *Flows* are verbs, one file per thing the service does: load, decide, save, then
+//! effect. *Shells* touch the world.
+//!
+//! ```text
+//! main -> cli -> app                                     only app constructs shells
+//!          http, workers -> flows -> store, apns, keys
+//! ---------------- below: no async, no I/O, no clock ----------------
+//! publication -> verification -> posture -> attestation, mdm
+//! enrollment -> mdm        scep, ca, push, mdm, attestation -> pki        (edges are transitive)
+//! ids, time, entropy, secret, reason: open to all
+//! ```
+//!
+//! `tests/it/architecture.rs` holds this picture as data and fails on any other edge.
+
+pub mod entropy;
+pub mod ids;
+pub mod reason;
+pub mod secret;
+pub mod time;
