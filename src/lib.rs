@@ -15,8 +15,13 @@
 //!
 //! `tests/it/architecture.rs` holds this picture as data and fails on any other edge.
 
+pub mod attestation;
+pub mod enrollment;
 pub mod entropy;
 pub mod ids;
+pub mod mdm;
+pub mod posture;
 pub mod reason;
 pub mod secret;
 pub mod time;
+pub mod verification;

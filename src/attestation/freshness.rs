@@ -1,0 +1,141 @@
+//! Nonces: how they are made, and what a freshness code says about when a statement was made.
+//!
+//! Scheme `transcript-v1`: the nonce is SHA-256 over length-prefixed fields, minted in the moment a
+//! command is handed over. The inputs are stored first and published with the evidence, so that
+//! anyone can recompute the code in Apple's certificate.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{CommandUuid, DeviceId, sha256};
+use crate::time::Timestamp;
+
+/// How a nonce was derived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scheme {
+    /// [`NonceInputs::nonce`].
+    #[serde(rename = "transcript-v1")]
+    TranscriptV1,
+    /// SHA-256 of the Secure Enclave key's base64 text: the historic coordinator's constant nonce.
+    #[serde(rename = "legacy-se-sha256")]
+    LegacySeSha256,
+}
+
+/// The inputs of a `transcript-v1` nonce.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NonceInputs {
+    /// This service's canonical name.
+    pub server_id: String,
+    pub device_id: DeviceId,
+    pub command_uuid: CommandUuid,
+    pub minted_at: Timestamp,
+    /// The provider's Secure Enclave key as the base64 text it was given in; empty when none.
+    pub se_public_key: String,
+}
+
+/// What the freshness code in a leaf says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "class")]
+pub enum Freshness {
+    /// It is the nonce of the very command that was answered.
+    Fresh {
+        minted_at: Timestamp,
+        se_public_key: String,
+    },
+    /// It is an earlier nonce of this service for this Mac: Apple answered from its seven-day
+    /// cache. The statement is as old as that nonce.
+    CachedKnown {
+        minted_at: Timestamp,
+        se_public_key: String,
+    },
+    /// It is no nonce this service ever handed to this Mac: nothing says how old it is.
+    Unrecognized,
+    /// The leaf carries no freshness code.
+    Absent,
+}
+
+/// A nonce once handed to a Mac: one entry of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Minted {
+    pub nonce: [u8; 32],
+    pub scheme: Scheme,
+    pub inputs: NonceInputs,
+}
+
+impl Scheme {
+    /// The stored and published word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TranscriptV1 => "transcript-v1",
+            Self::LegacySeSha256 => "legacy-se-sha256",
+        }
+    }
+
+    /// The scheme with this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::TranscriptV1, Self::LegacySeSha256]
+            .into_iter()
+            .find(|s| s.as_str() == word)
+    }
+}
+
+impl NonceInputs {
+    /// The 32-byte nonce: SHA-256 over tag, server id, device id, CommandUUID, minted_at (decimal
+    /// milliseconds since 1970) and SE key text, each prefixed with its length as 4 bytes, big
+    /// endian.
+    pub fn nonce(&self) -> [u8; 32] {
+        let minted_at = self.minted_at.millis().to_string();
+        let fields = [
+            "attestd-nonce-transcript-v1",
+            &self.server_id,
+            self.device_id.as_str(),
+            self.command_uuid.as_str(),
+            &minted_at,
+            &self.se_public_key,
+        ];
+        let mut transcript = Vec::new();
+        for field in fields {
+            let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+            transcript.extend_from_slice(&length.to_be_bytes());
+            transcript.extend_from_slice(field.as_bytes());
+        }
+        sha256(&transcript)
+    }
+}
+
+impl Freshness {
+    /// When Apple can first have made the statement; `None` when nothing says so.
+    pub fn minted_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Fresh { minted_at, .. } | Self::CachedKnown { minted_at, .. } => Some(*minted_at),
+            Self::Unrecognized | Self::Absent => None,
+        }
+    }
+}
+
+/// Compares the freshness code of an answer with what was asked.
+///
+/// `asked` is the nonce of the answered command, `ledger` any earlier nonce of this Mac that
+/// equals the code.
+pub fn classify(code: Option<&[u8]>, asked: Option<&Minted>, ledger: Option<&Minted>) -> Freshness {
+    let Some(code) = code else {
+        return Freshness::Absent;
+    };
+    let stated = |minted: &Minted| (minted.inputs.minted_at, minted.inputs.se_public_key.clone());
+    match (asked, ledger) {
+        (Some(minted), _) if minted.nonce == code => {
+            let (minted_at, se_public_key) = stated(minted);
+            Freshness::Fresh {
+                minted_at,
+                se_public_key,
+            }
+        }
+        (_, Some(minted)) if minted.nonce == code => {
+            let (minted_at, se_public_key) = stated(minted);
+            Freshness::CachedKnown {
+                minted_at,
+                se_public_key,
+            }
+        }
+        _ => Freshness::Unrecognized,
+    }
+}

@@ -1,0 +1,100 @@
+//! Which certificate may speak for which Mac.
+//!
+//! Issuance is recorded before the certificate leaves the house. A certificate is bound to an
+//! enrollment at Authenticate and from then on to no other: never retroactively, and never two
+//! Macs with one certificate.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{CertificateHash, DeviceId, SerialNumber, TicketId};
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+/// A device identity certificate this service issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub certificate: CertificateHash,
+    /// The certificate, DER.
+    pub der: Vec<u8>,
+    pub kind: IdentityKind,
+    pub ticket_id: Option<TicketId>,
+    /// The serial number the ticket was bound to.
+    pub serial: Option<SerialNumber>,
+    /// The Mac it speaks for, once Authenticate bound it.
+    pub device_id: Option<DeviceId>,
+    pub issued_at: Timestamp,
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
+    pub revoked_at: Option<Timestamp>,
+    /// The SCEP transactionID it was issued under, so that a retry gets the same certificate.
+    pub transaction_id: Option<String>,
+}
+
+/// How an identity came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdentityKind {
+    /// SCEP: proves nothing about the hardware.
+    Scep,
+    /// ACME device-attest-01: a Secure Enclave key Apple vouched for.
+    AcmeAttested,
+    /// Issued by the authority of a server this one replaced.
+    Adopted,
+}
+
+impl IdentityKind {
+    /// The stored and published word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scep => "scep",
+            Self::AcmeAttested => "acme_attested",
+            Self::Adopted => "adopted",
+        }
+    }
+
+    /// The kind with this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Scep, Self::AcmeAttested, Self::Adopted]
+            .into_iter()
+            .find(|k| k.as_str() == word)
+    }
+}
+
+impl Identity {
+    /// Whether it may speak at `now` at all.
+    ///
+    /// # Refusals
+    /// `revoked`, `identity_expired`.
+    pub fn usable(&self, now: Timestamp) -> Result<(), Reason> {
+        if self.revoked_at.is_some() {
+            Err(Reason::Revoked)
+        } else if now < self.not_before || now > self.not_after {
+            Err(Reason::IdentityExpired)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether it may open an enrollment for the Mac that says it has `serial`.
+    ///
+    /// `known` is the device id this service already has for the Mac's UDID.
+    ///
+    /// # Refusals
+    /// As [`Identity::usable`]; `identity_mismatch` when it already speaks for another Mac;
+    /// `serial_mismatch` when the ticket was bound to another serial number.
+    pub fn may_authenticate(
+        &self,
+        serial: Option<&SerialNumber>,
+        known: Option<&DeviceId>,
+        now: Timestamp,
+    ) -> Result<(), Reason> {
+        self.usable(now)?;
+        if self.device_id.is_some() && self.device_id.as_ref() != known {
+            return Err(Reason::IdentityMismatch);
+        }
+        if self.serial.is_some() && self.serial.as_ref() != serial {
+            return Err(Reason::SerialMismatch);
+        }
+        Ok(())
+    }
+}

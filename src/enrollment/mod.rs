@@ -1,0 +1,162 @@
+//! A Mac's relation with this service: from ticket to check-out.
+//!
+//! [`Ticket`] lets one Mac in once, [`Identity`] is the certificate it speaks with,
+//! [`Enrollment`] is the Mac itself, and [`trace`] tells its owner how far it got.
+
+pub mod identity;
+pub mod profile;
+pub mod ticket;
+pub mod trace;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::identity::{Identity, IdentityKind};
+pub use self::ticket::Ticket;
+use crate::ids::{CertificateHash, DeviceId, SerialNumber, TicketId, Topic, Udid};
+use crate::secret::Secret;
+use crate::time::Timestamp;
+
+/// One Mac, device channel, keyed by its MDM UDID.
+///
+/// `serial` is what the Mac said in Authenticate: a claim signed by its identity key, proved only
+/// by Apple's attestation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrollment {
+    pub device_id: DeviceId,
+    pub udid: Udid,
+    pub serial: Option<SerialNumber>,
+    pub state: State,
+    /// The one certificate that may speak for this Mac.
+    pub identity: CertificateHash,
+    /// The ticket it came in by; `None` for an adopted Mac.
+    pub ticket_id: Option<TicketId>,
+    pub topic: Topic,
+    pub push: Option<PushAddress>,
+    pub hardware: Hardware,
+    pub authenticated_at: Timestamp,
+    /// First TokenUpdate after the last Authenticate.
+    pub enrolled_at: Option<Timestamp>,
+    pub checked_out_at: Option<Timestamp>,
+}
+
+/// How far an enrollment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Authenticate was accepted. macOS may still roll the profile back: the Mac does not count
+    /// as enrolled before TokenUpdate.
+    Pending,
+    /// TokenUpdate arrived; the Mac can be woken.
+    Enrolled,
+    /// CheckOut arrived; the Mac is not asked any more.
+    CheckedOut,
+}
+
+/// Where and how APNs reaches a Mac (TokenUpdate). Both parts are secret: whoever holds them can
+/// wake the Mac.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushAddress {
+    /// Opaque bytes, 32 today.
+    pub token: Secret<Vec<u8>>,
+    pub magic: Secret<String>,
+    pub updated_at: Timestamp,
+    /// Set when APNs said that the token is dead (410, or 400 BadDeviceToken) after `updated_at`.
+    /// It ends pushes until the next TokenUpdate, never the enrollment.
+    pub dead_since: Option<Timestamp>,
+}
+
+/// What the Mac said of its hardware and system in Authenticate; self-reported, for display.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hardware {
+    pub model: Option<String>,
+    pub model_name: Option<String>,
+    pub os_version: Option<String>,
+    pub build_version: Option<String>,
+}
+
+impl State {
+    /// The stored and published word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Enrolled => "enrolled",
+            Self::CheckedOut => "checked_out",
+        }
+    }
+
+    /// The state with this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Pending, Self::Enrolled, Self::CheckedOut]
+            .into_iter()
+            .find(|s| s.as_str() == word)
+    }
+}
+
+impl Enrollment {
+    /// Authenticate: a new relation begins, whatever came before. Push address and enrollment
+    /// time are cleared; the device id stays, so that history stays.
+    #[must_use]
+    pub fn authenticated(self, by: &Authenticated, now: Timestamp) -> Self {
+        Self {
+            serial: by.serial.clone(),
+            state: State::Pending,
+            identity: by.identity,
+            ticket_id: by.ticket_id.clone(),
+            topic: by.topic.clone(),
+            push: None,
+            hardware: by.hardware.clone(),
+            authenticated_at: now,
+            enrolled_at: None,
+            checked_out_at: None,
+            ..self
+        }
+    }
+
+    /// A Mac seen for the first time.
+    pub fn begin(device_id: DeviceId, udid: Udid, by: &Authenticated, now: Timestamp) -> Self {
+        Self {
+            device_id,
+            udid,
+            serial: by.serial.clone(),
+            state: State::Pending,
+            identity: by.identity,
+            ticket_id: by.ticket_id.clone(),
+            topic: by.topic.clone(),
+            push: None,
+            hardware: by.hardware.clone(),
+            authenticated_at: now,
+            enrolled_at: None,
+            checked_out_at: None,
+        }
+    }
+
+    /// TokenUpdate on the device channel. The first one completes the enrollment (returns true);
+    /// later ones only bring a new address.
+    pub fn token_update(&mut self, topic: Topic, push: PushAddress, now: Timestamp) -> bool {
+        let first = self.state == State::Pending;
+        if first {
+            self.state = State::Enrolled;
+            self.enrolled_at = Some(now);
+        }
+        self.topic = topic;
+        self.push = Some(push);
+        first
+    }
+
+    /// CheckOut: the Mac left. Its address is dropped; it is never woken again.
+    pub fn check_out(&mut self, now: Timestamp) {
+        self.state = State::CheckedOut;
+        self.push = None;
+        self.checked_out_at = Some(now);
+    }
+}
+
+/// What an accepted Authenticate establishes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authenticated {
+    pub serial: Option<SerialNumber>,
+    pub identity: CertificateHash,
+    pub ticket_id: Option<TicketId>,
+    pub topic: Topic,
+    pub hardware: Hardware,
+}

@@ -1,0 +1,119 @@
+//! What is believed of a Mac, from whom, and until when.
+//!
+//! Evidence is never merged into one boolean. [`Posture`] keeps the last reading from each source;
+//! [`claim`] gives every property its value, assurance and times; [`merge`] decides what newer
+//! evidence does to what was believed; [`appraisal`] judges the whole by a [`policy`].
+
+pub mod appraisal;
+pub mod claim;
+pub mod merge;
+pub mod policy;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attestation::{Freshness, Statement};
+use crate::ids::{DeviceId, EvidenceId};
+use crate::mdm::security_info::SecurityInfo;
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+/// Everything believed of one Mac's device plane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Posture {
+    pub device_id: DeviceId,
+    /// Rises by one whenever evidence, verdict or revocation changes; not when time passes.
+    pub revision: u64,
+    /// Rises with every revocation and its end; never falls.
+    pub revocation_epoch: u64,
+    pub revised_at: Timestamp,
+    /// The verdict as of `revised_at`. A reader appraises again at its own time.
+    pub verdict: Verdict,
+    /// The last SecurityInfo that was asked for and well formed.
+    pub reported: Option<Reported>,
+    /// The last attestation whose chain, serial and nonce were good enough to read.
+    pub attested: Option<Attested>,
+    /// A negative on SIP, Secure Boot or kernel extensions was received at this time: positive
+    /// evidence asked for earlier counts no longer.
+    pub void_before: Option<Timestamp>,
+    /// Definite negatives that are no reading of a property (another Mac's chain, a bad chain).
+    pub held: Vec<Held>,
+}
+
+/// Three results and a warning tier. Unknown is not bad and not good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Affirming,
+    Warning,
+    Contraindicated,
+    Unknown,
+}
+
+/// Whose key signs what the Mac reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Channel {
+    /// A Secure Enclave key that Apple attested (ACME device-attest-01).
+    HardwareAttested,
+    /// A key in software (SCEP, adopted).
+    Software,
+}
+
+/// A SecurityInfo reply as believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reported {
+    pub facts: SecurityInfo,
+    pub evidence_id: EvidenceId,
+    /// When the command was handed over.
+    pub asked_at: Timestamp,
+    pub observed_at: Timestamp,
+    pub channel: Channel,
+}
+
+/// An Apple attestation as believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attested {
+    pub facts: Statement,
+    pub freshness: Freshness,
+    pub evidence_id: EvidenceId,
+    pub observed_at: Timestamp,
+    /// The leaf's notAfter.
+    pub not_after: Timestamp,
+}
+
+/// A definite negative that stands until newer evidence of its kind clears it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub reason: Reason,
+    pub evidence_id: Option<EvidenceId>,
+    pub since: Timestamp,
+}
+
+impl Verdict {
+    /// The stored and published word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Affirming => "affirming",
+            Self::Warning => "warning",
+            Self::Contraindicated => "contraindicated",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Posture {
+    /// Nothing is known yet.
+    pub fn unknown(device_id: DeviceId, now: Timestamp) -> Self {
+        Self {
+            device_id,
+            revision: 0,
+            revocation_epoch: 0,
+            revised_at: now,
+            verdict: Verdict::Unknown,
+            reported: None,
+            attested: None,
+            void_before: None,
+            held: Vec::new(),
+        }
+    }
+}
