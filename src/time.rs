@@ -113,6 +113,64 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// A span of time as configuration and policies write it: a whole number and one of `s`, `m`, `h`,
+/// `d`; `0s` is nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+/// The text is not a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a span of time such as 90s, 5m, 24h or 14d")]
+pub struct NotASpan;
+
+impl Span {
+    /// Reads `90s`, `5m`, `24h`, `14d`.
+    pub fn parse(text: &str) -> Result<Self, NotASpan> {
+        let unit = match text.as_bytes().last() {
+            Some(b's') => 1,
+            Some(b'm') => 60,
+            Some(b'h') => 60 * 60,
+            Some(b'd') => 24 * 60 * 60,
+            _ => return Err(NotASpan),
+        };
+        let digits = &text[..text.len() - 1];
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(NotASpan);
+        }
+        let number: u64 = digits.parse().map_err(|_| NotASpan)?;
+        // A thousand years is longer than anything meant here.
+        match number.checked_mul(unit) {
+            Some(seconds) if seconds <= 31_557_600_000 => Ok(Self(Duration::from_secs(seconds))),
+            _ => Err(NotASpan),
+        }
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        match seconds {
+            0 => f.write_str("0s"),
+            _ if seconds.is_multiple_of(86_400) => write!(f, "{}d", seconds / 86_400),
+            _ if seconds.is_multiple_of(3_600) => write!(f, "{}h", seconds / 3_600),
+            _ if seconds.is_multiple_of(60) => write!(f, "{}m", seconds / 60),
+            _ => write!(f, "{seconds}s"),
+        }
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
 /// Where `now` comes from. Read once at the start of a flow and passed down.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The current time.
@@ -193,6 +251,29 @@ mod tests {
             "2026-13-01T00:00:00Z",
         ] {
             assert_eq!(Timestamp::parse(text), Err(NotATime), "{text}");
+        }
+    }
+
+    #[test]
+    fn spans_are_read_and_written_in_the_largest_whole_unit() {
+        for text in ["0s", "90s", "5m", "24m", "36h", "14d"] {
+            assert_eq!(
+                Span::parse(text).map(|span| span.to_string()).as_deref(),
+                Ok(text)
+            );
+        }
+        assert_eq!(Span::parse("24h"), Span::parse("1d"));
+        for bad in [
+            "",
+            "d",
+            "-1d",
+            "+1d",
+            "1w",
+            "1 d",
+            "1.5h",
+            "99999999999999999999s",
+        ] {
+            assert_eq!(Span::parse(bad), Err(NotASpan), "{bad}");
         }
     }
 

@@ -28,3 +28,15 @@ pub enum SecureBoot {
     /// "Permissive Security"
     Permissive,
 }
+
+impl Statement {
+    /// Whether a property says that this Mac is not in the state a policy could want.
+    pub fn contradicts_full_security(&self) -> bool {
+        self.sip_enabled == Some(false)
+            || matches!(
+                self.secure_boot,
+                Some(SecureBoot::Reduced | SecureBoot::Permissive)
+            )
+            || self.third_party_kexts == Some(true)
+    }
+}

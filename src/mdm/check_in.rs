@@ -34,7 +34,11 @@ pub enum Message {
         build_version: Option<String>,
     },
     /// How to wake this Mac (or user); the first one completes an enrollment.
-    TokenUpdate { topic: Topic, token: Secret<Vec<u8>>, magic: Secret<String> },
+    TokenUpdate {
+        topic: Topic,
+        token: Secret<Vec<u8>>,
+        magic: Secret<String>,
+    },
     /// The profile was removed. One attempt, no retry.
     CheckOut,
     /// `None` erases it.
@@ -54,7 +58,9 @@ impl CheckIn {
     /// driven enrollments; message types this service has no answer for.
     pub fn decode(body: &[u8]) -> Result<Self, Refusal> {
         let top = read_dictionary(body)?;
-        let kind = top.string("MessageType")?.ok_or(Refusal::Key("MessageType"))?;
+        let kind = top
+            .string("MessageType")?
+            .ok_or(Refusal::Key("MessageType"))?;
         let sender = Sender::read(&top)?;
         let topic = || -> Result<Topic, Refusal> {
             let text = top.string("Topic")?.ok_or(Refusal::Key("Topic"))?;
@@ -64,9 +70,9 @@ impl CheckIn {
             "Authenticate" => Message::Authenticate {
                 topic: topic()?,
                 serial: match top.string("SerialNumber")? {
-                    Some(text) => Some(
-                        SerialNumber::parse(text).map_err(|_| Refusal::Key("SerialNumber"))?,
-                    ),
+                    Some(text) => {
+                        Some(SerialNumber::parse(text).map_err(|_| Refusal::Key("SerialNumber"))?)
+                    }
                     None => None,
                 },
                 model: label(&top, "Model")?,
@@ -152,10 +158,18 @@ mod tests {
 
     #[test]
     fn reads_authenticate_with_and_without_a_serial() {
-        let with = message("Authenticate", "<key>SerialNumber</key><string>SIMQ4T2W7P</string>");
-        let Ok(Message::Authenticate { serial, .. }) = with else { panic!("{with:?}") };
+        let with = message(
+            "Authenticate",
+            "<key>SerialNumber</key><string>SIMQ4T2W7P</string>",
+        );
+        let Ok(Message::Authenticate { serial, .. }) = with else {
+            panic!("{with:?}")
+        };
         assert_eq!(serial.map(|s| s.to_string()).as_deref(), Some("SIMQ4T2W7P"));
-        assert!(matches!(message("Authenticate", ""), Ok(Message::Authenticate { serial: None, .. })));
+        assert!(matches!(
+            message("Authenticate", ""),
+            Ok(Message::Authenticate { serial: None, .. })
+        ));
         let bad = message("Authenticate", "<key>SerialNumber</key><string>no</string>");
         assert_eq!(bad, Err(Refusal::Key("SerialNumber")));
     }
@@ -169,15 +183,24 @@ mod tests {
         let user = CheckIn::decode(&body("TokenUpdate", &user)).expect("user");
         assert_eq!(user.sender.channel, Channel::User);
         let user_authenticate = "<key>UserID</key><string>AB</string>";
-        assert_eq!(message("Authenticate", user_authenticate), Err(Refusal::Unsupported));
+        assert_eq!(
+            message("Authenticate", user_authenticate),
+            Err(Refusal::Unsupported)
+        );
     }
 
     #[test]
     fn an_empty_or_missing_bootstrap_token_erases() {
         for rest in ["", "<key>BootstrapToken</key><data></data>"] {
-            assert_eq!(message("SetBootstrapToken", rest), Ok(Message::SetBootstrapToken(None)));
+            assert_eq!(
+                message("SetBootstrapToken", rest),
+                Ok(Message::SetBootstrapToken(None))
+            );
         }
-        let set = message("SetBootstrapToken", "<key>BootstrapToken</key><data>AAEC</data>");
+        let set = message(
+            "SetBootstrapToken",
+            "<key>BootstrapToken</key><data>AAEC</data>",
+        );
         assert!(matches!(set, Ok(Message::SetBootstrapToken(Some(_)))));
     }
 

@@ -10,8 +10,13 @@ use crate::ids::CommandUuid;
 
 /// What is queried beside the attestation: the reply carries only what was asked for, and the
 /// serial number and ProvisioningUDID are compared with the attested ones.
-pub const ATTESTATION_QUERIES: [&str; 5] =
-    ["SerialNumber", "ProvisioningUDID", "OSVersion", "BuildVersion", "DevicePropertiesAttestation"];
+pub const ATTESTATION_QUERIES: [&str; 5] = [
+    "SerialNumber",
+    "ProvisioningUDID",
+    "OSVersion",
+    "BuildVersion",
+    "DevicePropertiesAttestation",
+];
 
 /// One question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +35,10 @@ impl Command {
             Self::SecurityInfo => command.set("RequestType", text("SecurityInfo")),
             Self::DevicePropertiesAttestation { nonce } => {
                 command.set("DeviceAttestationNonce", Value::Data(nonce.to_vec()));
-                command.set("Queries", Value::Array(ATTESTATION_QUERIES.map(text).to_vec()));
+                command.set(
+                    "Queries",
+                    Value::Array(ATTESTATION_QUERIES.map(text).to_vec()),
+                );
                 command.set("RequestType", text("DeviceInformation"));
             }
         }
@@ -56,9 +64,15 @@ mod tests {
         let bytes = Command::DevicePropertiesAttestation { nonce: [7; 32] }.encode(&uuid);
         let top = read_dictionary(&bytes).expect("well formed");
         let command = top.dictionary("Command").expect("typed").expect("present");
-        assert_eq!(command.data("DeviceAttestationNonce"), Ok(Some(&[7; 32][..])));
+        assert_eq!(
+            command.data("DeviceAttestationNonce"),
+            Ok(Some(&[7; 32][..]))
+        );
         assert_eq!(command.string("RequestType"), Ok(Some("DeviceInformation")));
-        assert_eq!(command.array("Queries").map(|q| q.map(<[_]>::len)), Ok(Some(5)));
+        assert_eq!(
+            command.array("Queries").map(|q| q.map(<[_]>::len)),
+            Ok(Some(5))
+        );
     }
 
     #[test]

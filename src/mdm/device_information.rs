@@ -52,7 +52,9 @@ impl DeviceInformation {
     /// # Refusals
     /// No QueryResponses dictionary; a text property of another type.
     pub fn read(report: &Dictionary<'_>) -> Result<Self, Refusal> {
-        let responses = report.dictionary("QueryResponses")?.ok_or(Refusal::Key("QueryResponses"))?;
+        let responses = report
+            .dictionary("QueryResponses")?
+            .ok_or(Refusal::Key("QueryResponses"))?;
         let queried = QueryResponses {
             udid: label(responses, "UDID")?,
             serial_number: label(responses, "SerialNumber")?,
@@ -71,13 +73,18 @@ impl DeviceInformation {
                     })
                     .collect();
                 match chain {
-                    Some(chain) if (1..=MAX_CHAIN).contains(&chain.len()) => Attestation::Chain(chain),
+                    Some(chain) if (1..=MAX_CHAIN).contains(&chain.len()) => {
+                        Attestation::Chain(chain)
+                    }
                     _ => Attestation::Malformed,
                 }
             }
             Some(_) => Attestation::Malformed,
         };
-        Ok(Self { queried, attestation })
+        Ok(Self {
+            queried,
+            attestation,
+        })
     }
 }
 
@@ -87,7 +94,9 @@ mod tests {
     use super::*;
 
     fn read(responses: &str) -> Result<DeviceInformation, Refusal> {
-        let bytes = format!("<plist><dict><key>QueryResponses</key><dict>{responses}</dict></dict></plist>");
+        let bytes = format!(
+            "<plist><dict><key>QueryResponses</key><dict>{responses}</dict></dict></plist>"
+        );
         DeviceInformation::read(&read_dictionary(bytes.as_bytes()).expect("well formed"))
     }
 
@@ -98,9 +107,15 @@ mod tests {
         let member = |value: &str| format!("<key>DevicePropertiesAttestation</key>{value}");
         assert_eq!(of(&member("<array/>")), Attestation::Malformed);
         assert_eq!(of(&member("<data>AA==</data>")), Attestation::Malformed);
-        assert_eq!(of(&member("<array><string>x</string></array>")), Attestation::Malformed);
+        assert_eq!(
+            of(&member("<array><string>x</string></array>")),
+            Attestation::Malformed
+        );
         let five = "<data>AA==</data>".repeat(5);
-        assert_eq!(of(&member(&format!("<array>{five}</array>"))), Attestation::Malformed);
+        assert_eq!(
+            of(&member(&format!("<array>{five}</array>"))),
+            Attestation::Malformed
+        );
         let two = "<array><data>AA==</data><data>AQ==</data></array>";
         assert_eq!(of(&member(two)), Attestation::Chain(vec![vec![0], vec![1]]));
     }
@@ -116,6 +131,9 @@ mod tests {
     fn no_responses_is_no_reply() {
         let bytes = b"<plist><dict/></plist>";
         let top = read_dictionary(bytes).expect("well formed");
-        assert_eq!(DeviceInformation::read(&top), Err(Refusal::Key("QueryResponses")));
+        assert_eq!(
+            DeviceInformation::read(&top),
+            Err(Refusal::Key("QueryResponses"))
+        );
     }
 }

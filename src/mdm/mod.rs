@@ -73,11 +73,16 @@ impl Sender {
             None => return Err(Refusal::Key("UDID")),
         };
         let user = top.string("UserID")?.is_some() || top.has("EnrollmentUserID");
-        Ok(Self { udid, channel: if user { Channel::User } else { Channel::Device } })
+        Ok(Self {
+            udid,
+            channel: if user { Channel::User } else { Channel::Device },
+        })
     }
 }
 
 /// A short text for display only: cut to 100 characters, control characters dropped.
 fn label(top: &Dictionary<'_>, key: &str) -> Result<Option<String>, Refusal> {
-    Ok(top.string(key)?.map(|text| text.chars().filter(|c| !c.is_control()).take(100).collect()))
+    Ok(top
+        .string(key)?
+        .map(|text| text.chars().filter(|c| !c.is_control()).take(100).collect()))
 }

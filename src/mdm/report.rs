@@ -46,7 +46,9 @@ impl<'a> Report<'a> {
         let body = read_dictionary(body)?;
         let sender = Sender::read(&body)?;
         let command = || -> Result<CommandUuid, Refusal> {
-            let text = body.string("CommandUUID")?.ok_or(Refusal::Key("CommandUUID"))?;
+            let text = body
+                .string("CommandUUID")?
+                .ok_or(Refusal::Key("CommandUUID"))?;
             CommandUuid::parse(text).map_err(|_| Refusal::Key("CommandUUID"))
         };
         let status = match body.string("Status")?.ok_or(Refusal::Key("Status"))? {
@@ -57,7 +59,11 @@ impl<'a> Report<'a> {
             "NotNow" => Status::NotNow(command()?),
             _ => return Err(Refusal::Key("Status")),
         };
-        Ok(Self { sender, status, body })
+        Ok(Self {
+            sender,
+            status,
+            body,
+        })
     }
 }
 
@@ -95,7 +101,10 @@ fn causes(body: &Dictionary<'_>) -> Result<Vec<Cause>, Refusal> {
                 Some(Value::Integer(code)) => *code,
                 _ => 0,
             };
-            causes.push(Cause { code, domain: super::label(link, "ErrorDomain")?.unwrap_or_default() });
+            causes.push(Cause {
+                code,
+                domain: super::label(link, "ErrorDomain")?.unwrap_or_default(),
+            });
         }
     }
     Ok(causes)
@@ -113,7 +122,8 @@ mod tests {
         .into_bytes()
     }
 
-    const UUID: &str = "<key>CommandUUID</key><string>00000001-0000-4000-8000-000000000001</string>";
+    const UUID: &str =
+        "<key>CommandUUID</key><string>00000001-0000-4000-8000-000000000001</string>";
 
     #[test]
     fn every_status_is_read() {
@@ -147,7 +157,15 @@ mod tests {
              <string>MCMDMErrorDomain</string></dict></array>"
         ));
         let report = Report::decode(&bytes).expect("well formed");
-        let Status::Error(_, causes) = report.status else { panic!("{:?}", report.status) };
-        assert_eq!(causes, [Cause { code: 12021, domain: "MCMDMErrorDomain".into() }]);
+        let Status::Error(_, causes) = report.status else {
+            panic!("{:?}", report.status)
+        };
+        assert_eq!(
+            causes,
+            [Cause {
+                code: 12021,
+                domain: "MCMDMErrorDomain".into()
+            }]
+        );
     }
 }

@@ -68,7 +68,9 @@ impl SecurityInfo {
     /// # Refusals
     /// No SecurityInfo dictionary; a member of the wrong type.
     pub fn read(report: &Dictionary<'_>) -> Result<Self, Refusal> {
-        let info = report.dictionary("SecurityInfo")?.ok_or(Refusal::Key("SecurityInfo"))?;
+        let info = report
+            .dictionary("SecurityInfo")?
+            .ok_or(Refusal::Key("SecurityInfo"))?;
         let boot = info.dictionary("SecureBoot")?;
         let word = |key| -> Result<Option<&str>, Refusal> {
             match boot {
@@ -104,7 +106,7 @@ impl SecurityInfo {
     /// Whether a property says that this Mac is not in the state a policy could want.
     pub fn contradicts_full_security(&self) -> bool {
         self.sip_enabled == Some(false)
-            || matches!(self.secure_boot, Some(SecureBootLevel::Medium | SecureBootLevel::Off))
+            || matches!(self.secure_boot, Some(level) if level != SecureBootLevel::Full)
     }
 }
 
@@ -158,7 +160,9 @@ mod tests {
     #[test]
     fn what_is_not_said_stays_unknown() {
         assert_eq!(read(""), Ok(SecurityInfo::default()));
-        let strange = read("<key>SecureBoot</key><dict><key>SecureBootLevel</key><string>Full</string></dict>");
+        let strange = read(
+            "<key>SecureBoot</key><dict><key>SecureBootLevel</key><string>Full</string></dict>",
+        );
         assert_eq!(strange.map(|info| info.secure_boot), Ok(None));
     }
 
@@ -193,7 +197,9 @@ mod tests {
         );
         let stored = without_personal_members(&read_dictionary(&bytes).expect("well formed"));
         let text = String::from_utf8(stored).expect("text");
-        assert!(!text.contains("canary") && !text.contains("Y2FuYXJ5") && !text.contains("Somebody"));
+        assert!(
+            !text.contains("canary") && !text.contains("Y2FuYXJ5") && !text.contains("Somebody")
+        );
         assert!(text.contains("FDE_Enabled") && text.contains("FirewallEnabled"));
     }
 }

@@ -1,1 +1,254 @@
+//! The judgement: posture and policy in, verdict and reasons out.
 
+use super::policy::Policy;
+use super::{Attested, Posture, Reported, Verdict};
+use crate::attestation::Freshness;
+use crate::attestation::statement::SecureBoot;
+use crate::mdm::security_info::SecureBootLevel;
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+/// Apple makes a new attestation at most this often (Apple `information.device.yaml`,
+/// DeviceAttestationNonce).
+pub const APPLE_WINDOW: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 60 * 60);
+
+/// What a Mac's device plane amounts to at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appraisal {
+    pub verdict: Verdict,
+    /// Cause first. Empty when affirming.
+    pub reasons: Vec<Reason>,
+    /// Until when the verdict may be relied on; only for affirming and warning.
+    pub usable_until: Option<Timestamp>,
+}
+
+/// What is known besides the evidence.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances<'a> {
+    /// The Mac is enrolled now: TokenUpdate arrived and no CheckOut since.
+    pub enrolled: bool,
+    /// Why the attempt under way has not brought evidence yet; shown where nothing is known.
+    pub attempt: &'a [Reason],
+    pub now: Timestamp,
+}
+
+/// Judges a posture.
+///
+/// A definite negative stands until newer evidence clears it: it does not expire. Everything good
+/// expires by itself. What is missing leaves the verdict unknown.
+pub fn appraise(posture: &Posture, policy: &Policy, circumstances: Circumstances<'_>) -> Appraisal {
+    let mut against = held_against(posture, policy);
+    if !against.is_empty() {
+        deduplicate(&mut against);
+        return Appraisal {
+            verdict: Verdict::Contraindicated,
+            reasons: against,
+            usable_until: None,
+        };
+    }
+    let mut missing = Vec::new();
+    if !circumstances.enrolled {
+        missing.push(Reason::NotEnrolled);
+    }
+    let attested_until = attestation_gaps(posture, policy, circumstances, &mut missing);
+    let reported_until = report_gaps(posture, policy, circumstances, &mut missing);
+    if !missing.is_empty() {
+        deduplicate(&mut missing);
+        return Appraisal {
+            verdict: Verdict::Unknown,
+            reasons: missing,
+            usable_until: None,
+        };
+    }
+    let usable_until = [attested_until, reported_until].into_iter().flatten().min();
+    let withheld =
+        policy.rules.require.apple_chain && posture.attested.as_ref().is_some_and(is_withheld);
+    if withheld {
+        let reasons = vec![Reason::AttestationWithheld];
+        return Appraisal {
+            verdict: Verdict::Warning,
+            reasons,
+            usable_until,
+        };
+    }
+    Appraisal {
+        verdict: Verdict::Affirming,
+        reasons: Vec::new(),
+        usable_until,
+    }
+}
+
+/// When a SecurityInfo reading ends to be usable.
+pub fn reported_until(reading: &Reported, policy: &Policy) -> Timestamp {
+    reading
+        .observed_at
+        .plus(policy.rules.security_info.usable_for.0)
+}
+
+/// When an attestation ends to be usable; `None` when nothing says when it was made.
+pub fn attested_until(reading: &Attested, policy: &Policy) -> Option<Timestamp> {
+    let minted_at = reading.freshness.minted_at()?;
+    Some(
+        minted_at
+            .plus(policy.rules.attestation.usable_for.0)
+            .min(reading.not_after),
+    )
+}
+
+fn held_against(posture: &Posture, policy: &Policy) -> Vec<Reason> {
+    let mut against: Vec<Reason> = Vec::new();
+    if posture
+        .held
+        .iter()
+        .any(|held| held.reason == Reason::Revoked)
+    {
+        against.push(Reason::Revoked);
+    }
+    against.extend(posture.held.iter().map(|held| held.reason));
+
+    let apple = posture.attested.as_ref().map(|attested| &attested.facts);
+    let reported = posture.reported.as_ref().map(|reported| &reported.facts);
+    let sip = [
+        apple.and_then(|a| a.sip_enabled),
+        reported.and_then(|r| r.sip_enabled),
+    ];
+    if sip.contains(&Some(false)) {
+        against.push(Reason::SipDisabled);
+    }
+    let boot = [
+        apple.and_then(|a| a.secure_boot).map(|level| match level {
+            SecureBoot::Full => Boot::Full,
+            SecureBoot::Reduced => Boot::Reduced,
+            SecureBoot::Permissive => Boot::Off,
+        }),
+        reported
+            .and_then(|r| r.secure_boot)
+            .map(|level| match level {
+                SecureBootLevel::Full => Boot::Full,
+                SecureBootLevel::Medium => Boot::Reduced,
+                // No Secure Boot at all is not full security either.
+                SecureBootLevel::Off | SecureBootLevel::NotSupported => Boot::Off,
+            }),
+    ];
+    if boot.contains(&Some(Boot::Off)) {
+        against.push(Reason::SecureBootOff);
+    } else if boot.contains(&Some(Boot::Reduced)) {
+        against.push(Reason::SecureBootReduced);
+    }
+    if apple.and_then(|a| a.third_party_kexts) == Some(true) {
+        against.push(Reason::ThirdPartyKexts);
+    }
+    if policy.rules.require.filevault && reported.and_then(|r| r.filevault_enabled) == Some(false) {
+        against.push(Reason::FilevaultOff);
+    }
+    if policy.rules.require.authenticated_root
+        && reported.and_then(|r| r.authenticated_root) == Some(false)
+    {
+        against.push(Reason::AuthenticatedRootOff);
+    }
+    let disagree = matches!(sip, [Some(a), Some(b)] if a != b)
+        || matches!(boot, [Some(a), Some(b)] if (a == Boot::Full) != (b == Boot::Full));
+    if disagree {
+        against.push(Reason::EvidenceConflict);
+    }
+    against
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Boot {
+    Full,
+    Reduced,
+    Off,
+}
+
+fn attestation_gaps(
+    posture: &Posture,
+    policy: &Policy,
+    circumstances: Circumstances<'_>,
+    missing: &mut Vec<Reason>,
+) -> Option<Timestamp> {
+    if !policy.rules.require.apple_chain {
+        return None;
+    }
+    let Some(attested) = &posture.attested else {
+        missing.extend(attempt_or(circumstances.attempt, Reason::AwaitingPush));
+        return None;
+    };
+    let Some(minted_at) = attested.freshness.minted_at() else {
+        missing.push(Reason::NonceUnrecognized);
+        return None;
+    };
+    if posture.void_before.is_some_and(|time| minted_at < time) {
+        missing.push(Reason::AppleRateLimit);
+        return None;
+    }
+    let until = attested_until(attested, policy);
+    if until.is_none_or(|until| circumstances.now >= until) {
+        missing.extend(attempt_or(circumstances.attempt, Reason::AnswerTimeout));
+        return None;
+    }
+    let facts = &attested.facts;
+    let complete = facts.serial.is_some()
+        && facts.sip_enabled.is_some()
+        && facts.secure_boot.is_some()
+        && facts.third_party_kexts.is_some();
+    if !complete {
+        missing.push(Reason::FieldMissing);
+    }
+    until
+}
+
+fn report_gaps(
+    posture: &Posture,
+    policy: &Policy,
+    circumstances: Circumstances<'_>,
+    missing: &mut Vec<Reason>,
+) -> Option<Timestamp> {
+    if !policy.rules.require.security_info {
+        return None;
+    }
+    let Some(reported) = &posture.reported else {
+        missing.extend(attempt_or(circumstances.attempt, Reason::AwaitingPush));
+        return None;
+    };
+    let until = reported_until(reported, policy);
+    let voided = posture
+        .void_before
+        .is_some_and(|time| reported.asked_at < time);
+    if voided || circumstances.now >= until {
+        missing.extend(attempt_or(circumstances.attempt, Reason::AnswerTimeout));
+        return None;
+    }
+    let facts = &reported.facts;
+    let complete = facts.sip_enabled.is_some()
+        && facts.secure_boot.is_some()
+        && (!policy.rules.require.filevault || facts.filevault_enabled.is_some())
+        && (!policy.rules.require.authenticated_root || facts.authenticated_root.is_some());
+    if !complete {
+        missing.push(Reason::FieldMissing);
+    }
+    Some(until)
+}
+
+fn attempt_or(attempt: &[Reason], otherwise: Reason) -> Vec<Reason> {
+    if attempt.is_empty() {
+        vec![otherwise]
+    } else {
+        attempt.to_vec()
+    }
+}
+
+/// Apple would have made a new statement when this one was brought.
+fn is_withheld(attested: &Attested) -> bool {
+    matches!(&attested.freshness, Freshness::CachedKnown { minted_at, .. }
+        if attested.observed_at.since(*minted_at) > APPLE_WINDOW)
+}
+
+fn deduplicate(reasons: &mut Vec<Reason>) {
+    let mut seen = Vec::new();
+    reasons.retain(|reason| {
+        let first = !seen.contains(reason);
+        seen.push(*reason);
+        first
+    });
+}

@@ -1,1 +1,175 @@
+//! Claims: every property with its value, who vouches for it, and until when.
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::policy::{Lifetime, Policy};
+use super::{Attested, Channel, Posture, Reported};
+use crate::attestation::statement::SecureBoot;
+use crate::ids::EvidenceId;
+use crate::mdm::security_info::SecureBootLevel;
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+/// Who vouches, strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Assurance {
+    /// Apple, by a certificate chain.
+    AppleSigned,
+    /// The Mac's operating system, signed by its MDM identity.
+    DeviceReported,
+    /// The provider's own software.
+    SelfReported,
+}
+
+/// One property. Claims are never edited and never merged with each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Claim {
+    /// `None` is unknown.
+    pub value: Option<Value>,
+    /// The source's own word, where it differs from the value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raw: Option<&'static str>,
+    pub assurance: Assurance,
+    /// `mda` or `security_info`.
+    pub source: &'static str,
+    /// Whose key signed a device-reported claim.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<Channel>,
+    pub evidence_id: EvidenceId,
+    pub observed_at: Timestamp,
+    /// `None` when nothing says how old the evidence is.
+    pub fresh_until: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
+    /// Why the value is unknown, or does not count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+}
+
+/// A property's value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    Flag(bool),
+    Word(String),
+}
+
+/// The claims of a posture by name; what Apple attests is named `…#mda` where SecurityInfo reports
+/// the same property.
+pub fn claims(posture: &Posture, policy: &Policy) -> BTreeMap<&'static str, Claim> {
+    let mut claims = BTreeMap::new();
+    if let Some(reported) = &posture.reported {
+        let voided = posture
+            .void_before
+            .is_some_and(|time| reported.asked_at < time);
+        let template = of_report(reported, &policy.rules.security_info, voided);
+        let facts = &reported.facts;
+        let mut flag = |name, value: Option<bool>| {
+            claims.insert(name, template.with(value.map(Value::Flag), None));
+        };
+        flag("sip", facts.sip_enabled);
+        flag("filevault", facts.filevault_enabled);
+        flag("authenticated_root", facts.authenticated_root);
+        flag("external_boot", facts.external_boot);
+        flag("recovery_lock", facts.recovery_lock);
+        flag("firewall", facts.firewall_enabled);
+        let boot = facts.secure_boot.map(|level| match level {
+            SecureBootLevel::Full => ("full", "full"),
+            SecureBootLevel::Medium => ("reduced", "medium"),
+            SecureBootLevel::Off => ("off", "off"),
+            SecureBootLevel::NotSupported => ("not_supported", "not supported"),
+        });
+        claims.insert("secure_boot", template.with_word(boot));
+    }
+    if let Some(attested) = &posture.attested {
+        let minted_at = attested.freshness.minted_at();
+        let voided = posture
+            .void_before
+            .is_some_and(|time| minted_at.is_some_and(|at| at < time))
+            && !attested.facts.contradicts_full_security();
+        let template = of_attestation(attested, &policy.rules.attestation, voided);
+        let facts = &attested.facts;
+        claims.insert(
+            "sip#mda",
+            template.with(facts.sip_enabled.map(Value::Flag), None),
+        );
+        claims.insert(
+            "third_party_kexts",
+            template.with(facts.third_party_kexts.map(Value::Flag), None),
+        );
+        let boot = facts.secure_boot.map(|level| match level {
+            SecureBoot::Full => ("full", "Full Security"),
+            SecureBoot::Reduced => ("reduced", "Reduced Security"),
+            SecureBoot::Permissive => ("off", "Permissive Security"),
+        });
+        claims.insert("secure_boot#mda", template.with_word(boot));
+        let mut word = |name, value: Option<String>| {
+            claims.insert(name, template.with(value.map(Value::Word), None));
+        };
+        word(
+            "serial_number",
+            facts.serial.as_ref().map(ToString::to_string),
+        );
+        word("os_version", facts.os_version.clone());
+        word("sepos_version", facts.sepos_version.clone());
+        word("llb_version", facts.llb_version.clone());
+    }
+    claims
+}
+
+impl Claim {
+    fn with(&self, value: Option<Value>, raw: Option<&'static str>) -> Self {
+        let reason = self
+            .reason
+            .or_else(|| value.is_none().then_some(Reason::FieldMissing));
+        Self {
+            value,
+            raw,
+            reason,
+            ..self.clone()
+        }
+    }
+
+    fn with_word(&self, word: Option<(&'static str, &'static str)>) -> Self {
+        self.with(
+            word.map(|(value, _)| Value::Word(value.to_owned())),
+            word.map(|(_, raw)| raw),
+        )
+    }
+}
+
+fn of_report(reported: &Reported, lifetime: &Lifetime, voided: bool) -> Claim {
+    Claim {
+        value: None,
+        raw: None,
+        assurance: Assurance::DeviceReported,
+        source: "security_info",
+        channel: Some(reported.channel),
+        evidence_id: reported.evidence_id,
+        observed_at: reported.observed_at,
+        fresh_until: Some(reported.observed_at.plus(lifetime.fresh_for.0)),
+        expires_at: Some(reported.observed_at.plus(lifetime.usable_for.0)),
+        reason: voided.then_some(Reason::EvidenceConflict),
+    }
+}
+
+fn of_attestation(attested: &Attested, lifetime: &Lifetime, voided: bool) -> Claim {
+    let minted_at = attested.freshness.minted_at();
+    Claim {
+        value: None,
+        raw: None,
+        assurance: Assurance::AppleSigned,
+        source: "mda",
+        channel: None,
+        evidence_id: attested.evidence_id,
+        observed_at: attested.observed_at,
+        fresh_until: minted_at.map(|at| at.plus(lifetime.fresh_for.0).min(attested.not_after)),
+        expires_at: minted_at.map(|at| at.plus(lifetime.usable_for.0).min(attested.not_after)),
+        reason: match minted_at {
+            None => Some(Reason::NonceUnrecognized),
+            Some(_) => voided.then_some(Reason::AppleRateLimit),
+        },
+    }
+}

@@ -32,8 +32,14 @@ pub(super) fn read(bytes: &[u8]) -> Result<Value<'_>, Malformed> {
     if Some(table.len()) != count.checked_mul(offset_size) {
         return Err(Malformed::Broken);
     }
-    let mut document =
-        Document { objects, table, offset_size, ref_size, values: 0, copied: 0 };
+    let mut document = Document {
+        objects,
+        table,
+        offset_size,
+        ref_size,
+        values: 0,
+        copied: 0,
+    };
     document.value(top, 0)
 }
 
@@ -80,8 +86,9 @@ impl<'a> Document<'a> {
                 let (keys, values) = references.split_at(references.len() / 2);
                 let depth = deeper(depth)?;
                 let mut pairs = Vec::new();
-                let pair_refs =
-                    keys.chunks_exact(self.ref_size).zip(values.chunks_exact(self.ref_size));
+                let pair_refs = keys
+                    .chunks_exact(self.ref_size)
+                    .zip(values.chunks_exact(self.ref_size));
                 for (key, value) in pair_refs {
                     let key = self.key(size(key)?)?;
                     pairs.push((key, self.value(size(value)?, depth)?));
@@ -101,7 +108,9 @@ impl<'a> Document<'a> {
 
     /// Marker byte and everything after it of one object.
     fn object(&self, object: usize) -> Result<(u8, &'a [u8]), Malformed> {
-        let at = object.checked_mul(self.offset_size).ok_or(Malformed::Broken)?;
+        let at = object
+            .checked_mul(self.offset_size)
+            .ok_or(Malformed::Broken)?;
         let end = at.checked_add(self.offset_size).ok_or(Malformed::Broken)?;
         let offset = size(self.table.get(at..end).ok_or(Malformed::Broken)?)?;
         // The eight header bytes are no object.
@@ -120,11 +129,15 @@ impl<'a> Document<'a> {
             if !bytes.is_ascii() {
                 return Err(Malformed::BadValue);
             }
-            return std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| Malformed::BadValue);
+            return std::str::from_utf8(bytes)
+                .map(Cow::Borrowed)
+                .map_err(|_| Malformed::BadValue);
         }
         let bytes = self.run(marker, rest, 2)?;
         self.copy(bytes.len())?;
-        let units = bytes.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+        let units = bytes
+            .chunks_exact(2)
+            .map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
         char::decode_utf16(units)
             .collect::<Result<String, _>>()
             .map(Cow::Owned)
@@ -150,12 +163,20 @@ impl<'a> Document<'a> {
 
     fn copy(&mut self, bytes: usize) -> Result<(), Malformed> {
         self.copied = self.copied.saturating_add(bytes);
-        if self.copied > MAX_BYTES { Err(Malformed::TooMany) } else { Ok(()) }
+        if self.copied > MAX_BYTES {
+            Err(Malformed::TooMany)
+        } else {
+            Ok(())
+        }
     }
 }
 
 fn deeper(depth: usize) -> Result<usize, Malformed> {
-    if depth >= MAX_DEPTH { Err(Malformed::TooDeep) } else { Ok(depth + 1) }
+    if depth >= MAX_DEPTH {
+        Err(Malformed::TooDeep)
+    } else {
+        Ok(depth + 1)
+    }
 }
 
 fn take(bytes: &[u8], count: usize) -> Result<(&[u8], &[u8]), Malformed> {
@@ -170,18 +191,25 @@ fn size(bytes: &[u8]) -> Result<usize, Malformed> {
     let value = bytes.iter().try_fold(0_u64, |sum, byte| {
         (sum >> 56 == 0).then_some(sum << 8 | u64::from(*byte))
     });
-    value.and_then(|value| usize::try_from(value).ok()).ok_or(Malformed::Broken)
+    value
+        .and_then(|value| usize::try_from(value).ok())
+        .ok_or(Malformed::Broken)
 }
 
 /// One, two and four bytes are unsigned, eight are signed, sixteen hold unsigned 64-bit values.
 fn integer(bytes: &[u8]) -> i128 {
     match bytes.first_chunk::<8>() {
         Some(eight) if bytes.len() == 8 => i128::from(i64::from_be_bytes(*eight)),
-        _ => bytes.iter().fold(0, |sum, byte| sum << 8 | i128::from(*byte)),
+        _ => bytes
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | i128::from(*byte)),
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the range is checked first")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the range is checked first"
+)]
 fn date(seconds: f64) -> Result<String, Malformed> {
     if !(-1e11..=1e11).contains(&seconds) {
         return Err(Malformed::BadValue);

@@ -84,17 +84,27 @@ pub fn claims_to_be_one(bytes: &[u8]) -> bool {
 impl<'a> Dictionary<'a> {
     fn from_pairs(pairs: Vec<(Cow<'a, str>, Value<'a>)>) -> Result<Self, Malformed> {
         let repeats = if pairs.len() <= 16 {
-            pairs.iter().enumerate().any(|(i, (key, _))| pairs[..i].iter().any(|(k, _)| k == key))
+            pairs
+                .iter()
+                .enumerate()
+                .any(|(i, (key, _))| pairs[..i].iter().any(|(k, _)| k == key))
         } else {
             let mut seen = HashSet::with_capacity(pairs.len());
             !pairs.iter().all(|(key, _)| seen.insert(key.as_ref()))
         };
-        if repeats { Err(Malformed::DuplicateKey) } else { Ok(Self(pairs)) }
+        if repeats {
+            Err(Malformed::DuplicateKey)
+        } else {
+            Ok(Self(pairs))
+        }
     }
 
     /// The value of `key`.
     pub fn value(&self, key: &str) -> Option<&Value<'a>> {
-        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+        self.0
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value)
     }
 
     /// Whether `key` is present, whatever its value.
@@ -162,7 +172,10 @@ impl<'a> Dictionary<'a> {
 
     /// The value of `key`, to change it in place.
     pub fn value_mut(&mut self, key: &str) -> Option<&mut Value<'a>> {
-        self.0.iter_mut().find(|(name, _)| name == key).map(|(_, value)| value)
+        self.0
+            .iter_mut()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value)
     }
 
     /// Keeps the entries that `keep` accepts.
@@ -180,14 +193,21 @@ struct Builder<'a> {
 }
 
 enum Container<'a> {
-    Dictionary { pairs: Vec<(Cow<'a, str>, Value<'a>)>, key: Option<Cow<'a, str>> },
+    Dictionary {
+        pairs: Vec<(Cow<'a, str>, Value<'a>)>,
+        key: Option<Cow<'a, str>>,
+    },
     Array(Vec<Value<'a>>),
 }
 
 impl<'a> Builder<'a> {
     fn count(&mut self) -> Result<(), Malformed> {
         self.values += 1;
-        if self.values > MAX_VALUES { Err(Malformed::TooMany) } else { Ok(()) }
+        if self.values > MAX_VALUES {
+            Err(Malformed::TooMany)
+        } else {
+            Ok(())
+        }
     }
 
     fn open(&mut self, container: Container<'a>) -> Result<(), Malformed> {
@@ -200,7 +220,10 @@ impl<'a> Builder<'a> {
     }
 
     fn open_dictionary(&mut self) -> Result<(), Malformed> {
-        self.open(Container::Dictionary { pairs: Vec::new(), key: None })
+        self.open(Container::Dictionary {
+            pairs: Vec::new(),
+            key: None,
+        })
     }
 
     fn open_array(&mut self) -> Result<(), Malformed> {
@@ -227,7 +250,9 @@ impl<'a> Builder<'a> {
     fn key(&mut self, name: Cow<'a, str>) -> Result<(), Malformed> {
         self.count()?;
         match self.open.last_mut() {
-            Some(Container::Dictionary { key: key @ None, .. }) => {
+            Some(Container::Dictionary {
+                key: key @ None, ..
+            }) => {
                 *key = Some(name);
                 Ok(())
             }
@@ -254,7 +279,11 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(self) -> Result<Value<'a>, Malformed> {
-        if self.open.is_empty() { self.root.ok_or(Malformed::Broken) } else { Err(Malformed::Broken) }
+        if self.open.is_empty() {
+            self.root.ok_or(Malformed::Broken)
+        } else {
+            Err(Malformed::Broken)
+        }
     }
 }
 
@@ -294,39 +323,71 @@ mod tests {
 
     #[test]
     fn a_key_in_a_comment_or_a_string_is_no_key() {
-        let bytes = xml("<dict><!-- <key>k</key><true/> --><key>n</key><string>&lt;key&gt;k</string></dict>");
+        let bytes = xml(
+            "<dict><!-- <key>k</key><true/> --><key>n</key><string>&lt;key&gt;k</string></dict>",
+        );
         assert!(!read_dictionary(&bytes).expect("well formed").has("k"));
     }
 
     #[test]
     fn refuses_what_two_readers_could_read_differently() {
         let cases = [
-            ("<dict><key>k</key><true/><key>k</key><false/></dict>", Malformed::DuplicateKey),
+            (
+                "<dict><key>k</key><true/><key>k</key><false/></dict>",
+                Malformed::DuplicateKey,
+            ),
             ("<dict><key>k</key></dict>", Malformed::Broken),
             ("<dict><true/></dict>", Malformed::Broken),
-            ("<dict><key>a</key><key>b</key><true/></dict>", Malformed::Broken),
+            (
+                "<dict><key>a</key><key>b</key><true/></dict>",
+                Malformed::Broken,
+            ),
             ("<dict>stray</dict>", Malformed::Broken),
             ("<dict/><dict/>", Malformed::Broken),
             ("", Malformed::Broken),
-            ("<dict><key>k</key><string>&unknown;</string></dict>", Malformed::BadValue),
-            ("<dict><key>k</key><integer>--1</integer></dict>", Malformed::BadValue),
-            ("<dict><key>k</key><integer>-+1</integer></dict>", Malformed::BadValue),
-            ("<dict><key>k</key><data>!!</data></dict>", Malformed::BadValue),
-            ("<dict><key>k</key><true>x</true></dict>", Malformed::BadValue),
+            (
+                "<dict><key>k</key><string>&unknown;</string></dict>",
+                Malformed::BadValue,
+            ),
+            (
+                "<dict><key>k</key><integer>--1</integer></dict>",
+                Malformed::BadValue,
+            ),
+            (
+                "<dict><key>k</key><integer>-+1</integer></dict>",
+                Malformed::BadValue,
+            ),
+            (
+                "<dict><key>k</key><data>!!</data></dict>",
+                Malformed::BadValue,
+            ),
+            (
+                "<dict><key>k</key><true>x</true></dict>",
+                Malformed::BadValue,
+            ),
             ("<dict><key>k</key><uid>1</uid></dict>", Malformed::Broken),
-            ("<dict><key>k</key><string><b/></string></dict>", Malformed::Broken),
+            (
+                "<dict><key>k</key><string><b/></string></dict>",
+                Malformed::Broken,
+            ),
             ("</plist><dict/><plist>", Malformed::Broken),
         ];
         for (inner, expected) in cases {
             assert_eq!(refusal(inner), expected, "{inner}");
         }
-        let many: String = (0..40).map(|i| format!("<key>k{}</key><true/>", i % 39)).collect();
-        assert_eq!(refusal(&format!("<dict>{many}</dict>")), Malformed::DuplicateKey);
+        let many: String = (0..40)
+            .map(|i| format!("<key>k{}</key><true/>", i % 39))
+            .collect();
+        assert_eq!(
+            refusal(&format!("<dict>{many}</dict>")),
+            Malformed::DuplicateKey
+        );
     }
 
     #[test]
     fn an_internal_subset_is_refused() {
-        let bytes = b"<?xml version=\"1.0\"?><!DOCTYPE plist [<!ENTITY a \"b\">]><plist><dict/></plist>";
+        let bytes =
+            b"<?xml version=\"1.0\"?><!DOCTYPE plist [<!ENTITY a \"b\">]><plist><dict/></plist>";
         assert_eq!(read(bytes), Err(Malformed::Broken));
     }
 
@@ -358,13 +419,21 @@ mod tests {
         top.insert("Status".into(), "Idle".into());
         top.insert("SecurityInfo".into(), plist::Value::Dictionary(inner));
         top.insert("Token".into(), plist::Value::Data(vec![1, 2]));
-        top.insert("List".into(), plist::Value::Array(vec![1.into(), "a".into()]));
+        top.insert(
+            "List".into(),
+            plist::Value::Array(vec![1.into(), "a".into()]),
+        );
         let mut bytes = Vec::new();
-        plist::Value::Dictionary(top).to_writer_binary(&mut bytes).expect("written");
+        plist::Value::Dictionary(top)
+            .to_writer_binary(&mut bytes)
+            .expect("written");
         let read = read_dictionary(&bytes).expect("well formed");
         assert_eq!(read.string("Status"), Ok(Some("Idle")));
         assert_eq!(read.data("Token"), Ok(Some(&[1, 2][..])));
-        let inner = read.dictionary("SecurityInfo").expect("typed").expect("present");
+        let inner = read
+            .dictionary("SecurityInfo")
+            .expect("typed")
+            .expect("present");
         assert_eq!(inner.boolean("SIP"), Ok(Some(true)));
         assert!(claims_to_be_one(&bytes));
     }
@@ -384,7 +453,9 @@ mod tests {
 
     #[test]
     fn writes_what_it_reads() {
-        let bytes = xml("<dict><key>a&lt;</key><array><string>x</string><data>AAEC</data></array><key>n</key><integer>5</integer></dict>");
+        let bytes = xml(
+            "<dict><key>a&lt;</key><array><string>x</string><data>AAEC</data></array><key>n</key><integer>5</integer></dict>",
+        );
         let top = read_dictionary(&bytes).expect("well formed");
         let written = to_xml(&top);
         assert_eq!(read_dictionary(&written), Ok(top));

@@ -48,7 +48,9 @@ impl Leaf {
 /// Whether the text has a `plist` element where a property list has its first element.
 pub(super) fn claims_to_be_one(bytes: &[u8]) -> bool {
     let head = &bytes[..bytes.len().min(4096)];
-    let Some(start) = head.iter().position(|b| !b.is_ascii_whitespace() && !b"\xef\xbb\xbf".contains(b))
+    let Some(start) = head
+        .iter()
+        .position(|b| !b.is_ascii_whitespace() && !b"\xef\xbb\xbf".contains(b))
     else {
         return false;
     };
@@ -141,7 +143,11 @@ fn open<'a>(
         }
         ("dict", Stage::Inside) => {
             builder.open_dictionary()?;
-            if empty { builder.close_dictionary() } else { Ok(()) }
+            if empty {
+                builder.close_dictionary()
+            } else {
+                Ok(())
+            }
         }
         ("array", Stage::Inside) => {
             builder.open_array()?;
@@ -160,7 +166,10 @@ fn open<'a>(
     }
 }
 
-fn collect<'a>(leaf: &mut Option<(Leaf, Cow<'a, str>)>, text: Cow<'a, str>) -> Result<(), Malformed> {
+fn collect<'a>(
+    leaf: &mut Option<(Leaf, Cow<'a, str>)>,
+    text: Cow<'a, str>,
+) -> Result<(), Malformed> {
     match leaf {
         Some((_, so_far)) if so_far.is_empty() => *so_far = text,
         Some((_, so_far)) => so_far.to_mut().push_str(&text),
@@ -170,7 +179,11 @@ fn collect<'a>(leaf: &mut Option<(Leaf, Cow<'a, str>)>, text: Cow<'a, str>) -> R
     Ok(())
 }
 
-fn close_leaf<'a>(kind: Leaf, text: Cow<'a, str>, builder: &mut Builder<'a>) -> Result<(), Malformed> {
+fn close_leaf<'a>(
+    kind: Leaf,
+    text: Cow<'a, str>,
+    builder: &mut Builder<'a>,
+) -> Result<(), Malformed> {
     let value = match kind {
         Leaf::Key => return builder.key(text),
         Leaf::String => Value::String(text),
@@ -196,7 +209,10 @@ fn integer(text: &str) -> Result<i128, Malformed> {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    let magnitude = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+    let magnitude = match digits
+        .strip_prefix("0x")
+        .or_else(|| digits.strip_prefix("0X"))
+    {
         Some(hex) => u64::from_str_radix(hex, 16),
         None => digits.parse::<u64>(),
     }
@@ -205,7 +221,11 @@ fn integer(text: &str) -> Result<i128, Malformed> {
     if digits.starts_with(['-', '+']) {
         return Err(Malformed::BadValue);
     }
-    Ok(if negative { -i128::from(magnitude) } else { i128::from(magnitude) })
+    Ok(if negative {
+        -i128::from(magnitude)
+    } else {
+        i128::from(magnitude)
+    })
 }
 
 fn predefined(name: &str) -> Result<char, Malformed> {
