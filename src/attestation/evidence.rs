@@ -1,0 +1,151 @@
+//! A chain as received, and the one way in which it becomes believed.
+
+use super::anchor::{Anchor, Anchors};
+use super::statement::{self, Statement};
+use crate::ids::EvidenceId;
+use crate::pki::chain::{ChainRefusal, ChainShape, KnownIntermediates, verify_chain};
+use crate::pki::{Certificate, PkiError};
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+/// Largest certificate that is looked at; Apple's leaf has 839 bytes.
+const MAX_CERTIFICATE: usize = 8 * 1024;
+
+/// A chain as received: DER certificates, leaf first. Apple's devices send leaf and intermediate,
+/// without the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    pub certificates: Vec<Vec<u8>>,
+}
+
+/// What Apple vouches for. Only [`verify`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedEvidence {
+    statement: Statement,
+    freshness_code: Option<Vec<u8>>,
+    not_before: Timestamp,
+    not_after: Timestamp,
+    anchor: Anchor,
+}
+
+/// Why a chain is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Neither leaf and intermediate, nor these two and the pinned root.
+    #[error("the chain must be a leaf and one intermediate, but {0} certificates came")]
+    Length(usize),
+    #[error("certificate {0} of the chain cannot be read: {1}")]
+    Undecodable(usize, PkiError),
+    #[error("{0}")]
+    Chain(#[from] ChainRefusal),
+}
+
+impl Refusal {
+    /// The stable code.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Length(_) | Self::Undecodable(..) => Reason::ChainInvalid,
+            Self::Chain(refusal) => refusal.reason(),
+        }
+    }
+}
+
+impl Evidence {
+    /// The name of these bytes: SHA-256 over the certificates, each prefixed with its length as
+    /// 4 bytes, big endian.
+    pub fn id(&self) -> EvidenceId {
+        let mut bytes = Vec::new();
+        for certificate in &self.certificates {
+            let length = u32::try_from(certificate.len()).unwrap_or(u32::MAX);
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(certificate);
+        }
+        EvidenceId::of(&bytes)
+    }
+
+    /// What the leaf says, without any reason to believe it; for showing beside a refusal.
+    pub fn unverified_statement(&self) -> Option<(Statement, Option<Vec<u8>>)> {
+        let leaf = Certificate::parse(self.certificates.first()?).ok()?;
+        Some((Statement::read(&leaf), statement::freshness_code(&leaf)))
+    }
+
+    /// The leaf's validity, without any reason to believe it.
+    pub fn unverified_validity(&self) -> Option<(Timestamp, Timestamp)> {
+        let leaf = Certificate::parse(self.certificates.first()?).ok()?;
+        Some((leaf.not_before(), leaf.not_after()))
+    }
+}
+
+/// Verifies a chain at a time and reads what Apple states.
+///
+/// Exactly two certificates, leaf first; a third is dropped when it is a pinned root itself. Fresh
+/// evidence is verified at the time it is received, archived evidence at the time it was.
+///
+/// # Refusals
+/// Another number of certificates; one that cannot be read, has trailing bytes or repeats an
+/// extension; a chain that does not lead to a root in force by the rules of [`verify_chain`].
+pub fn verify(
+    evidence: &Evidence,
+    anchors: &Anchors,
+    known: &KnownIntermediates,
+    now: Timestamp,
+) -> Result<VerifiedEvidence, Refusal> {
+    let (leaf_der, intermediate_der) = match evidence.certificates.as_slice() {
+        [leaf, intermediate] => (leaf, intermediate),
+        [leaf, intermediate, root]
+            if anchors.trust.certificates().any(|anchor| anchor.as_der() == root) =>
+        {
+            (leaf, intermediate)
+        }
+        other => return Err(Refusal::Length(other.len())),
+    };
+    let leaf = read(leaf_der, 0)?;
+    let intermediate = read(intermediate_der, 1)?;
+    let chain =
+        verify_chain(&leaf, &[intermediate], &anchors.trust, now, ChainShape::OneIntermediate, known)?;
+    let leaf = chain.leaf();
+    Ok(VerifiedEvidence {
+        statement: Statement::read(&leaf),
+        freshness_code: statement::freshness_code(&leaf),
+        not_before: leaf.not_before(),
+        not_after: leaf.not_after(),
+        anchor: anchors.kind(),
+    })
+}
+
+fn read(der: &[u8], index: usize) -> Result<Certificate<'_>, Refusal> {
+    if der.len() > MAX_CERTIFICATE {
+        return Err(Refusal::Undecodable(index, PkiError::TooLarge));
+    }
+    Certificate::parse(der).map_err(|fault| Refusal::Undecodable(index, fault))
+}
+
+impl VerifiedEvidence {
+    /// What Apple states.
+    pub fn statement(&self) -> &Statement {
+        &self.statement
+    }
+
+    /// The freshness code, to be compared with a nonce of `length` bytes.
+    ///
+    /// Apple writes the nonce raw. Only a code of another length that is exactly one DER OCTET
+    /// STRING is unwrapped: 32 random bytes may begin with anything, `04 1e` included.
+    pub fn freshness_code(&self, length: usize) -> Option<&[u8]> {
+        self.freshness_code.as_deref().map(|code| statement::unwrap_octet_string(code, length))
+    }
+
+    /// The leaf's notBefore. Apple sets it a day before the moment of issue: no measure of age.
+    pub fn not_before(&self) -> Timestamp {
+        self.not_before
+    }
+
+    /// The leaf's notAfter.
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// Whose root it rests on.
+    pub fn anchor(&self) -> Anchor {
+        self.anchor
+    }
+}
