@@ -17,6 +17,7 @@
 
 pub mod entropy;
 pub mod ids;
+pub mod pki;
 pub mod reason;
 pub mod secret;
 pub mod time;
