@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use crate::pki::chain::TrustAnchors;
-use crate::pki::{PkiError, read_certificates};
+use crate::pki::{PkiError, TrustAnchors, read_certificates};
 
 /// Apple Enterprise Attestation Root CA, compiled in (certs/README.md has source and hash).
 pub const APPLE_ROOT: &[u8] =

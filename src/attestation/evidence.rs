@@ -3,8 +3,9 @@
 use super::anchor::{Anchor, Anchors};
 use super::statement::{self, Statement};
 use crate::ids::EvidenceId;
-use crate::pki::chain::{ChainRefusal, ChainShape, KnownIntermediates, verify_chain};
-use crate::pki::{Certificate, PkiError};
+use crate::pki::{
+    Certificate, ChainRefusal, ChainShape, KnownIntermediates, PkiError, verify_chain,
+};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
@@ -93,7 +94,7 @@ pub fn verify(
     let (leaf_der, intermediate_der) = match evidence.certificates.as_slice() {
         [leaf, intermediate] => (leaf, intermediate),
         [leaf, intermediate, root]
-            if anchors.trust.certificates().any(|anchor| anchor.as_der() == root) =>
+            if anchors.trust.certificates().any(|anchor| anchor.as_der() == root.as_slice()) =>
         {
             (leaf, intermediate)
         }
@@ -115,7 +116,7 @@ pub fn verify(
 
 fn read(der: &[u8], index: usize) -> Result<Certificate<'_>, Refusal> {
     if der.len() > MAX_CERTIFICATE {
-        return Err(Refusal::Undecodable(index, PkiError::TooLarge));
+        return Err(Refusal::Undecodable(index, PkiError::TooLarge(MAX_CERTIFICATE)));
     }
     Certificate::parse(der).map_err(|fault| Refusal::Undecodable(index, fault))
 }
