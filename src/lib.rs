@@ -16,6 +16,7 @@
 //! `tests/it/architecture.rs` holds this picture as data and fails on any other edge.
 
 pub mod attestation;
+pub mod cli;
 pub mod enrollment;
 pub mod entropy;
 pub mod ids;

@@ -29,7 +29,10 @@ impl Anchors {
     /// # Errors
     /// Never with the certificate this was built with; a test holds that.
     pub fn apple() -> Result<Self, PkiError> {
-        Ok(Self { trust: TrustAnchors::new(read_certificates(APPLE_ROOT)?)?, kind: Anchor::Apple })
+        Ok(Self {
+            trust: TrustAnchors::new(read_certificates(APPLE_ROOT)?)?,
+            kind: Anchor::Apple,
+        })
     }
 
     /// Other roots, for simulated Macs and tests. A file that holds just Apple's root is Apple's.
@@ -43,7 +46,10 @@ impl Anchors {
             ([only], [root]) if only.hash() == root.hash() => Anchor::Apple,
             _ => Anchor::Custom,
         };
-        Ok(Self { trust: TrustAnchors::new(certificates)?, kind })
+        Ok(Self {
+            trust: TrustAnchors::new(certificates)?,
+            kind,
+        })
     }
 
     /// Whose they are.
@@ -60,7 +66,14 @@ mod tests {
     fn the_pinned_root_is_apples() {
         let anchors = Anchors::apple().expect("compiled in");
         assert_eq!(anchors.kind(), Anchor::Apple);
-        let roots: Vec<_> = anchors.trust.certificates().map(|root| root.hash().to_string()).collect();
-        assert_eq!(roots, ["ccf59ef8fcb3017d97f8b5fa6fa90e7a3f9283f76b55ac6cf6eda8b8b949f05b"]);
+        let roots: Vec<_> = anchors
+            .trust
+            .certificates()
+            .map(|root| root.hash().to_string())
+            .collect();
+        assert_eq!(
+            roots,
+            ["ccf59ef8fcb3017d97f8b5fa6fa90e7a3f9283f76b55ac6cf6eda8b8b949f05b"]
+        );
     }
 }

@@ -94,7 +94,10 @@ pub fn verify(
     let (leaf_der, intermediate_der) = match evidence.certificates.as_slice() {
         [leaf, intermediate] => (leaf, intermediate),
         [leaf, intermediate, root]
-            if anchors.trust.certificates().any(|anchor| anchor.as_der() == root.as_slice()) =>
+            if anchors
+                .trust
+                .certificates()
+                .any(|anchor| anchor.as_der() == root.as_slice()) =>
         {
             (leaf, intermediate)
         }
@@ -102,8 +105,14 @@ pub fn verify(
     };
     let leaf = read(leaf_der, 0)?;
     let intermediate = read(intermediate_der, 1)?;
-    let chain =
-        verify_chain(&leaf, &[intermediate], &anchors.trust, now, ChainShape::OneIntermediate, known)?;
+    let chain = verify_chain(
+        &leaf,
+        &[intermediate],
+        &anchors.trust,
+        now,
+        ChainShape::OneIntermediate,
+        known,
+    )?;
     let leaf = chain.leaf();
     Ok(VerifiedEvidence {
         statement: Statement::read(&leaf),
@@ -116,7 +125,10 @@ pub fn verify(
 
 fn read(der: &[u8], index: usize) -> Result<Certificate<'_>, Refusal> {
     if der.len() > MAX_CERTIFICATE {
-        return Err(Refusal::Undecodable(index, PkiError::TooLarge(MAX_CERTIFICATE)));
+        return Err(Refusal::Undecodable(
+            index,
+            PkiError::TooLarge(MAX_CERTIFICATE),
+        ));
     }
     Certificate::parse(der).map_err(|fault| Refusal::Undecodable(index, fault))
 }
@@ -132,7 +144,9 @@ impl VerifiedEvidence {
     /// Apple writes the nonce raw. Only a code of another length that is exactly one DER OCTET
     /// STRING is unwrapped: 32 random bytes may begin with anything, `04 1e` included.
     pub fn freshness_code(&self, length: usize) -> Option<&[u8]> {
-        self.freshness_code.as_deref().map(|code| statement::unwrap_octet_string(code, length))
+        self.freshness_code
+            .as_deref()
+            .map(|code| statement::unwrap_octet_string(code, length))
     }
 
     /// The leaf's notBefore. Apple sets it a day before the moment of issue: no measure of age.

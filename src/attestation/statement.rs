@@ -133,21 +133,29 @@ impl Statement {
     /// Whether a property says that this Mac is not in the state a policy could want.
     pub fn contradicts_full_security(&self) -> bool {
         self.sip_enabled == Some(false)
-            || matches!(self.secure_boot, Some(SecureBoot::Reduced | SecureBoot::Permissive))
+            || matches!(
+                self.secure_boot,
+                Some(SecureBoot::Reduced | SecureBoot::Permissive)
+            )
             || self.third_party_kexts == Some(true)
     }
 }
 
 /// The raw freshness code; `None` when absent or blank.
 pub(super) fn freshness_code(leaf: &Certificate<'_>) -> Option<Vec<u8>> {
-    let value = leaf.extensions().find(|extension| extension.oid == FRESHNESS)?.value;
+    let value = leaf
+        .extensions()
+        .find(|extension| extension.oid == FRESHNESS)?
+        .value;
     (!value.is_empty()).then(|| value.to_vec())
 }
 
 /// `code` without an OCTET STRING wrapper, where it has one and has not `length` bytes already.
 pub(super) fn unwrap_octet_string(code: &[u8], length: usize) -> &[u8] {
     match code {
-        [0x04, n, inner @ ..] if code.len() != length && *n < 0x80 && usize::from(*n) == inner.len() => {
+        [0x04, n, inner @ ..]
+            if code.len() != length && *n < 0x80 && usize::from(*n) == inner.len() =>
+        {
             inner
         }
         _ => code,
@@ -189,7 +197,9 @@ fn text(value: Option<&[u8]>) -> Property<String> {
     let value = match value {
         None => return Property::Absent,
         // UTF8String, PrintableString, IA5String.
-        Some([0x0c | 0x13 | 0x16, n, inner @ ..]) if usize::from(*n) == inner.len() && *n < 0x80 => {
+        Some([0x0c | 0x13 | 0x16, n, inner @ ..])
+            if usize::from(*n) == inner.len() && *n < 0x80 =>
+        {
             inner
         }
         Some(value) => value,
@@ -209,7 +219,9 @@ fn integer(value: Option<&[u8]>) -> Property<&[u8]> {
     match value {
         None => Property::Absent,
         Some([]) => Property::Blank,
-        Some([0x02, n, contents @ ..]) if usize::from(*n) == contents.len() && (1..=8).contains(n) => {
+        Some([0x02, n, contents @ ..])
+            if usize::from(*n) == contents.len() && (1..=8).contains(n) =>
+        {
             match contents {
                 // X.690 8.3.2: the shortest form only.
                 [0x00, next, ..] if next & 0x80 == 0 => Property::Unreadable,
@@ -230,7 +242,15 @@ mod tests {
         let sip = |bytes| integer(Some(bytes)).stated();
         assert_eq!(sip(&[2, 1, 0]), Some(&[0][..]));
         assert_eq!(sip(&[2, 1, 1]), Some(&[1][..]));
-        for bad in [&[1, 1, 0xff][..], &[2, 1], &[2, 0], &[2, 1, 0, 0], &[2, 2, 0, 0], &[2, 2, 0, 1], &[0]] {
+        for bad in [
+            &[1, 1, 0xff][..],
+            &[2, 1],
+            &[2, 0],
+            &[2, 1, 0, 0],
+            &[2, 2, 0, 0],
+            &[2, 2, 0, 1],
+            &[0],
+        ] {
             assert_eq!(integer(Some(bad)), Property::Unreadable, "{bad:?}");
         }
         assert_eq!(integer(Some(&[])), Property::Blank);
@@ -240,7 +260,10 @@ mod tests {
     #[test]
     fn text_is_raw_or_exactly_wrapped() {
         assert_eq!(text(Some(b"26.6.2")).stated().as_deref(), Some("26.6.2"));
-        assert_eq!(text(Some(b"\x0c\x0426.6")).stated().as_deref(), Some("26.6"));
+        assert_eq!(
+            text(Some(b"\x0c\x0426.6")).stated().as_deref(),
+            Some("26.6")
+        );
         assert_eq!(text(Some(b"\x0c\x0526.6")), Property::Unreadable);
         assert_eq!(text(Some(b"")), Property::Blank);
         assert_eq!(text(Some(b"  ")), Property::Blank);

@@ -10,6 +10,7 @@ pub mod device_information;
 pub mod plist;
 pub mod report;
 pub mod security_info;
+pub mod signature;
 
 pub use self::check_in::CheckIn;
 pub use self::command::Command;

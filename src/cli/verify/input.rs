@@ -1,0 +1,80 @@
+//! Reading what the caller names.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::Unreadable;
+use crate::attestation::Anchors;
+use crate::pki::{OwnedCertificate, PkiError, read_certificates};
+use crate::time::{Clock, SystemClock, Timestamp};
+
+/// Largest input; what is larger is nothing honest.
+const MAX_INPUT: u64 = 4 * 1024 * 1024;
+
+/// The bytes of a file, or of standard input for `-`.
+pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Unreadable> {
+    let mut bytes = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().take(MAX_INPUT + 1).read_to_end(&mut bytes)
+    } else {
+        File::open(path).and_then(|file| file.take(MAX_INPUT + 1).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| Unreadable(format!("{} cannot be read: {error}", path.display())))?;
+    if bytes.len() as u64 > MAX_INPUT {
+        return Err(Unreadable(format!(
+            "{} is larger than {MAX_INPUT} bytes",
+            path.display()
+        )));
+    }
+    Ok(bytes)
+}
+
+/// The certificates in a file. `Ok(Err)` is a certificate that breaks a rule.
+pub(super) fn certificates(
+    path: &Path,
+) -> Result<Result<Vec<OwnedCertificate>, PkiError>, Unreadable> {
+    match read_certificates(&bytes(path)?) {
+        Ok(certificates) => Ok(Ok(certificates)),
+        Err(PkiError::NotACertificate) => Err(Unreadable(format!(
+            "{} holds no certificate, PEM or DER",
+            path.display()
+        ))),
+        Err(fault) => Ok(Err(fault)),
+    }
+}
+
+/// Apple's pinned root, or the one given instead.
+pub(super) fn anchors(root: Option<&Path>) -> Result<Anchors, Unreadable> {
+    match root {
+        None => Anchors::apple().map_err(|fault| Unreadable(format!("the pinned root: {fault}"))),
+        Some(path) => Anchors::custom(&bytes(path)?).map_err(|fault| {
+            Unreadable(format!(
+                "{} is no root certificate: {fault}",
+                path.display()
+            ))
+        }),
+    }
+}
+
+/// The time given, or now.
+pub(super) fn at(at: Option<Timestamp>) -> Timestamp {
+    at.unwrap_or_else(|| SystemClock.now())
+}
+
+/// For clap: an RFC 3339 time.
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).map_err(|error| error.to_string())
+}
+
+/// For clap: a nonce, 1 to 32 bytes in hexadecimal.
+pub(super) fn nonce(text: &str) -> Result<Nonce, String> {
+    match hex::decode(text) {
+        Ok(bytes) if (1..=32).contains(&bytes.len()) => Ok(Nonce(bytes)),
+        _ => Err("a nonce is 1 to 32 bytes in hexadecimal digits".to_owned()),
+    }
+}
+
+/// A demanded nonce.
+#[derive(Debug, Clone)]
+pub(super) struct Nonce(pub(super) Vec<u8>);

@@ -1,0 +1,147 @@
+//! `attestd verify`: what evidence says, and whether it is genuine, without a server.
+//!
+//! `verdict` is about form, authenticity and what the caller asked to match, never about good or bad
+//! posture: a genuine statement that SIP is off is `verified`. Judging is the policy's.
+//!
+//! Exit status: 0 `verified`; 1 `refused`; 2 only when a file cannot be opened, the arguments are
+//! wrong, or the outer input is not its format at all.
+
+mod device_information;
+mod input;
+mod mda;
+mod mdm_signature;
+mod security_info;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+
+use crate::reason::Reason;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0 verified, 1 refused, 2 unreadable input or wrong arguments.
+The verdict is about form, authenticity and what you asked to match; a genuine statement that a Mac
+is in a bad state is verified. FILE may be - for standard input; PEM and DER are both read.")]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// A Managed Device Attestation chain: what Apple states of a Mac.
+    Mda(mda::Arguments),
+    /// A SecurityInfo reply: whether it is well formed, and what it reports.
+    SecurityInfo(security_info::Arguments),
+    /// A DeviceInformation reply with its attestation chain.
+    DeviceInformation(device_information::Arguments),
+    /// An Mdm-Signature header over a body.
+    MdmSignature(mdm_signature::Arguments),
+}
+
+/// The result of looking at readable input.
+struct Answer {
+    refused: Vec<Reason>,
+    /// For a person: what exactly is wrong.
+    detail: Option<String>,
+    /// What was read; believed only when nothing is refused.
+    claims: Option<Value>,
+    /// Further members, in every answer.
+    members: Map<String, Value>,
+    /// Further members that are only true of verified input.
+    verified_members: Map<String, Value>,
+}
+
+/// The input could not be looked at.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unreadable(String);
+
+impl Answer {
+    fn new(claims: Option<Value>) -> Self {
+        Self {
+            refused: Vec::new(),
+            detail: None,
+            claims,
+            members: Map::new(),
+            verified_members: Map::new(),
+        }
+    }
+
+    fn refuse(&mut self, reasons: &[Reason], detail: impl ToString) {
+        self.refused.extend_from_slice(reasons);
+        self.detail.get_or_insert_with(|| detail.to_string());
+    }
+
+    fn member(&mut self, name: &str, value: Value) {
+        self.members.insert(name.to_owned(), value);
+    }
+
+    fn into_json(self) -> (Value, bool) {
+        let verified = self.refused.is_empty();
+        let mut object = Map::new();
+        object.insert(
+            "verdict".into(),
+            json!(if verified { "verified" } else { "refused" }),
+        );
+        object.insert("reasons".into(), json!(self.refused));
+        if let Some(detail) = self.detail {
+            object.insert("detail".into(), json!(detail));
+        }
+        object.extend(self.members);
+        if let Some(claims) = self.claims {
+            object.insert(
+                if verified {
+                    "claims"
+                } else {
+                    "unverified_claims"
+                }
+                .into(),
+                claims,
+            );
+        }
+        if verified {
+            object.extend(self.verified_members);
+        }
+        (Value::Object(object), verified)
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place that tells a person about unreadable input"
+)]
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let (answer, compact) = match &arguments.what {
+        What::Mda(arguments) => (mda::run(arguments), arguments.options.json),
+        What::SecurityInfo(arguments) => (security_info::run(arguments), arguments.json),
+        What::DeviceInformation(arguments) => {
+            (device_information::run(arguments), arguments.options.json)
+        }
+        What::MdmSignature(arguments) => (mdm_signature::run(arguments), arguments.json),
+    };
+    match answer {
+        Ok(answer) => {
+            let (object, verified) = answer.into_json();
+            let text = if compact {
+                object.to_string()
+            } else {
+                format!("{object:#}")
+            };
+            // A reader that went away has seen what it wanted; the exit status still says it.
+            let _ = writeln!(std::io::stdout(), "{text}");
+            if verified {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Err(unreadable) => {
+            eprintln!("attestd verify: {unreadable}");
+            ExitCode::from(2)
+        }
+    }
+}
