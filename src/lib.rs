@@ -17,6 +17,7 @@
 
 pub mod attestation;
 pub mod cli;
+pub mod config;
 pub mod enrollment;
 pub mod entropy;
 pub mod ids;

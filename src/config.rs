@@ -1,0 +1,411 @@
+//! Settings: one TOML file, every member known, every value checked before a port is bound.
+//!
+//! Secrets are never in the file: it names files. Paths are relative to the folder the
+//! configuration file is in.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Span;
+
+/// The file as written. Unknown members are refused: a misspelt setting must not vanish.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Canonical URL of the public listener, `https://host[:port]`, no path. Everything a Mac is
+    /// told derives from it, never from a Host header. It can never change for an enrolled Mac.
+    pub base_url: String,
+    /// Folder of keys, database and lock.
+    #[serde(default = "defaults::data_dir")]
+    pub data_dir: PathBuf,
+    #[serde(default)]
+    pub database: Database,
+    pub public: Public,
+    pub internal: Internal,
+    #[serde(default)]
+    pub secrets: Secrets,
+    #[serde(default)]
+    pub enrollment: Enrollment,
+    #[serde(default)]
+    pub apns: Apns,
+    #[serde(default)]
+    pub attestation: Attestation,
+    #[serde(default)]
+    pub verification: Verification,
+    #[serde(default)]
+    pub policy: PolicyFile,
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// Where state is kept.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://user@host/name`; absent: embedded SQLite in `data_dir`. A password belongs into
+    /// `url_file`.
+    pub url: Option<String>,
+    /// A file whose one line is the URL.
+    pub url_file: Option<PathBuf>,
+}
+
+/// The listener Macs and the world reach.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Public {
+    pub listen: SocketAddr,
+    /// PEM chain and key for TLS in the server itself.
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    /// TLS ends at a reverse proxy in front; needed when there is no `tls_certificate`, so that
+    /// nobody serves in clear by accident. Client addresses are then read from X-Forwarded-For.
+    #[serde(default)]
+    pub behind_proxy: bool,
+    /// A private TLS root to put into profiles, PEM; only for a server certificate no public
+    /// authority issued.
+    pub tls_root: Option<PathBuf>,
+    /// Profiles one client address may ask for in a minute.
+    #[serde(default = "defaults::enroll_per_minute")]
+    pub enroll_per_minute: u32,
+    /// SCEP requests one client address may make in a minute.
+    #[serde(default = "defaults::scep_per_minute")]
+    pub scep_per_minute: u32,
+}
+
+/// The listener of coordinator and operators; never the public one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Internal {
+    pub listen: SocketAddr,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+}
+
+/// Where secrets are.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// File of the master key. Absent: `$ATTESTD_MASTER_KEY_FILE`, the systemd credential
+    /// `master-key`, or `data_dir/master.key`.
+    pub master_key_file: Option<PathBuf>,
+}
+
+/// What profiles say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Enrollment {
+    /// Shown to the owner when the profile is installed.
+    pub organization: String,
+    /// Prefix of the payload identifiers; absent: derived from `base_url`. Constant for a fleet.
+    pub identifier: Option<String>,
+    /// How long a device identity is valid. Long, because a server that asks for read-only rights
+    /// cannot push a renewed profile.
+    pub identity_lifetime: Span,
+}
+
+/// Apple's push service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Apns {
+    pub url: String,
+    /// A root certificate for another endpoint than Apple's, PEM.
+    pub root: Option<PathBuf>,
+}
+
+/// Apple's attestation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Attestation {
+    /// The first attestation waits this long for a provider key to name. `0s`: it does not wait.
+    pub hold: Span,
+    /// A root instead of Apple's pinned one, PEM: for simulated Macs. Every result says so.
+    pub root: Option<PathBuf>,
+}
+
+/// How evidence is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Verification {
+    /// How long a Mac may take to answer before the attempt counts as timed out.
+    pub patience: Span,
+}
+
+/// Which policy judges.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyFile {
+    /// Absent: the strict policy that ships with the server.
+    pub file: Option<PathBuf>,
+}
+
+/// What is logged, to standard error.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `info`, or a filter such as `attestd=debug`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+mod defaults {
+    use std::path::PathBuf;
+
+    pub(super) fn data_dir() -> PathBuf {
+        PathBuf::from(".")
+    }
+
+    pub(super) fn enroll_per_minute() -> u32 {
+        30
+    }
+
+    pub(super) fn scep_per_minute() -> u32 {
+        120
+    }
+}
+
+const HOUR: u64 = 60 * 60;
+const DAY: u64 = 24 * HOUR;
+
+impl Default for Enrollment {
+    fn default() -> Self {
+        Self {
+            organization: "attestd".to_owned(),
+            identifier: None,
+            identity_lifetime: seconds(5 * 365 * DAY),
+        }
+    }
+}
+
+impl Default for Apns {
+    fn default() -> Self {
+        Self { url: "https://api.push.apple.com".to_owned(), root: None }
+    }
+}
+
+impl Default for Attestation {
+    fn default() -> Self {
+        Self { hold: seconds(DAY), root: None }
+    }
+}
+
+impl Default for Verification {
+    fn default() -> Self {
+        Self { patience: seconds(10 * 60) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+fn seconds(seconds: u64) -> Span {
+    Span(std::time::Duration::from_secs(seconds))
+}
+
+/// Why a configuration is not used. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    #[error("{path} cannot be read: {cause}")]
+    Unreadable { path: PathBuf, cause: std::io::Error },
+    #[error("{path}: {cause}")]
+    Malformed { path: PathBuf, cause: Box<toml::de::Error> },
+    #[error("base_url must be https://host[:port] without path, query or user, but is {0:?}")]
+    BaseUrl(String),
+    #[error("base_url {0:?} is not https; plain http is only for trying things out on this machine: give --insecure-http and a loopback address")]
+    InsecureBaseUrl(String),
+    #[error("{0}: tls_certificate and tls_key belong together; one of them is missing")]
+    HalfTls(&'static str),
+    #[error("the public listener has no tls_certificate; set one, or behind_proxy = true when a reverse proxy ends TLS in front of it")]
+    NoTls,
+    #[error("the internal listener {0} is reachable from outside but has no tls_certificate; set one, or listen on loopback")]
+    InternalInClear(SocketAddr),
+    #[error("public and internal must be two listeners, but both are {0}")]
+    SameListener(SocketAddr),
+    #[error("{0} must be longer than nothing")]
+    Zero(&'static str),
+    #[error("database: give url or url_file, not both")]
+    TwoDatabases,
+    #[error("database.url holds a password; put the URL into a file and name it in url_file")]
+    PasswordInFile,
+    #[error("enrollment.identifier must be letters, digits, dots and hyphens, but is {0:?}")]
+    Identifier(String),
+}
+
+impl Config {
+    /// Reads and checks a configuration file.
+    pub fn load(path: &Path, insecure_http: bool) -> Result<Self, Unusable> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| Unusable::Unreadable { path: path.to_owned(), cause })?;
+        let mut config: Self = toml::from_str(&text)
+            .map_err(|cause| Unusable::Malformed { path: path.to_owned(), cause: Box::new(cause) })?;
+        config.check(insecure_http)?;
+        config.resolve(path.parent().unwrap_or(Path::new(".")));
+        Ok(config)
+    }
+
+    fn check(&self, insecure_http: bool) -> Result<(), Unusable> {
+        check_base_url(&self.base_url, insecure_http)?;
+        let both = |certificate: &Option<PathBuf>, key: &Option<PathBuf>, what| {
+            if certificate.is_some() == key.is_some() { Ok(()) } else { Err(Unusable::HalfTls(what)) }
+        };
+        both(&self.public.tls_certificate, &self.public.tls_key, "public")?;
+        both(&self.internal.tls_certificate, &self.internal.tls_key, "internal")?;
+        let in_clear = self.public.tls_certificate.is_none() && !self.public.behind_proxy;
+        if in_clear && !(insecure_http && self.public.listen.ip().is_loopback()) {
+            return Err(Unusable::NoTls);
+        }
+        if self.internal.tls_certificate.is_none() && !self.internal.listen.ip().is_loopback() {
+            return Err(Unusable::InternalInClear(self.internal.listen));
+        }
+        if self.public.listen == self.internal.listen && self.public.listen.port() != 0 {
+            return Err(Unusable::SameListener(self.public.listen));
+        }
+        for (span, name) in [
+            (self.enrollment.identity_lifetime, "enrollment.identity_lifetime"),
+            (self.verification.patience, "verification.patience"),
+        ] {
+            if span.0.is_zero() {
+                return Err(Unusable::Zero(name));
+            }
+        }
+        if self.public.enroll_per_minute == 0 {
+            return Err(Unusable::Zero("public.enroll_per_minute"));
+        }
+        if self.public.scep_per_minute == 0 {
+            return Err(Unusable::Zero("public.scep_per_minute"));
+        }
+        match (&self.database.url, &self.database.url_file) {
+            (Some(_), Some(_)) => return Err(Unusable::TwoDatabases),
+            (Some(url), None) if has_password(url) => return Err(Unusable::PasswordInFile),
+            _ => {}
+        }
+        if let Some(identifier) = &self.enrollment.identifier {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-';
+            if identifier.is_empty() || identifier.len() > 100 || !identifier.bytes().all(plain) {
+                return Err(Unusable::Identifier(identifier.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, folder: &Path) {
+        let absolute = |path: &mut PathBuf| *path = folder.join(&*path);
+        absolute(&mut self.data_dir);
+        for path in [
+            &mut self.database.url_file,
+            &mut self.public.tls_certificate,
+            &mut self.public.tls_key,
+            &mut self.public.tls_root,
+            &mut self.internal.tls_certificate,
+            &mut self.internal.tls_key,
+            &mut self.secrets.master_key_file,
+            &mut self.apns.root,
+            &mut self.attestation.root,
+            &mut self.policy.file,
+        ] {
+            if let Some(path) = path {
+                *path = folder.join(&*path);
+            }
+        }
+    }
+
+    /// The prefix of payload identifiers: configured, or the host of `base_url` in reverse.
+    pub fn payload_identifier(&self) -> String {
+        if let Some(identifier) = &self.enrollment.identifier {
+            return identifier.clone();
+        }
+        let host = self.base_url.split("://").nth(1).unwrap_or_default();
+        let host = host.split(':').next().unwrap_or_default();
+        let mut labels: Vec<_> = host.split('.').collect();
+        labels.reverse();
+        format!("{}.attestd", labels.join("."))
+    }
+}
+
+fn check_base_url(url: &str, insecure_http: bool) -> Result<(), Unusable> {
+    let (scheme, authority) =
+        url.split_once("://").ok_or_else(|| Unusable::BaseUrl(url.to_owned()))?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    if host.is_empty() || !authority.bytes().all(plain) {
+        return Err(Unusable::BaseUrl(url.to_owned()));
+    }
+    let loopback = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+    match scheme {
+        "https" => Ok(()),
+        "http" if insecure_http && loopback => Ok(()),
+        "http" => Err(Unusable::InsecureBaseUrl(url.to_owned())),
+        _ => Err(Unusable::BaseUrl(url.to_owned())),
+    }
+}
+
+fn has_password(url: &str) -> bool {
+    let authority = url.split("://").nth(1).and_then(|rest| rest.split('/').next());
+    let user = authority.and_then(|authority| authority.rsplit_once('@')).map(|(user, _)| user);
+    user.is_some_and(|user| user.contains(':')) || url.contains("password=")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "base_url = \"https://mdm.example.org\"\n\
+        [public]\nlisten = \"0.0.0.0:8443\"\nbehind_proxy = true\n\
+        [internal]\nlisten = \"127.0.0.1:8444\"\n";
+
+    fn check(text: &str, insecure_http: bool) -> Result<(), String> {
+        let config: Config = toml::from_str(text).map_err(|error| error.to_string())?;
+        config.check(insecure_http).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_smallest_file_is_enough() {
+        assert_eq!(check(MINIMAL, false), Ok(()));
+        let config: Config = toml::from_str(MINIMAL).expect("well formed");
+        assert_eq!(config.payload_identifier(), "org.example.mdm.attestd");
+    }
+
+    #[test]
+    fn every_unsafe_or_senseless_setting_is_refused_with_what_to_do() {
+        let with = |from: &str, to: &str| MINIMAL.replace(from, to);
+        let cases = [
+            (with("base_url", "base_ulr"), "base_ulr"),
+            (format!("{MINIMAL}[log]\nlevle = \"info\"\n"), "levle"),
+            (with("https://mdm.example.org", "http://mdm.example.org"), "--insecure-http"),
+            (with("https://mdm.example.org", "https://mdm.example.org/path"), "without path"),
+            (with("https://mdm.example.org", "https://user@mdm.example.org"), "without path"),
+            (with("https://mdm.example.org", "https://"), "without path"),
+            (with("behind_proxy = true", ""), "behind_proxy"),
+            (with("behind_proxy = true", "tls_key = \"k\""), "belong together"),
+            (with("127.0.0.1:8444", "0.0.0.0:8444"), "listen on loopback"),
+            (with("0.0.0.0:8443", "127.0.0.1:8444"), "two listeners"),
+            (format!("{MINIMAL}[verification]\npatience = \"0s\"\n"), "longer than nothing"),
+            (format!("{MINIMAL}[database]\nurl = \"postgres://a:b@h/d\"\n"), "url_file"),
+            (format!("{MINIMAL}[database]\nurl = \"a\"\nurl_file = \"b\"\n"), "not both"),
+        ];
+        for (text, expected) in cases {
+            let refusal = check(&text, false).expect_err(&text);
+            assert!(refusal.contains(expected), "{refusal} / {expected}");
+        }
+    }
+
+    #[test]
+    fn plain_http_needs_the_flag_and_loopback() {
+        let local = "base_url = \"http://127.0.0.1:8080\"\n[public]\nlisten = \"127.0.0.1:8080\"\n\
+            [internal]\nlisten = \"127.0.0.1:8081\"\n";
+        assert_eq!(check(local, true), Ok(()));
+        assert!(check(local, false).is_err());
+        assert!(check(&local.replace("http://127.0.0.1", "http://10.0.0.1"), true).is_err());
+    }
+}
