@@ -514,3 +514,210 @@ fn read_key_usage(value: &[u8]) -> Result<KeyUsage, DerFault> {
         Ok(KeyUsage(bits))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pki::read_certificates;
+    use crate::pki::write;
+
+    const LEAF: &[u8] = include_bytes!("../../tests/fixtures/mda/sim-mda-leaf-good.pem");
+
+    fn leaf() -> OwnedCertificate {
+        read_certificates(LEAF).expect("PEM").remove(0)
+    }
+
+    /// The leaf with another list of extensions and version; its signature no longer matters.
+    fn with(version: Option<u8>, extensions: Option<Vec<u8>>) -> Vec<u8> {
+        let owned = leaf();
+        let certificate = owned.certificate();
+        let mut fields = Vec::new();
+        if let Some(version) = version {
+            fields.push(write::element(
+                tag::context_constructed(0),
+                &write::unsigned(&[version]),
+            ));
+        }
+        fields.push(write::element(tag::INTEGER, certificate.serial()));
+        fields.push(certificate.outer_algorithm.to_vec());
+        fields.push(certificate.issuer().as_der().to_vec());
+        let dates = [
+            write::time(certificate.not_before()),
+            write::time(certificate.not_after()),
+        ];
+        fields.push(write::sequence(&[&dates[0], &dates[1]]));
+        fields.push(certificate.subject().as_der().to_vec());
+        fields.push(certificate.spki().to_vec());
+        if let Some(extensions) = extensions {
+            let list = write::element(tag::SEQUENCE, &extensions);
+            fields.push(write::element(tag::context_constructed(3), &list));
+        }
+        let tbs = write::element(tag::SEQUENCE, &fields.concat());
+        write::sequence(&[
+            &tbs,
+            certificate.outer_algorithm,
+            &write::bit_string(certificate.signature()),
+        ])
+    }
+
+    fn extension(oid: ObjectIdentifier, critical: Option<u8>, value: &[u8]) -> Vec<u8> {
+        let critical =
+            critical.map_or_else(Vec::new, |octet| write::element(tag::BOOLEAN, &[octet]));
+        write::sequence(&[&write::oid(oid), &critical, &write::octet_string(value)])
+    }
+
+    #[test]
+    fn the_leaf_reads_as_apples_leaves_are_made() {
+        let owned = leaf();
+        let certificate = owned.certificate();
+        assert_eq!(
+            certificate.not_before(),
+            Timestamp::parse("2026-09-30T09:30:07Z").expect("time")
+        );
+        assert_eq!(
+            certificate.not_after(),
+            Timestamp::parse("2026-12-30T09:30:07Z").expect("time")
+        );
+        assert_eq!(certificate.extensions().count(), 12);
+        assert!(!certificate.is_ca());
+        assert!(certificate.basic_constraints().is_some());
+        let usage = certificate.key_usage().expect("there");
+        assert!(usage.digital_signature() && usage.key_encipherment() && !usage.key_cert_sign());
+        assert!(!certificate.has_unknown_critical());
+        assert_eq!(
+            certificate.hash(),
+            CertificateHash::of(certificate.as_der())
+        );
+        assert!(certificate.extension(oid::EXTENDED_KEY_USAGE).is_none());
+    }
+
+    #[test]
+    fn openssl_reads_the_same_fields() {
+        let owned = leaf();
+        let ours = owned.certificate();
+        let theirs = openssl::x509::X509::from_der(ours.as_der()).expect("openssl reads it");
+        let serial = theirs.serial_number().to_bn().expect("number").to_vec();
+        assert_eq!(serial, ours.serial());
+        assert_eq!(
+            theirs.subject_name().to_der().expect("DER"),
+            ours.subject().as_der()
+        );
+        assert_eq!(
+            theirs.issuer_name().to_der().expect("DER"),
+            ours.issuer().as_der()
+        );
+        assert_eq!(theirs.signature().as_slice(), ours.signature());
+        let key = theirs
+            .public_key()
+            .and_then(|key| key.public_key_to_der())
+            .expect("key");
+        assert_eq!(key, ours.spki());
+    }
+
+    #[test]
+    fn extensions_are_read_strictly() {
+        let usage = extension(oid::KEY_USAGE, Some(0xff), &[3, 2, 7, 0x80]);
+        let unknown = extension(oid::USER_ID, Some(0xff), &[1]);
+        let read = with(Some(2), Some(usage.clone()));
+        assert!(
+            Certificate::parse(&read)
+                .expect("reads")
+                .key_usage()
+                .is_some()
+        );
+        let read = with(Some(2), Some([usage.clone(), unknown].concat()));
+        assert!(
+            Certificate::parse(&read)
+                .expect("reads")
+                .has_unknown_critical()
+        );
+        assert!(Certificate::parse(&with(None, None)).is_ok());
+
+        let twice = with(Some(2), Some([usage.clone(), usage.clone()].concat()));
+        assert_eq!(
+            Certificate::parse(&twice).map(|_| ()),
+            Err(PkiError::DuplicateExtension)
+        );
+        let explicit_false = extension(oid::KEY_USAGE, Some(0), &[3, 2, 7, 0x80]);
+        let not_ca_with_length = extension(oid::BASIC_CONSTRAINTS, None, &[0x30, 3, 2, 1, 0]);
+        let empty_usage = extension(oid::KEY_USAGE, None, &[3, 1, 0]);
+        for broken in [
+            with(Some(1), Some(usage.clone())),
+            with(None, Some(usage.clone())),
+            with(Some(0), None),
+            with(Some(3), Some(usage)),
+            with(Some(2), Some(Vec::new())),
+            with(Some(2), Some(explicit_false)),
+            with(Some(2), Some(not_ca_with_length)),
+            with(Some(2), Some(empty_usage)),
+        ] {
+            let refused = Certificate::parse(&broken).map(|_| ());
+            assert!(
+                matches!(refused, Err(PkiError::Malformed { .. })),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_rfc_5280() {
+        let read = |tag, value: &[u8]| {
+            read_time(Tlv {
+                tag,
+                value,
+                raw: &[],
+            })
+            .map(|time| time.to_string())
+        };
+        assert_eq!(
+            read(tag::UTC_TIME, b"261001093007Z"),
+            Ok("2026-10-01T09:30:07Z".into())
+        );
+        assert_eq!(
+            read(tag::UTC_TIME, b"991231235959Z"),
+            Ok("1999-12-31T23:59:59Z".into())
+        );
+        assert_eq!(
+            read(tag::UTC_TIME, b"500101000000Z"),
+            Ok("1970-01-01T00:00:00Z".into())
+        );
+        let last = read(tag::GENERALIZED_TIME, b"99991231235959Z");
+        assert_eq!(last, Ok("9999-12-31T23:59:59Z".into()));
+        for bad in [
+            "2610010930Z",
+            "261001093007",
+            "261301093007Z",
+            "261001093007+0100",
+            "26100109300xZ",
+        ] {
+            assert_eq!(
+                read(tag::UTC_TIME, bad.as_bytes()),
+                Err(DerFault::Value),
+                "{bad}"
+            );
+        }
+        assert!(read(tag::GENERALIZED_TIME, b"20261001093007.5Z").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_certificate_never_panics(
+            index in any::<prop::sample::Index>(),
+            value in any::<u8>(),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut der = leaf().as_der().to_vec();
+            let index = index.index(der.len());
+            der[index] = value;
+            if let Ok(certificate) = Certificate::parse(&der) {
+                let _ = certificate.public_key();
+                let _ = certificate.subject().to_string();
+                let _ = certificate.subject_key_identifier();
+            }
+            der.truncate(cut.index(der.len()));
+            prop_assert!(Certificate::parse(&der).is_err());
+        }
+    }
+}
