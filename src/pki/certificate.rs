@@ -5,11 +5,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use const_oid::ObjectIdentifier;
 
+use super::extension::{
+    BasicConstraints, Extension, Extensions, KeyUsage, read_basic_constraints, read_extension,
+    read_key_usage,
+};
 use super::key::{LegacyDigest, PublicKey, SignatureAlgorithm};
 use super::tlv::{DerFault, Reader, Tlv, tag, whole};
+use super::x509_time::time_of;
 use super::{MAX_CERTIFICATE, Name, PkiError, oid};
 use crate::ids::CertificateHash;
 use crate::time::Timestamp;
@@ -19,6 +25,9 @@ const MAX_EXTENSIONS: usize = 64;
 
 /// RFC 5280 section 4.1.2.2: at most 20 octets, and a sign octet.
 const MAX_SERIAL: usize = 21;
+
+/// notAfter names the last second of validity, which belongs to it whole.
+const LAST_SECOND: Duration = Duration::from_millis(999);
 
 /// A certificate, borrowed from its DER. Well formed; nothing about it is verified yet.
 #[derive(Clone, Copy)]
@@ -45,30 +54,6 @@ pub struct Certificate<'a> {
 pub struct OwnedCertificate {
     der: Arc<[u8]>,
 }
-
-/// One extension.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extension<'a> {
-    /// Contents octets of its object identifier.
-    pub oid: &'a [u8],
-    /// Whether whoever does not understand it must refuse the certificate.
-    pub critical: bool,
-    /// The contents of its OCTET STRING: DER by the standard, raw bytes in some of Apple's.
-    pub value: &'a [u8],
-}
-
-/// RFC 5280 section 4.2.1.9.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BasicConstraints {
-    /// May issue certificates.
-    pub ca: bool,
-    /// How many intermediates may follow below it.
-    pub path_length: Option<u8>,
-}
-
-/// RFC 5280 section 4.2.1.3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyUsage(u16);
 
 impl<'a> Certificate<'a> {
     /// Reads one certificate that fills `der` exactly.
@@ -193,7 +178,7 @@ impl<'a> Certificate<'a> {
 
     /// Whether `now` lies within its validity.
     pub fn is_valid_at(&self, now: Timestamp) -> bool {
-        self.not_before <= now && now <= last_instant(self.not_after)
+        self.not_before <= now && now <= self.not_after.plus(LAST_SECOND)
     }
 
     /// The SubjectPublicKeyInfo as received.
@@ -236,7 +221,7 @@ impl<'a> Certificate<'a> {
 
     /// Every extension, in the order received.
     pub fn extensions(&self) -> Extensions<'a> {
-        Extensions(Reader::new(self.extensions))
+        Extensions::new(self.extensions)
     }
 
     /// The extension of this type.
@@ -355,40 +340,6 @@ impl fmt::Debug for OwnedCertificate {
     }
 }
 
-/// The extensions of one certificate.
-#[derive(Debug, Clone)]
-pub struct Extensions<'a>(Reader<'a>);
-
-impl<'a> Iterator for Extensions<'a> {
-    type Item = Extension<'a>;
-
-    fn next(&mut self) -> Option<Extension<'a>> {
-        // Read once already when the certificate was parsed: the end is the only way to fail.
-        read_extension(&mut self.0).ok()
-    }
-}
-
-impl KeyUsage {
-    /// May sign what is not a certificate.
-    pub fn digital_signature(self) -> bool {
-        self.bit(0)
-    }
-
-    /// May have keys encrypted to it.
-    pub fn key_encipherment(self) -> bool {
-        self.bit(2)
-    }
-
-    /// May sign certificates.
-    pub fn key_cert_sign(self) -> bool {
-        self.bit(5)
-    }
-
-    fn bit(self, number: u32) -> bool {
-        self.0 & (0x8000 >> number) != 0
-    }
-}
-
 fn version(fields: &mut Reader<'_>) -> Result<u8, DerFault> {
     let Some(wrapper) = fields.optional(tag::context_constructed(0))? else {
         return Ok(1);
@@ -416,101 +367,175 @@ fn serial<'a>(fields: &mut Reader<'a>) -> Result<&'a [u8], DerFault> {
 
 fn validity_of(validity: Tlv<'_>) -> Result<(Timestamp, Timestamp), DerFault> {
     let mut times = validity.inside();
-    let not_before = read_time(times.any()?)?;
-    let not_after = read_time(times.any()?)?;
+    let not_before = time_of(times.any()?)?;
+    let not_after = time_of(times.any()?)?;
     times.finish()?;
     Ok((not_before, not_after))
 }
 
-/// RFC 5280 section 4.1.2.5: seconds always, no fraction, always UTC. Times before 1970 become 1970,
-/// which no present time can tell apart.
-pub(crate) fn read_time(element: Tlv<'_>) -> Result<Timestamp, DerFault> {
-    let (year, rest) = match (element.tag, element.value) {
-        (tag::UTC_TIME, [a, b, rest @ ..]) => {
-            let year = two_digits(*a, *b)?;
-            (if year < 50 { 2000 + year } else { 1900 + year }, rest)
-        }
-        (tag::GENERALIZED_TIME, [a, b, c, d, rest @ ..]) => {
-            (two_digits(*a, *b)? * 100 + two_digits(*c, *d)?, rest)
-        }
-        _ => return Err(DerFault::Tag),
-    };
-    let &[m1, m2, d1, d2, h1, h2, n1, n2, s1, s2, b'Z'] = rest else {
-        return Err(DerFault::Value);
-    };
-    let small = |a, b| two_digits(a, b).and_then(|n| u8::try_from(n).map_err(|_| DerFault::Value));
-    let month = time::Month::try_from(small(m1, m2)?).map_err(|_| DerFault::Value)?;
-    let date = time::Date::from_calendar_date(year, month, small(d1, d2)?);
-    let clock = time::Time::from_hms(small(h1, h2)?, small(n1, n2)?, small(s1, s2)?);
-    let (Ok(date), Ok(clock)) = (date, clock) else {
-        return Err(DerFault::Value);
-    };
-    Ok(Timestamp::from_seconds(
-        date.with_time(clock).assume_utc().unix_timestamp(),
-    ))
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-fn two_digits(tens: u8, ones: u8) -> Result<i32, DerFault> {
-    if tens.is_ascii_digit() && ones.is_ascii_digit() {
-        Ok(i32::from(tens - b'0') * 10 + i32::from(ones - b'0'))
-    } else {
-        Err(DerFault::Value)
+    use super::*;
+    use crate::pki::read_certificates;
+    use crate::pki::write;
+
+    const LEAF: &[u8] = include_bytes!("../../tests/fixtures/mda/sim-mda-leaf-good.pem");
+
+    fn leaf() -> OwnedCertificate {
+        read_certificates(LEAF).expect("PEM").remove(0)
     }
-}
 
-fn last_instant(not_after: Timestamp) -> Timestamp {
-    not_after.plus(std::time::Duration::from_millis(999))
-}
-
-fn read_extension<'a>(reader: &mut Reader<'a>) -> Result<Extension<'a>, DerFault> {
-    let mut parts = reader.expect(tag::SEQUENCE)?.inside();
-    let oid = parts.oid()?;
-    let critical = parts.peek() == Some(tag::BOOLEAN) && {
-        // DER leaves the default (false) out.
-        if !parts.boolean()? {
-            return Err(DerFault::Value);
+    /// The leaf with another list of extensions and version; its signature no longer matters.
+    fn with(version: Option<u8>, extensions: Option<Vec<u8>>) -> Vec<u8> {
+        let owned = leaf();
+        let certificate = owned.certificate();
+        let mut fields = Vec::new();
+        if let Some(version) = version {
+            fields.push(write::element(
+                tag::context_constructed(0),
+                &write::unsigned(&[version]),
+            ));
         }
-        true
-    };
-    let value = parts.expect(tag::OCTET_STRING)?.value;
-    parts.finish()?;
-    Ok(Extension {
-        oid,
-        critical,
-        value,
-    })
-}
-
-fn read_basic_constraints(value: &[u8]) -> Result<BasicConstraints, DerFault> {
-    let mut parts = whole(value, tag::SEQUENCE)?.inside();
-    let ca = parts.peek() == Some(tag::BOOLEAN) && {
-        if !parts.boolean()? {
-            return Err(DerFault::Value);
+        fields.push(write::element(tag::INTEGER, certificate.serial()));
+        fields.push(certificate.outer_algorithm.to_vec());
+        fields.push(certificate.issuer().as_der().to_vec());
+        let dates = [
+            write::time(certificate.not_before()),
+            write::time(certificate.not_after()),
+        ];
+        fields.push(write::sequence(&[&dates[0], &dates[1]]));
+        fields.push(certificate.subject().as_der().to_vec());
+        fields.push(certificate.spki().to_vec());
+        if let Some(extensions) = extensions {
+            let list = write::element(tag::SEQUENCE, &extensions);
+            fields.push(write::element(tag::context_constructed(3), &list));
         }
-        true
-    };
-    let path_length = if parts.is_empty() {
-        None
-    } else {
-        Some(parts.small_integer()?)
-    };
-    parts.finish()?;
-    // RFC 5280: a path length without CA means nothing; who writes it means something else.
-    if path_length.is_some() && !ca {
-        return Err(DerFault::Value);
+        let tbs = write::element(tag::SEQUENCE, &fields.concat());
+        write::sequence(&[
+            &tbs,
+            certificate.outer_algorithm,
+            &write::bit_string(certificate.signature()),
+        ])
     }
-    Ok(BasicConstraints { ca, path_length })
-}
 
-fn read_key_usage(value: &[u8]) -> Result<KeyUsage, DerFault> {
-    let (unused, bits) = match whole(value, tag::BIT_STRING)?.value {
-        [unused, only] => (*unused, u16::from_be_bytes([*only, 0])),
-        [unused, first, second] => (*unused, u16::from_be_bytes([*first, *second])),
-        _ => return Err(DerFault::Value),
-    };
-    if unused > 7 || bits == 0 {
-        Err(DerFault::Value)
-    } else {
-        Ok(KeyUsage(bits))
+    fn extension(oid: ObjectIdentifier, critical: Option<u8>, value: &[u8]) -> Vec<u8> {
+        let critical =
+            critical.map_or_else(Vec::new, |octet| write::element(tag::BOOLEAN, &[octet]));
+        write::sequence(&[&write::oid(oid), &critical, &write::octet_string(value)])
+    }
+
+    #[test]
+    fn the_leaf_reads_as_apples_leaves_are_made() {
+        let owned = leaf();
+        let certificate = owned.certificate();
+        assert_eq!(
+            certificate.not_before(),
+            Timestamp::parse("2026-09-30T09:30:07Z").expect("time")
+        );
+        assert_eq!(
+            certificate.not_after(),
+            Timestamp::parse("2026-12-30T09:30:07Z").expect("time")
+        );
+        assert_eq!(certificate.extensions().count(), 12);
+        assert!(!certificate.is_ca());
+        assert!(certificate.basic_constraints().is_some());
+        let usage = certificate.key_usage().expect("there");
+        assert!(usage.digital_signature() && usage.key_encipherment() && !usage.key_cert_sign());
+        assert!(!certificate.has_unknown_critical());
+        assert_eq!(
+            certificate.hash(),
+            CertificateHash::of(certificate.as_der())
+        );
+        assert!(certificate.extension(oid::EXTENDED_KEY_USAGE).is_none());
+    }
+
+    #[test]
+    fn openssl_reads_the_same_fields() {
+        let owned = leaf();
+        let ours = owned.certificate();
+        let theirs = openssl::x509::X509::from_der(ours.as_der()).expect("openssl reads it");
+        let serial = theirs.serial_number().to_bn().expect("number").to_vec();
+        assert_eq!(serial, ours.serial());
+        assert_eq!(
+            theirs.subject_name().to_der().expect("DER"),
+            ours.subject().as_der()
+        );
+        assert_eq!(
+            theirs.issuer_name().to_der().expect("DER"),
+            ours.issuer().as_der()
+        );
+        assert_eq!(theirs.signature().as_slice(), ours.signature());
+        let key = theirs
+            .public_key()
+            .and_then(|key| key.public_key_to_der())
+            .expect("key");
+        assert_eq!(key, ours.spki());
+    }
+
+    #[test]
+    fn extensions_are_read_strictly() {
+        let usage = extension(oid::KEY_USAGE, Some(0xff), &[3, 2, 7, 0x80]);
+        let unknown = extension(oid::USER_ID, Some(0xff), &[1]);
+        let read = with(Some(2), Some(usage.clone()));
+        assert!(
+            Certificate::parse(&read)
+                .expect("reads")
+                .key_usage()
+                .is_some()
+        );
+        let read = with(Some(2), Some([usage.clone(), unknown].concat()));
+        assert!(
+            Certificate::parse(&read)
+                .expect("reads")
+                .has_unknown_critical()
+        );
+        assert!(Certificate::parse(&with(None, None)).is_ok());
+
+        let twice = with(Some(2), Some([usage.clone(), usage.clone()].concat()));
+        assert_eq!(
+            Certificate::parse(&twice).map(|_| ()),
+            Err(PkiError::DuplicateExtension)
+        );
+        let explicit_false = extension(oid::KEY_USAGE, Some(0), &[3, 2, 7, 0x80]);
+        let not_ca_with_length = extension(oid::BASIC_CONSTRAINTS, None, &[0x30, 3, 2, 1, 0]);
+        let empty_usage = extension(oid::KEY_USAGE, None, &[3, 1, 0]);
+        for broken in [
+            with(Some(1), Some(usage.clone())),
+            with(None, Some(usage.clone())),
+            with(Some(0), None),
+            with(Some(3), Some(usage)),
+            with(Some(2), Some(Vec::new())),
+            with(Some(2), Some(explicit_false)),
+            with(Some(2), Some(not_ca_with_length)),
+            with(Some(2), Some(empty_usage)),
+        ] {
+            let refused = Certificate::parse(&broken).map(|_| ());
+            assert!(
+                matches!(refused, Err(PkiError::Malformed { .. })),
+                "{refused:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_certificate_never_panics(
+            index in any::<prop::sample::Index>(),
+            value in any::<u8>(),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut der = leaf().as_der().to_vec();
+            let index = index.index(der.len());
+            der[index] = value;
+            if let Ok(certificate) = Certificate::parse(&der) {
+                let _ = certificate.public_key();
+                let _ = certificate.subject().to_string();
+                let _ = certificate.subject_key_identifier();
+            }
+            der.truncate(cut.index(der.len()));
+            prop_assert!(Certificate::parse(&der).is_err());
+        }
     }
 }

@@ -5,10 +5,14 @@
 //! Written: DER, SHA-256 or better.
 
 pub mod build;
+pub mod refusal;
 pub mod signed_data;
+pub mod signer_info;
 
 pub use build::{SignedDataBuilder, certificates_only};
-pub use signed_data::{Refused, SignedData, SignedDataRefusal, SignerId};
+pub use refusal::{Refused, SignedDataRefusal};
+pub use signed_data::{SignedData, read};
+pub use signer_info::SignerId;
 
 /// The largest `Mdm-Signature` read, decoded (DESIGN section 5). Real ones have about 2 KiB.
 pub const MAX_DETACHED: usize = 16 * 1024;
