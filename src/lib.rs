@@ -20,6 +20,7 @@ pub mod enrollment;
 pub mod entropy;
 pub mod ids;
 pub mod mdm;
+pub mod pki;
 pub mod posture;
 pub mod reason;
 pub mod secret;

@@ -1,0 +1,115 @@
+//! Certificates as files hold them: one in DER, or any number in PEM (RFC 7468).
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::tlv::DerFault;
+use super::{Certificate, OwnedCertificate, PkiError};
+
+/// A file of certificates larger than this is none.
+const MAX_FILE: usize = 256 * 1024;
+
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
+
+/// Reads one DER certificate, or every CERTIFICATE block of a PEM text (other blocks and text
+/// between them are skipped, as `openssl x509 -text` writes them).
+///
+/// # Errors
+/// [`PkiError::NotACertificate`] when the bytes are neither; any other error when they are, but
+/// broken.
+pub fn read_certificates(bytes: &[u8]) -> Result<Vec<OwnedCertificate>, PkiError> {
+    if bytes.len() > MAX_FILE {
+        return Err(PkiError::TooLarge(MAX_FILE));
+    }
+    if bytes.first() == Some(&super::tlv::tag::SEQUENCE) {
+        return Ok(vec![OwnedCertificate::parse(bytes)?]);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| PkiError::NotACertificate)?;
+    let fault = PkiError::malformed("PEM certificate");
+    let mut certificates = Vec::new();
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once(BEGIN) {
+        let (body, after) = after
+            .split_once(END)
+            .ok_or_else(|| fault(DerFault::Truncated))?;
+        let body: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        let der = STANDARD.decode(body).map_err(|_| fault(DerFault::Value))?;
+        certificates.push(OwnedCertificate::parse(der)?);
+        rest = after;
+    }
+    if certificates.is_empty() {
+        Err(PkiError::NotACertificate)
+    } else {
+        Ok(certificates)
+    }
+}
+
+/// The certificate as a PEM block, lines of 64 characters.
+pub fn to_pem(certificate: &Certificate<'_>) -> String {
+    let body = STANDARD.encode(certificate.as_der());
+    let mut pem = format!("{BEGIN}\n");
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        // Base64 is ASCII: every byte position is a character boundary.
+        let (line, after) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
+    }
+    pem.push_str(END);
+    pem.push('\n');
+    pem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAF: &[u8] = include_bytes!("../../tests/fixtures/mda/sim-mda-leaf-good.pem");
+    const ROOT: &[u8] = include_bytes!("../../tests/fixtures/mda/sim-mda-root.pem");
+
+    #[test]
+    fn pem_and_der_name_the_same_certificate() {
+        let leaf = read_certificates(LEAF).expect("PEM");
+        let again = read_certificates(leaf[0].as_der()).expect("DER");
+        assert_eq!(leaf, again);
+        let pem = to_pem(&leaf[0].certificate());
+        assert_eq!(read_certificates(pem.as_bytes()), Ok(leaf));
+    }
+
+    #[test]
+    fn several_blocks_keep_their_order() {
+        let both = [LEAF, b"\nsome text\n", ROOT].concat();
+        let certificates = read_certificates(&both).expect("PEM");
+        assert_eq!(certificates.len(), 2);
+        assert!(certificates[1].certificate().is_ca());
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_told_from_a_broken_one() {
+        for bytes in [
+            &b""[..],
+            b"hello",
+            b"\xff\xfe",
+            b"\x30\x03\x02\x01\x01",
+            b"-----BEGIN KEY-----",
+        ] {
+            assert_eq!(
+                read_certificates(bytes),
+                Err(PkiError::NotACertificate),
+                "{bytes:02x?}"
+            );
+        }
+        let cut = &LEAF[..LEAF.len() - 40];
+        let broken = String::from_utf8_lossy(LEAF).replacen("MII", "M!I", 1);
+        let mut trailing = read_certificates(LEAF).expect("PEM")[0].as_der().to_vec();
+        trailing.push(0);
+        for bytes in [cut, broken.as_bytes(), &trailing] {
+            assert!(matches!(
+                read_certificates(bytes),
+                Err(PkiError::Malformed { .. })
+            ));
+        }
+    }
+}
