@@ -19,6 +19,7 @@ pub mod attestation;
 pub mod enrollment;
 pub mod entropy;
 pub mod ids;
+pub mod keys;
 pub mod mdm;
 pub mod pki;
 pub mod posture;
