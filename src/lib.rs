@@ -23,6 +23,7 @@ pub mod keys;
 pub mod mdm;
 pub mod pki;
 pub mod posture;
+pub mod push;
 pub mod reason;
 pub mod secret;
 pub mod time;
