@@ -35,6 +35,24 @@ impl<T: Zeroize> fmt::Debug for Secret<T> {
     }
 }
 
+/// Keeps values that must be stored: sealed with it, opened only with it and in the same context.
+pub trait Sealer: Send + Sync + std::fmt::Debug {
+    /// Seals `plain` for the place named by `context` (such as `push_certificate.key`).
+    fn seal(&self, context: &str, plain: &[u8]) -> Vec<u8>;
+
+    /// Opens what [`Sealer::seal`] made for the same context.
+    ///
+    /// # Errors
+    /// [`Unsealable`] when it was sealed elsewhere, for another place, or was changed.
+    fn open(&self, context: &str, sealed: &[u8]) -> Result<Vec<u8>, Unsealable>;
+}
+
+/// A sealed value does not open. One answer for every cause, because the cause helps only whoever
+/// tampers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the sealed value does not open: it was sealed under another master key, for another place, or was changed")]
+pub struct Unsealable;
+
 #[cfg(test)]
 mod tests {
     use super::*;

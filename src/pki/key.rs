@@ -83,12 +83,20 @@ pub trait Signer: Send + Sync + fmt::Debug {
 
 /// An RSA private key that opens what was encrypted to its certificate.
 pub trait Decryptor: Send + Sync + fmt::Debug {
-    /// RSAES-PKCS1-v1_5 decryption, RFC 8017 section 7.2.2.
+    /// The content key of `length` bytes that was encrypted to this key by RSAES-PKCS1-v1_5
+    /// (RFC 8017 section 7.2.2). Bad padding, or a content key of another length, is not told: the
+    /// answer then is a key nobody knows, the same each time for the same ciphertext, and the content
+    /// does not open under it. Whoever could tell bad padding from a bad key would have a decryption
+    /// oracle (RFC 3218).
     ///
     /// # Errors
-    /// One and the same for every cause, and callers must answer every cause alike: whoever can tell
-    /// bad padding from a bad key has a decryption oracle (RFC 3218).
-    fn decrypt_pkcs1(&self, ciphertext: &[u8]) -> Result<Secret<Vec<u8>>, KeyFailure>;
+    /// Only for what shows without the private key: a ciphertext of another length than the modulus,
+    /// or a `length` over 32.
+    fn decrypt_content_key(
+        &self,
+        ciphertext: &[u8],
+        length: usize,
+    ) -> Result<Secret<Vec<u8>>, KeyFailure>;
 }
 
 /// A private key did not do its work. Says no more, on purpose.

@@ -77,12 +77,16 @@ impl Signer for TestKey {
 }
 
 impl Decryptor for TestKey {
-    fn decrypt_pkcs1(&self, ciphertext: &[u8]) -> Result<Secret<Vec<u8>>, KeyFailure> {
+    fn decrypt_content_key(
+        &self,
+        ciphertext: &[u8],
+        length: usize,
+    ) -> Result<Secret<Vec<u8>>, KeyFailure> {
         let rsa = self.key.rsa().map_err(|_| KeyFailure)?;
         let mut plaintext = vec![0; usize::try_from(rsa.size()).unwrap_or(0)];
-        let length = rsa
-            .private_decrypt(ciphertext, &mut plaintext, Padding::PKCS1)
-            .map_err(|_| KeyFailure)?;
+        if rsa.private_decrypt(ciphertext, &mut plaintext, Padding::PKCS1) .ok() != Some(length) {
+            plaintext = ciphertext.to_vec();
+        }
         plaintext.truncate(length);
         Ok(Secret::new(plaintext))
     }

@@ -1,0 +1,15 @@
+//! Pushes: the certificate that allows them, what is sent, and what the answer means.
+//!
+//! A push only asks a Mac to connect. Nothing here sends one; see `apns`.
+//!
+//! Sources: Apple, *Setting Up Push Notifications for Your MDM Customers* and *Handling notification
+//! responses from APNs*; apple-protocol section 9.
+
+pub mod certificate;
+pub mod key;
+pub mod outcome;
+pub mod wake;
+
+pub use certificate::{AcceptedPushCertificate, PushCertificate, PushCertificateRefusal};
+pub use outcome::{ApnsReason, Blame, Duty, PushOutcome};
+pub use wake::{Expiration, Wake, WakeRefusal};
