@@ -187,25 +187,36 @@ impl Default for Enrollment {
 
 impl Default for Apns {
     fn default() -> Self {
-        Self { url: "https://api.push.apple.com".to_owned(), root: None }
+        Self {
+            url: "https://api.push.apple.com".to_owned(),
+            root: None,
+        }
     }
 }
 
 impl Default for Attestation {
     fn default() -> Self {
-        Self { hold: seconds(DAY), root: None }
+        Self {
+            hold: seconds(DAY),
+            root: None,
+        }
     }
 }
 
 impl Default for Verification {
     fn default() -> Self {
-        Self { patience: seconds(10 * 60) }
+        Self {
+            patience: seconds(10 * 60),
+        }
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
     }
 }
 
@@ -217,18 +228,30 @@ fn seconds(seconds: u64) -> Span {
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     #[error("{path} cannot be read: {cause}")]
-    Unreadable { path: PathBuf, cause: std::io::Error },
+    Unreadable {
+        path: PathBuf,
+        cause: std::io::Error,
+    },
     #[error("{path}: {cause}")]
-    Malformed { path: PathBuf, cause: Box<toml::de::Error> },
+    Malformed {
+        path: PathBuf,
+        cause: Box<toml::de::Error>,
+    },
     #[error("base_url must be https://host[:port] without path, query or user, but is {0:?}")]
     BaseUrl(String),
-    #[error("base_url {0:?} is not https; plain http is only for trying things out on this machine: give --insecure-http and a loopback address")]
+    #[error(
+        "base_url {0:?} is not https; plain http is only for trying things out on this machine: give --insecure-http and a loopback address"
+    )]
     InsecureBaseUrl(String),
     #[error("{0}: tls_certificate and tls_key belong together; one of them is missing")]
     HalfTls(&'static str),
-    #[error("the public listener has no tls_certificate; set one, or behind_proxy = true when a reverse proxy ends TLS in front of it")]
+    #[error(
+        "the public listener has no tls_certificate; set one, or behind_proxy = true when a reverse proxy ends TLS in front of it"
+    )]
     NoTls,
-    #[error("the internal listener {0} is reachable from outside but has no tls_certificate; set one, or listen on loopback")]
+    #[error(
+        "the internal listener {0} is reachable from outside but has no tls_certificate; set one, or listen on loopback"
+    )]
     InternalInClear(SocketAddr),
     #[error("public and internal must be two listeners, but both are {0}")]
     SameListener(SocketAddr),
@@ -245,10 +268,14 @@ pub enum Unusable {
 impl Config {
     /// Reads and checks a configuration file.
     pub fn load(path: &Path, insecure_http: bool) -> Result<Self, Unusable> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|cause| Unusable::Unreadable { path: path.to_owned(), cause })?;
-        let mut config: Self = toml::from_str(&text)
-            .map_err(|cause| Unusable::Malformed { path: path.to_owned(), cause: Box::new(cause) })?;
+        let text = std::fs::read_to_string(path).map_err(|cause| Unusable::Unreadable {
+            path: path.to_owned(),
+            cause,
+        })?;
+        let mut config: Self = toml::from_str(&text).map_err(|cause| Unusable::Malformed {
+            path: path.to_owned(),
+            cause: Box::new(cause),
+        })?;
         config.check(insecure_http)?;
         config.resolve(path.parent().unwrap_or(Path::new(".")));
         Ok(config)
@@ -257,10 +284,18 @@ impl Config {
     fn check(&self, insecure_http: bool) -> Result<(), Unusable> {
         check_base_url(&self.base_url, insecure_http)?;
         let both = |certificate: &Option<PathBuf>, key: &Option<PathBuf>, what| {
-            if certificate.is_some() == key.is_some() { Ok(()) } else { Err(Unusable::HalfTls(what)) }
+            if certificate.is_some() == key.is_some() {
+                Ok(())
+            } else {
+                Err(Unusable::HalfTls(what))
+            }
         };
         both(&self.public.tls_certificate, &self.public.tls_key, "public")?;
-        both(&self.internal.tls_certificate, &self.internal.tls_key, "internal")?;
+        both(
+            &self.internal.tls_certificate,
+            &self.internal.tls_key,
+            "internal",
+        )?;
         let in_clear = self.public.tls_certificate.is_none() && !self.public.behind_proxy;
         if in_clear && !(insecure_http && self.public.listen.ip().is_loopback()) {
             return Err(Unusable::NoTls);
@@ -272,7 +307,10 @@ impl Config {
             return Err(Unusable::SameListener(self.public.listen));
         }
         for (span, name) in [
-            (self.enrollment.identity_lifetime, "enrollment.identity_lifetime"),
+            (
+                self.enrollment.identity_lifetime,
+                "enrollment.identity_lifetime",
+            ),
             (self.verification.patience, "verification.patience"),
         ] {
             if span.0.is_zero() {
@@ -334,10 +372,13 @@ impl Config {
 }
 
 fn check_base_url(url: &str, insecure_http: bool) -> Result<(), Unusable> {
-    let (scheme, authority) =
-        url.split_once("://").ok_or_else(|| Unusable::BaseUrl(url.to_owned()))?;
+    let (scheme, authority) = url
+        .split_once("://")
+        .ok_or_else(|| Unusable::BaseUrl(url.to_owned()))?;
     let plain = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
     if host.is_empty() || !authority.bytes().all(plain) {
         return Err(Unusable::BaseUrl(url.to_owned()));
     }
@@ -351,8 +392,13 @@ fn check_base_url(url: &str, insecure_http: bool) -> Result<(), Unusable> {
 }
 
 fn has_password(url: &str) -> bool {
-    let authority = url.split("://").nth(1).and_then(|rest| rest.split('/').next());
-    let user = authority.and_then(|authority| authority.rsplit_once('@')).map(|(user, _)| user);
+    let authority = url
+        .split("://")
+        .nth(1)
+        .and_then(|rest| rest.split('/').next());
+    let user = authority
+        .and_then(|authority| authority.rsplit_once('@'))
+        .map(|(user, _)| user);
     user.is_some_and(|user| user.contains(':')) || url.contains("password=")
 }
 
@@ -366,7 +412,9 @@ mod tests {
 
     fn check(text: &str, insecure_http: bool) -> Result<(), String> {
         let config: Config = toml::from_str(text).map_err(|error| error.to_string())?;
-        config.check(insecure_http).map_err(|error| error.to_string())
+        config
+            .check(insecure_http)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -382,17 +430,38 @@ mod tests {
         let cases = [
             (with("base_url", "base_ulr"), "base_ulr"),
             (format!("{MINIMAL}[log]\nlevle = \"info\"\n"), "levle"),
-            (with("https://mdm.example.org", "http://mdm.example.org"), "--insecure-http"),
-            (with("https://mdm.example.org", "https://mdm.example.org/path"), "without path"),
-            (with("https://mdm.example.org", "https://user@mdm.example.org"), "without path"),
+            (
+                with("https://mdm.example.org", "http://mdm.example.org"),
+                "--insecure-http",
+            ),
+            (
+                with("https://mdm.example.org", "https://mdm.example.org/path"),
+                "without path",
+            ),
+            (
+                with("https://mdm.example.org", "https://user@mdm.example.org"),
+                "without path",
+            ),
             (with("https://mdm.example.org", "https://"), "without path"),
             (with("behind_proxy = true", ""), "behind_proxy"),
-            (with("behind_proxy = true", "tls_key = \"k\""), "belong together"),
+            (
+                with("behind_proxy = true", "tls_key = \"k\""),
+                "belong together",
+            ),
             (with("127.0.0.1:8444", "0.0.0.0:8444"), "listen on loopback"),
             (with("0.0.0.0:8443", "127.0.0.1:8444"), "two listeners"),
-            (format!("{MINIMAL}[verification]\npatience = \"0s\"\n"), "longer than nothing"),
-            (format!("{MINIMAL}[database]\nurl = \"postgres://a:b@h/d\"\n"), "url_file"),
-            (format!("{MINIMAL}[database]\nurl = \"a\"\nurl_file = \"b\"\n"), "not both"),
+            (
+                format!("{MINIMAL}[verification]\npatience = \"0s\"\n"),
+                "longer than nothing",
+            ),
+            (
+                format!("{MINIMAL}[database]\nurl = \"postgres://a:b@h/d\"\n"),
+                "url_file",
+            ),
+            (
+                format!("{MINIMAL}[database]\nurl = \"a\"\nurl_file = \"b\"\n"),
+                "not both",
+            ),
         ];
         for (text, expected) in cases {
             let refusal = check(&text, false).expect_err(&text);

@@ -25,6 +25,7 @@ pub mod keys;
 pub mod mdm;
 pub mod pki;
 pub mod posture;
+pub mod publication;
 pub mod push;
 pub mod reason;
 pub mod secret;

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use crate::pki::cms::signed_data::{Refused, SignedDataRefusal};
+use crate::pki::cms::{Refused, SignedDataRefusal};
 
 /// Name of the header.
 pub const HEADER: &str = "mdm-signature";

@@ -232,7 +232,7 @@ impl Verification {
         } else {
             State::Answered
         };
-        let reasons = self.parts.iter().filter_map(|part| part.reason).collect();
+        let reasons = self.reasons();
         self.finished = Some(Finished {
             state,
             at: now,
@@ -257,6 +257,17 @@ impl Verification {
         } else {
             State::Queued
         }
+    }
+
+    /// Why it has not brought everything yet, first cause first, each once.
+    pub fn reasons(&self) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        for reason in self.parts.iter().filter_map(|part| part.reason) {
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+        reasons
     }
 
     /// The part for a kind.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Answer, Unreadable, input};
 use crate::mdm::signature;
 use crate::pki::chain::{ChainRefusal, Link};
-use crate::pki::cms::signed_data::{self, Refused, SignedData, SignedDataRefusal};
+use crate::pki::cms::{self, Refused, SignedData, SignedDataRefusal};
 use crate::pki::{Certificate, ChainShape, Digest, KnownIntermediates, TrustAnchors, verify_chain};
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -80,7 +80,7 @@ fn examine(
     answer: &mut Answer,
 ) -> Result<(), Refused> {
     let message = signature::decode(header)?;
-    let der = signed_data::read(&message, signature::MAX_MESSAGE)?;
+    let der = cms::read(&message, signature::MAX_MESSAGE)?;
     let signed = SignedData::parse(&der)?;
     answer.member("signer", signer_member(signed.signer()));
     answer.member("digest", json!(digest_name(signed.digest())));

@@ -1,0 +1,42 @@
+//! What subscribers are told: the names and bodies of events.
+
+use serde_json::{Value, json};
+
+use crate::ids::DeviceId;
+use crate::posture::{Posture, Verdict};
+use crate::reason::Reason;
+use crate::verification::Verification;
+
+pub const POSTURE_CHANGED: &str = "posture.changed";
+pub const VERIFICATION_FINISHED: &str = "verification.finished";
+pub const DEVICE_ENROLLED: &str = "device.enrolled";
+pub const DEVICE_CHECKED_OUT: &str = "device.checked_out";
+
+/// Body of `posture.changed`.
+pub fn posture_changed(posture: &Posture, previous: Verdict, reasons: &[Reason]) -> Value {
+    json!({
+        "device_id": posture.device_id,
+        "revision": posture.revision,
+        "verdict": posture.verdict,
+        "previous": previous,
+        "reasons": reasons,
+        "revocation_epoch": posture.revocation_epoch,
+    })
+}
+
+/// Body of `verification.finished`.
+pub fn verification_finished(verification: &Verification) -> Value {
+    let finished = verification.finished.as_ref();
+    json!({
+        "device_id": verification.device_id,
+        "verification_id": verification.verification_id,
+        "state": verification.state(),
+        "reasons": finished.map(|finished| &finished.reasons),
+        "posture_revision": finished.and_then(|finished| finished.posture_revision),
+    })
+}
+
+/// Body of `device.enrolled` and `device.checked_out`.
+pub fn device(device_id: &DeviceId) -> Value {
+    json!({ "device_id": device_id })
+}

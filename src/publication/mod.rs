@@ -1,0 +1,6 @@
+//! Posture as others read it.
+
+pub mod event;
+pub mod posture_v1;
+pub mod progress_v1;
+pub mod verification_v1;
