@@ -23,5 +23,6 @@ pub mod mdm;
 pub mod posture;
 pub mod reason;
 pub mod secret;
+pub mod store;
 pub mod time;
 pub mod verification;

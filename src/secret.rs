@@ -35,6 +35,21 @@ impl<T: Zeroize> fmt::Debug for Secret<T> {
     }
 }
 
+/// Encrypts values that are stored: private keys, push addresses, bootstrap tokens.
+pub trait Sealer: Send + Sync + fmt::Debug {
+    /// Encrypts and authenticates `plain`. `context` names the place it is stored in and is
+    /// authenticated with it, so that a sealed value cannot be moved to another place.
+    fn seal(&self, context: &str, plain: &[u8]) -> Vec<u8>;
+
+    /// The value sealed under this `context`.
+    fn open(&self, context: &str, sealed: &[u8]) -> Result<Vec<u8>, Unsealable>;
+}
+
+/// Not sealed by this key, not for this place, or damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a sealed value does not open with the key in use")]
+pub struct Unsealable;
+
 #[cfg(test)]
 mod tests {
     use super::*;
