@@ -29,5 +29,6 @@ pub mod publication;
 pub mod push;
 pub mod reason;
 pub mod secret;
+pub mod store;
 pub mod time;
 pub mod verification;

@@ -1,1 +1,28 @@
-//! Schema history.
+//! The schema history of `attestd`, one for SQLite and PostgreSQL.
+//!
+//! Ids and words are text, times are UTC milliseconds in 64-bit integers, hashes and sealed values
+//! are bytes, bodies are JSON in text: nothing here depends on the kind of database. A step that
+//! was released is never edited; the next change is the next step.
+
+pub use sea_orm_migration::{MigrationTrait, MigratorTrait};
+
+mod m0001_enrollment;
+mod m0002_verification;
+mod m0003_posture;
+mod m0004_operation;
+
+/// The history.
+#[derive(Debug)]
+pub struct Migrator;
+
+#[sea_orm_migration::async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m0001_enrollment::Migration),
+            Box::new(m0002_verification::Migration),
+            Box::new(m0003_posture::Migration),
+            Box::new(m0004_operation::Migration),
+        ]
+    }
+}

@@ -1,0 +1,128 @@
+//! Bearer tokens of the internal API; only their hashes are kept.
+
+use sea_orm::entity::prelude::*;
+use sea_orm::{ActiveValue::Set, QueryOrder, sea_query::Expr};
+
+use super::row::{self, Row};
+use super::{Read, StoreError, Write};
+use crate::ids::{ApiTokenId, SecretHash};
+use crate::time::Timestamp;
+
+/// A bearer token of the internal API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiToken {
+    pub api_token_id: ApiTokenId,
+    pub secret: SecretHash,
+    /// What it may be used for, as the internal API names it.
+    pub role: String,
+    /// Who has it, in the operator's words.
+    pub label: String,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
+}
+
+mod table {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "api_tokens")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub api_token_id: String,
+        pub secret: Vec<u8>,
+        pub role: String,
+        pub label: String,
+        pub created_at: i64,
+        pub expires_at: Option<i64>,
+        pub revoked_at: Option<i64>,
+    }
+
+    #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+use table::{ActiveModel, Column, Entity, Model};
+
+impl Read {
+    /// The token with this hash, be it expired or revoked.
+    pub async fn api_token_by_secret(
+        &self,
+        secret: SecretHash,
+    ) -> Result<Option<ApiToken>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::Secret.eq(secret.as_bytes().to_vec()))
+            .one(self.tx())
+            .await?;
+        row::read_one(found)
+    }
+
+    /// Every token, the oldest first.
+    pub async fn api_tokens(&self) -> Result<Vec<ApiToken>, StoreError> {
+        let found = Entity::find()
+            .order_by_asc(Column::ApiTokenId)
+            .all(self.tx())
+            .await?;
+        row::read_all(found)
+    }
+}
+
+impl Write {
+    /// Keeps a new token.
+    ///
+    /// # Errors
+    /// `Conflict` when id or secret is taken.
+    pub async fn insert_api_token(&mut self, token: &ApiToken) -> Result<(), StoreError> {
+        let model = ActiveModel {
+            api_token_id: Set(token.api_token_id.to_string()),
+            secret: Set(token.secret.as_bytes().to_vec()),
+            role: Set(token.role.clone()),
+            label: Set(token.label.clone()),
+            created_at: Set(token.created_at.millis()),
+            expires_at: Set(row::millis(token.expires_at)),
+            revoked_at: Set(row::millis(token.revoked_at)),
+        };
+        Entity::insert(model)
+            .exec_without_returning(self.tx())
+            .await?;
+        Ok(())
+    }
+
+    /// Withdraws a token. False when it was withdrawn before, or there is none.
+    pub async fn revoke_api_token(
+        &mut self,
+        api_token_id: &ApiTokenId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let outcome = Entity::update_many()
+            .col_expr(Column::RevokedAt, Expr::value(now.millis()))
+            .filter(Column::ApiTokenId.eq(api_token_id.as_str()))
+            .filter(Column::RevokedAt.is_null())
+            .exec(self.tx())
+            .await?;
+        Ok(outcome.rows_affected == 1)
+    }
+}
+
+impl Row for Model {
+    type Noun = ApiToken;
+    const TABLE: &'static str = "api_tokens";
+
+    fn id(&self) -> String {
+        self.api_token_id.clone()
+    }
+
+    fn noun(self) -> Option<ApiToken> {
+        Some(ApiToken {
+            api_token_id: row::parsed(&self.api_token_id, ApiTokenId::parse)?,
+            secret: SecretHash::from_bytes(row::digest(&self.secret)?),
+            role: self.role,
+            label: self.label,
+            created_at: Timestamp::from_millis(self.created_at),
+            expires_at: row::time(self.expires_at),
+            revoked_at: row::time(self.revoked_at),
+        })
+    }
+}

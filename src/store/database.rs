@@ -1,0 +1,197 @@
+//! The only place that knows which kind of database it is: addresses, connections, locks.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sea_orm::{
+    AccessMode, ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, IsolationLevel,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
+use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+
+use super::error::StoreError;
+
+/// How long a statement waits for another process's write before it fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that read beside the one that writes (SQLite).
+const READERS: u32 = 4;
+/// Connections to PostgreSQL.
+const POSTGRES_CONNECTIONS: u32 = 16;
+/// A connection that was idle for longer is tested before it is used again: a test before every
+/// use doubles the latency of a statement.
+const TEST_AFTER_IDLE: Duration = Duration::from_secs(30);
+
+/// The kinds of database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Backend {
+    /// The file.
+    Sqlite(PathBuf),
+    Postgres,
+}
+
+/// Connections to one database.
+#[derive(Debug)]
+pub(super) struct Connections {
+    pub(super) backend: Backend,
+    /// SQLite: exactly one connection.
+    pub(super) write: DatabaseConnection,
+    pub(super) read: DatabaseConnection,
+}
+
+impl Backend {
+    /// Reads a database address.
+    pub(super) fn of(url: &str) -> Result<Self, StoreError> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return Ok(Self::Postgres);
+        }
+        let path = url
+            .strip_prefix("sqlite://")
+            .filter(|path| !path.is_empty() && !path.contains(['?', '#']))
+            .ok_or(StoreError::AddressMalformed)?;
+        Ok(Self::Sqlite(PathBuf::from(path)))
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "sqlite",
+            Self::Postgres => "postgresql",
+        }
+    }
+
+    pub(super) fn is_sqlite(&self) -> bool {
+        matches!(self, Self::Sqlite(_))
+    }
+
+    /// Begins a transaction that will write. On SQLite it takes the write lock at once: a
+    /// transaction that read first and writes later fails instead of waiting when another process
+    /// wrote in between.
+    pub(super) async fn begin_write(
+        &self,
+        connection: &DatabaseConnection,
+    ) -> Result<DatabaseTransaction, StoreError> {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: self.is_sqlite().then_some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        Ok(connection.begin_with_options(options).await?)
+    }
+
+    /// Begins a transaction that sees one state of the database throughout.
+    pub(super) async fn begin_read(
+        &self,
+        connection: &DatabaseConnection,
+    ) -> Result<DatabaseTransaction, StoreError> {
+        let options = match self {
+            Self::Sqlite(_) => TransactionOptions::default(),
+            Self::Postgres => TransactionOptions {
+                isolation_level: Some(IsolationLevel::RepeatableRead),
+                access_mode: Some(AccessMode::ReadOnly),
+                sqlite_transaction_mode: None,
+            },
+        };
+        Ok(connection.begin_with_options(options).await?)
+    }
+}
+
+/// Opens the database behind an address. A SQLite file is made when it is not there.
+pub(super) async fn connect(url: &str) -> Result<Connections, StoreError> {
+    let backend = Backend::of(url)?;
+    let (write, read) = match &backend {
+        Backend::Sqlite(path) => {
+            let write = sqlite(path, 1, false).await?;
+            // After the writer, so that the file exists and is in WAL mode.
+            let read = sqlite(path, READERS, true).await?;
+            (write, read)
+        }
+        Backend::Postgres => {
+            let pool = postgres(url).await?;
+            (pool.clone(), pool)
+        }
+    };
+    Ok(Connections {
+        backend,
+        write,
+        read,
+    })
+}
+
+async fn sqlite(
+    path: &Path,
+    connections: u32,
+    read_only: bool,
+) -> Result<DatabaseConnection, StoreError> {
+    let file = path.to_owned();
+    // The address is only a carrier here: the file name is set below, because a name with a
+    // question mark or a percent sign does not survive an address.
+    let mut options = ConnectOptions::new("sqlite://file");
+    options
+        .max_connections(connections)
+        .min_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .sqlx_logging(false)
+        .map_sqlx_sqlite_opts(move |sqlite| {
+            let sqlite = sqlite
+                .filename(&file)
+                .create_if_missing(!read_only)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(BUSY_TIMEOUT);
+            if read_only {
+                sqlite.pragma("query_only", "on")
+            } else {
+                sqlite
+            }
+        });
+    Ok(Database::connect(options).await?)
+}
+
+async fn postgres(url: &str) -> Result<DatabaseConnection, StoreError> {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(POSTGRES_CONNECTIONS)
+        .min_connections(1)
+        .acquire_timeout(BUSY_TIMEOUT)
+        .test_before_acquire_if_idle_for(TEST_AFTER_IDLE)
+        .sqlx_logging(false)
+        .set_application_name("attestd");
+    Ok(Database::connect(options).await?)
+}
+
+/// The connection of the writer thread.
+pub(super) fn sqlite_for_the_writer(path: &Path) -> Result<rusqlite::Connection, StoreError> {
+    let connection = rusqlite::Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", "on")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Takes the lock that keeps a second server off a SQLite database. The operating system gives it
+/// back when the process ends, however it ends.
+pub(super) fn lock(database: &Path) -> Result<File, StoreError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let failed = |source: std::io::Error| StoreError::LockFile {
+        path: path.display().to_string(),
+        source: Arc::new(source),
+    };
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.display().to_string())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}

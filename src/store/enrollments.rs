@@ -1,0 +1,333 @@
+//! The Macs. Push address and bootstrap token are sealed.
+
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    QueryOrder, QuerySelect,
+};
+
+use super::row::{self, Row};
+use super::{Read, StoreError, Write};
+use crate::enrollment::{Enrollment, Hardware, PushAddress, State};
+use crate::ids::{CertificateHash, DeviceId, SerialNumber, TicketId, Topic, Udid};
+use crate::secret::{Sealer, Secret};
+use crate::time::Timestamp;
+
+mod table {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "enrollments")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub device_id: String,
+        pub udid: String,
+        pub serial: Option<String>,
+        pub state: String,
+        pub identity: Vec<u8>,
+        pub ticket_id: Option<String>,
+        pub topic: String,
+        pub push_sealed: Option<Vec<u8>>,
+        pub push_updated_at: Option<i64>,
+        pub push_dead_since: Option<i64>,
+        pub hardware: String,
+        pub bootstrap_sealed: Option<Vec<u8>>,
+        pub authenticated_at: i64,
+        pub enrolled_at: Option<i64>,
+        pub checked_out_at: Option<i64>,
+        pub last_seen: Option<i64>,
+    }
+
+    #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+use table::{ActiveModel, Column, Entity, Model};
+
+impl Read {
+    /// The Mac.
+    pub async fn enrollment(&self, device_id: &DeviceId) -> Result<Option<Enrollment>, StoreError> {
+        let found = Entity::find_by_id(device_id.as_str())
+            .one(self.tx())
+            .await?;
+        found.map(|row| self.unsealed(row)).transpose()
+    }
+
+    /// The Mac with this MDM UDID.
+    pub async fn enrollment_by_udid(&self, udid: &Udid) -> Result<Option<Enrollment>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::Udid.eq(udid.as_str()))
+            .one(self.tx())
+            .await?;
+        found.map(|row| self.unsealed(row)).transpose()
+    }
+
+    /// Every Mac that says it has this serial number, the first to say so first.
+    pub async fn enrollments_by_serial(
+        &self,
+        serial: &SerialNumber,
+    ) -> Result<Vec<Enrollment>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::Serial.eq(serial.as_str()))
+            .order_by_asc(Column::DeviceId)
+            .all(self.tx())
+            .await?;
+        found.into_iter().map(|row| self.unsealed(row)).collect()
+    }
+
+    /// At most `limit` Macs in the order of their ids, from the one after `after` on.
+    pub async fn enrollments(
+        &self,
+        after: Option<&DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<Enrollment>, StoreError> {
+        let mut query = Entity::find()
+            .order_by_asc(Column::DeviceId)
+            .limit(row::limited(limit));
+        if let Some(after) = after {
+            query = query.filter(Column::DeviceId.gt(after.as_str()));
+        }
+        let found = query.all(self.tx()).await?;
+        found.into_iter().map(|row| self.unsealed(row)).collect()
+    }
+
+    /// The escrowed bootstrap token of a Mac.
+    pub async fn bootstrap_token(
+        &self,
+        device_id: &DeviceId,
+    ) -> Result<Option<Secret<Vec<u8>>>, StoreError> {
+        let sealed: Option<Option<Vec<u8>>> = Entity::find_by_id(device_id.as_str())
+            .select_only()
+            .column(Column::BootstrapSealed)
+            .into_tuple()
+            .one(self.tx())
+            .await?;
+        let Some(sealed) = sealed.flatten() else {
+            return Ok(None);
+        };
+        let context = place("bootstrap_sealed", device_id.as_str());
+        open(&*self.inner().sealer, &context, device_id.as_str(), &sealed)
+            .map(|plain| Some(Secret::new(plain)))
+    }
+
+    fn unsealed(&self, row: Model) -> Result<Enrollment, StoreError> {
+        let push = match &row.push_sealed {
+            None => None,
+            Some(sealed) => {
+                let context = place("push_sealed", &row.device_id);
+                Some(open(
+                    &*self.inner().sealer,
+                    &context,
+                    &row.device_id,
+                    sealed,
+                )?)
+            }
+        };
+        row::read(Opened {
+            row,
+            push: push.map(Secret::new),
+        })
+    }
+}
+
+impl Write {
+    /// As [`Read::enrollment`]; on PostgreSQL nobody else changes the Mac until the end.
+    pub async fn enrollment(
+        &mut self,
+        device_id: &DeviceId,
+    ) -> Result<Option<Enrollment>, StoreError> {
+        if !self.lock_device(device_id).await? {
+            return Ok(None);
+        }
+        Read::enrollment(self, device_id).await
+    }
+
+    /// As [`Read::enrollment_by_udid`]; on PostgreSQL nobody else changes the Mac until the end.
+    pub async fn enrollment_by_udid(
+        &mut self,
+        udid: &Udid,
+    ) -> Result<Option<Enrollment>, StoreError> {
+        match Read::enrollment_by_udid(self, udid).await? {
+            None => Ok(None),
+            Some(found) => self.enrollment(&found.device_id).await,
+        }
+    }
+
+    /// Keeps a Mac, new or changed.
+    ///
+    /// # Errors
+    /// `Conflict` when UDID or identity belong to another Mac, or the identity is not known.
+    pub async fn save_enrollment(&mut self, enrollment: &Enrollment) -> Result<(), StoreError> {
+        self.touch(&enrollment.device_id);
+        let device_id = enrollment.device_id.to_string();
+        let push = enrollment.push.as_ref();
+        let push_sealed = push.map(|address| {
+            let plain = Secret::new(packed(address));
+            let context = place("push_sealed", &device_id);
+            self.inner().sealer.seal(&context, plain.expose())
+        });
+        let model = ActiveModel {
+            device_id: Set(device_id),
+            udid: Set(enrollment.udid.to_string()),
+            serial: Set(enrollment.serial.as_ref().map(ToString::to_string)),
+            state: Set(enrollment.state.as_str().to_owned()),
+            identity: Set(enrollment.identity.as_bytes().to_vec()),
+            ticket_id: Set(enrollment.ticket_id.as_ref().map(ToString::to_string)),
+            topic: Set(enrollment.topic.to_string()),
+            push_sealed: Set(push_sealed),
+            push_updated_at: Set(push.map(|address| address.updated_at.millis())),
+            push_dead_since: Set(row::millis(push.and_then(|address| address.dead_since))),
+            hardware: Set(row::body("hardware", &enrollment.hardware)?),
+            bootstrap_sealed: NotSet,
+            authenticated_at: Set(enrollment.authenticated_at.millis()),
+            enrolled_at: Set(row::millis(enrollment.enrolled_at)),
+            checked_out_at: Set(row::millis(enrollment.checked_out_at)),
+            last_seen: NotSet,
+        };
+        // Bootstrap token and last_seen have lives of their own.
+        let replace = OnConflict::column(Column::DeviceId)
+            .update_columns([
+                Column::Udid,
+                Column::Serial,
+                Column::State,
+                Column::Identity,
+                Column::TicketId,
+                Column::Topic,
+                Column::PushSealed,
+                Column::PushUpdatedAt,
+                Column::PushDeadSince,
+                Column::Hardware,
+                Column::AuthenticatedAt,
+                Column::EnrolledAt,
+                Column::CheckedOutAt,
+            ])
+            .to_owned();
+        Entity::insert(model)
+            .on_conflict(replace)
+            .exec_without_returning(self.tx())
+            .await?;
+        Ok(())
+    }
+
+    /// APNs said at `since` that the push token is dead. False when the Mac has brought a new
+    /// token meanwhile, was marked before, or has none: `updated_at` says which token was tried.
+    pub async fn mark_push_dead(
+        &mut self,
+        device_id: &DeviceId,
+        updated_at: Timestamp,
+        since: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.touch(device_id);
+        let outcome = Entity::update_many()
+            .col_expr(Column::PushDeadSince, Expr::value(since.millis()))
+            .filter(Column::DeviceId.eq(device_id.as_str()))
+            .filter(Column::PushUpdatedAt.eq(updated_at.millis()))
+            .filter(Column::PushDeadSince.is_null())
+            .exec(self.tx())
+            .await?;
+        Ok(outcome.rows_affected == 1)
+    }
+
+    /// Keeps the bootstrap token of a Mac, or forgets it. False when there is no such Mac.
+    pub async fn set_bootstrap_token(
+        &mut self,
+        device_id: &DeviceId,
+        token: Option<&Secret<Vec<u8>>>,
+    ) -> Result<bool, StoreError> {
+        self.touch(device_id);
+        let context = place("bootstrap_sealed", device_id.as_str());
+        let sealed = token.map(|token| self.inner().sealer.seal(&context, token.expose()));
+        let outcome = Entity::update_many()
+            .col_expr(Column::BootstrapSealed, Expr::value(sealed))
+            .filter(Column::DeviceId.eq(device_id.as_str()))
+            .exec(self.tx())
+            .await?;
+        Ok(outcome.rows_affected == 1)
+    }
+}
+
+/// Where a sealed value belongs.
+fn place(column: &str, device_id: &str) -> String {
+    format!("enrollments.{column}:{device_id}")
+}
+
+fn open(
+    sealer: &dyn Sealer,
+    context: &str,
+    device_id: &str,
+    sealed: &[u8],
+) -> Result<Vec<u8>, StoreError> {
+    sealer
+        .open(context, sealed)
+        .map_err(|source| StoreError::Unsealable {
+            table: "enrollments",
+            id: device_id.to_owned(),
+            source,
+        })
+}
+
+/// Token and magic as one value: the token's length in 4 bytes, big endian, the token, the magic.
+fn packed(address: &PushAddress) -> Vec<u8> {
+    let token = address.token.expose();
+    let length = u32::try_from(token.len()).unwrap_or(u32::MAX);
+    let mut plain = Vec::with_capacity(4 + token.len() + address.magic.expose().len());
+    plain.extend_from_slice(&length.to_be_bytes());
+    plain.extend_from_slice(token);
+    plain.extend_from_slice(address.magic.expose().as_bytes());
+    plain
+}
+
+fn unpacked(plain: &[u8]) -> Option<(Vec<u8>, String)> {
+    let (length, rest) = plain.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let (token, magic) = rest.split_at_checked(length)?;
+    Some((token.to_vec(), String::from_utf8(magic.to_vec()).ok()?))
+}
+
+/// A row and its push address in clear.
+struct Opened {
+    row: Model,
+    push: Option<Secret<Vec<u8>>>,
+}
+
+impl Row for Opened {
+    type Noun = Enrollment;
+    const TABLE: &'static str = "enrollments";
+
+    fn id(&self) -> String {
+        self.row.device_id.clone()
+    }
+
+    fn noun(self) -> Option<Enrollment> {
+        let row = self.row;
+        let push = match self.push {
+            None => None,
+            Some(plain) => {
+                let (token, magic) = unpacked(plain.expose())?;
+                Some(PushAddress {
+                    token: Secret::new(token),
+                    magic: Secret::new(magic),
+                    updated_at: Timestamp::from_millis(row.push_updated_at?),
+                    dead_since: row::time(row.push_dead_since),
+                })
+            }
+        };
+        Some(Enrollment {
+            device_id: row::parsed(&row.device_id, DeviceId::parse)?,
+            udid: row::parsed(&row.udid, Udid::parse)?,
+            serial: row::parsed_if_any(row.serial.as_deref(), SerialNumber::parse)?,
+            state: State::from_word(&row.state)?,
+            identity: CertificateHash::from_bytes(row::digest(&row.identity)?),
+            ticket_id: row::parsed_if_any(row.ticket_id.as_deref(), TicketId::parse)?,
+            topic: row::parsed(&row.topic, Topic::parse)?,
+            push,
+            hardware: row::parsed(&row.hardware, serde_json::from_str::<Hardware>)?,
+            authenticated_at: Timestamp::from_millis(row.authenticated_at),
+            enrolled_at: row::time(row.enrolled_at),
+            checked_out_at: row::time(row.checked_out_at),
+        })
+    }
+}

@@ -1,0 +1,264 @@
+//! One message of one Mac as one durable step: load, decide, write.
+
+pub(super) mod postgres;
+pub(super) mod sqlite;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::edit::Edit;
+use super::error::StoreError;
+use super::events::Event;
+use super::evidence::Evidence;
+use super::row::{self, Row};
+use super::{commands, events, evidence, nonces, postures, steps, verifications};
+use crate::attestation::freshness::Minted;
+use crate::enrollment::trace::Entry;
+use crate::enrollment::{IdentityKind, State};
+use crate::ids::{CertificateHash, CommandUuid, DeviceId, SerialNumber, TicketId, Udid};
+use crate::posture::Posture;
+use crate::time::Timestamp;
+use crate::verification::{Command, Verification};
+
+/// Everything a decision about one message needs.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    pub device_id: DeviceId,
+    pub udid: Udid,
+    pub serial: Option<SerialNumber>,
+    pub ticket_id: Option<TicketId>,
+    /// The provider's Secure Enclave key that the ticket named.
+    pub se_public_key: Option<String>,
+    pub state: State,
+    /// The one certificate that may speak for this Mac.
+    pub identity: CertificateHash,
+    pub identity_kind: IdentityKind,
+    /// The open verification; without one, that of the command, finished as it is.
+    pub verification: Option<Verification>,
+    /// The command asked for, if it was handed to this Mac.
+    pub command: Option<Command>,
+    pub posture: Option<Posture>,
+    /// The nonce minted for the command.
+    pub asked: Option<Minted>,
+    /// The first entry of the ledger that handed the nonce asked for to this Mac.
+    pub ledger: Option<Minted>,
+}
+
+/// What a decision changes; all of it or nothing is kept.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// New or changed.
+    pub commands: Vec<Command>,
+    /// New or changed.
+    pub verification: Option<Verification>,
+    /// The current posture from now on; each revision also stays in the history.
+    pub posture: Option<Posture>,
+    pub minted: Vec<Minted>,
+    pub evidence: Vec<Evidence>,
+    /// Steps of the enrolment the Mac came in by; a Mac that came without a ticket has none.
+    pub steps: Vec<Entry>,
+    /// In this order.
+    pub events: Vec<Event>,
+}
+
+/// What to load.
+#[derive(Debug, Clone)]
+pub(super) struct About {
+    pub(super) device_id: DeviceId,
+    pub(super) command_uuid: Option<CommandUuid>,
+    pub(super) nonce: Option<[u8; 32]>,
+}
+
+/// Whose message it is, kept while the decision owns the rest.
+struct Subject {
+    device_id: DeviceId,
+    ticket_id: Option<TicketId>,
+}
+
+/// What the process has to know once it is committed.
+#[derive(Debug)]
+pub(super) struct Effect {
+    pub(super) device_id: DeviceId,
+    pub(super) changed: bool,
+    pub(super) appended: bool,
+    /// The new debt towards the Mac, if the decision changed it.
+    pub(super) owes: Option<Option<Timestamp>>,
+}
+
+/// `$1` device, `$2` CommandUUID, `$3` nonce.
+const LOAD: &str = "SELECT e.device_id, e.udid, e.serial, e.ticket_id, e.state, e.identity, i.kind, \
+     t.se_public_key, COALESCE(v.body, w.body), \
+     c.command_uuid, c.verification_id, c.kind, c.identity, c.state, c.handed_over_at, c.concluded_at, \
+     p.body, a.scheme, a.nonce, a.inputs, l.scheme, l.nonce, l.inputs \
+     FROM enrollments e \
+     JOIN identities i ON i.certificate = e.identity \
+     LEFT JOIN tickets t ON t.ticket_id = e.ticket_id \
+     LEFT JOIN verifications v ON v.device_id = e.device_id AND v.finished_at IS NULL \
+     LEFT JOIN commands c ON c.command_uuid = $2 AND c.device_id = e.device_id \
+     LEFT JOIN verifications w ON w.verification_id = c.verification_id \
+     LEFT JOIN postures p ON p.device_id = e.device_id \
+     LEFT JOIN nonces a ON a.command_uuid = $2 AND a.device_id = e.device_id \
+     LEFT JOIN nonces l ON l.command_uuid = (SELECT n.command_uuid FROM nonces n \
+        WHERE n.device_id = e.device_id AND n.nonce = $3 ORDER BY n.minted_at LIMIT 1) \
+     WHERE e.device_id = $1";
+
+/// A row of either database, by column.
+trait Columns {
+    fn text(&self, index: usize) -> Result<Option<String>, StoreError>;
+    fn int(&self, index: usize) -> Result<Option<i64>, StoreError>;
+    fn bytes(&self, index: usize) -> Result<Option<Vec<u8>>, StoreError>;
+}
+
+/// The columns of [`LOAD`].
+struct Loaded {
+    device_id: String,
+    udid: String,
+    serial: Option<String>,
+    ticket_id: Option<String>,
+    state: String,
+    identity: Vec<u8>,
+    identity_kind: String,
+    se_public_key: Option<String>,
+    verification: Option<String>,
+    command: Option<commands::table::Model>,
+    posture: Option<String>,
+    asked: Option<nonces::LedgerRow>,
+    ledger: Option<nonces::LedgerRow>,
+}
+
+impl Loaded {
+    fn read(row: &impl Columns) -> Result<Self, StoreError> {
+        let device_id = row.text(0)?.unwrap_or_default();
+        let command = match row.text(9)? {
+            None => None,
+            Some(command_uuid) => Some(commands::table::Model {
+                command_uuid,
+                device_id: device_id.clone(),
+                verification_id: row.text(10)?.unwrap_or_default(),
+                kind: row.text(11)?.unwrap_or_default(),
+                identity: row.bytes(12)?.unwrap_or_default(),
+                state: row.text(13)?.unwrap_or_default(),
+                handed_over_at: row.int(14)?.unwrap_or_default(),
+                concluded_at: row.int(15)?,
+            }),
+        };
+        let minted = |first: usize| -> Result<Option<nonces::LedgerRow>, StoreError> {
+            Ok(row.text(first)?.map(|scheme| nonces::LedgerRow {
+                scheme,
+                nonce: row.bytes(first + 1).ok().flatten().unwrap_or_default(),
+                inputs: row.text(first + 2).ok().flatten().unwrap_or_default(),
+            }))
+        };
+        Ok(Self {
+            device_id,
+            udid: row.text(1)?.unwrap_or_default(),
+            serial: row.text(2)?,
+            ticket_id: row.text(3)?,
+            state: row.text(4)?.unwrap_or_default(),
+            identity: row.bytes(5)?.unwrap_or_default(),
+            identity_kind: row.text(6)?.unwrap_or_default(),
+            se_public_key: row.text(7)?,
+            verification: row.text(8)?,
+            command,
+            posture: row.text(16)?,
+            asked: minted(17)?,
+            ledger: minted(20)?,
+        })
+    }
+}
+
+impl Row for Loaded {
+    type Noun = Exchange;
+    const TABLE: &'static str = "enrollments, or what belongs to it,";
+
+    fn id(&self) -> String {
+        self.device_id.clone()
+    }
+
+    fn noun(self) -> Option<Exchange> {
+        Some(Exchange {
+            device_id: DeviceId::parse(&self.device_id).ok()?,
+            udid: Udid::parse(&self.udid).ok()?,
+            serial: row::parsed_if_any(self.serial.as_deref(), SerialNumber::parse)?,
+            ticket_id: row::parsed_if_any(self.ticket_id.as_deref(), TicketId::parse)?,
+            se_public_key: self.se_public_key,
+            state: State::from_word(&self.state)?,
+            identity: CertificateHash::from_bytes(row::digest(&self.identity)?),
+            identity_kind: IdentityKind::from_word(&self.identity_kind)?,
+            verification: row::parsed_if_any(self.verification.as_deref(), serde_json::from_str)?,
+            command: match self.command {
+                None => None,
+                Some(command) => Some(command.noun()?),
+            },
+            posture: row::parsed_if_any(self.posture.as_deref(), serde_json::from_str)?,
+            asked: match self.asked {
+                None => None,
+                Some(minted) => Some(minted.noun()?),
+            },
+            ledger: match self.ledger {
+                None => None,
+                Some(minted) => Some(minted.noun()?),
+            },
+        })
+    }
+}
+
+/// Lets the decision judge; a panic in it is its own failure and nobody else's.
+fn judge<T>(
+    exchange: Exchange,
+    decide: impl FnOnce(Exchange) -> (Changes, T),
+) -> Result<(Subject, Changes, T), StoreError> {
+    let subject = Subject {
+        device_id: exchange.device_id.clone(),
+        ticket_id: exchange.ticket_id.clone(),
+    };
+    // The closure and what it was given are gone after a panic; nothing broken can be seen.
+    let (changes, answer) = catch_unwind(AssertUnwindSafe(|| decide(exchange)))
+        .map_err(|_| StoreError::DecisionPanicked)?;
+    Ok((subject, changes, answer))
+}
+
+impl Changes {
+    /// The statements that write the changes, parents before children, and what they amount to.
+    fn edits(self, subject: Subject) -> Result<(Vec<Edit>, Effect), StoreError> {
+        let device_id = &subject.device_id;
+        let about_another = self
+            .commands
+            .iter()
+            .map(|command| &command.device_id)
+            .chain(self.verification.iter().map(|it| &it.device_id))
+            .chain(self.posture.iter().map(|it| &it.device_id))
+            .chain(self.minted.iter().map(|it| &it.inputs.device_id))
+            .chain(self.evidence.iter().map(|it| &it.device_id))
+            .any(|other| other != device_id);
+        if about_another {
+            return Err(StoreError::Conflict);
+        }
+
+        let mut edits = Vec::with_capacity(8);
+        if let Some(verification) = &self.verification {
+            edits.push(verifications::save(verification)?);
+        }
+        edits.extend(self.commands.iter().map(commands::save));
+        for minted in &self.minted {
+            edits.push(nonces::record(minted)?);
+        }
+        edits.extend(self.evidence.into_iter().map(evidence::keep));
+        if let Some(posture) = &self.posture {
+            edits.extend(postures::save(posture)?);
+        }
+        if let Some(ticket_id) = &subject.ticket_id {
+            edits.extend(self.steps.iter().map(|entry| steps::put(ticket_id, entry)));
+        }
+        for event in &self.events {
+            edits.push(events::append(device_id, event)?);
+        }
+
+        let effect = Effect {
+            changed: !edits.is_empty(),
+            appended: !self.events.is_empty(),
+            owes: self.verification.as_ref().map(verifications::owes_from),
+            device_id: subject.device_id,
+        };
+        Ok((edits, effect))
+    }
+}

@@ -1,0 +1,174 @@
+//! Identity certificates this service issued. One speaks for at most one Mac, for ever.
+
+use sea_orm::entity::prelude::*;
+use sea_orm::{ActiveValue::Set, Condition, DatabaseConnection, QueryOrder, sea_query::Expr};
+
+use super::row::{self, Row};
+use super::{Read, StoreError, Write};
+use crate::enrollment::{Identity, IdentityKind};
+use crate::ids::{CertificateHash, DeviceId, SerialNumber, TicketId};
+use crate::time::Timestamp;
+
+mod table {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "identities")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub certificate: Vec<u8>,
+        pub der: Vec<u8>,
+        pub kind: String,
+        pub ticket_id: Option<String>,
+        pub serial: Option<String>,
+        pub device_id: Option<String>,
+        pub issued_at: i64,
+        pub not_before: i64,
+        pub not_after: i64,
+        pub revoked_at: Option<i64>,
+        pub transaction_id: Option<String>,
+    }
+
+    #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+use table::{ActiveModel, Column, Entity, Model};
+
+/// The identity, outside a transaction.
+pub(super) async fn find(
+    connection: &DatabaseConnection,
+    certificate: &CertificateHash,
+) -> Result<Option<Identity>, StoreError> {
+    let key = certificate.as_bytes().to_vec();
+    row::read_one(Entity::find_by_id(key).one(connection).await?)
+}
+
+impl Read {
+    /// The identity with this certificate.
+    pub async fn identity(
+        &self,
+        certificate: CertificateHash,
+    ) -> Result<Option<Identity>, StoreError> {
+        let key = certificate.as_bytes().to_vec();
+        row::read_one(Entity::find_by_id(key).one(self.tx()).await?)
+    }
+
+    /// What was issued to a ticket under a SCEP transactionID.
+    pub async fn identity_of_transaction(
+        &self,
+        ticket_id: &TicketId,
+        transaction_id: &str,
+    ) -> Result<Option<Identity>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::TicketId.eq(ticket_id.as_str()))
+            .filter(Column::TransactionId.eq(transaction_id))
+            .one(self.tx())
+            .await?;
+        row::read_one(found)
+    }
+
+    /// Every identity that ever spoke for a Mac, the oldest first.
+    pub async fn identities_of(&self, device_id: &DeviceId) -> Result<Vec<Identity>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::DeviceId.eq(device_id.as_str()))
+            .order_by_asc(Column::IssuedAt)
+            .all(self.tx())
+            .await?;
+        row::read_all(found)
+    }
+}
+
+impl Write {
+    /// Records an issuance: before the certificate leaves the house.
+    ///
+    /// # Errors
+    /// `Conflict` when the certificate, or the ticket's transactionID, was recorded already.
+    pub async fn insert_identity(&mut self, identity: &Identity) -> Result<(), StoreError> {
+        let model = ActiveModel {
+            certificate: Set(identity.certificate.as_bytes().to_vec()),
+            der: Set(identity.der.clone()),
+            kind: Set(identity.kind.as_str().to_owned()),
+            ticket_id: Set(identity.ticket_id.as_ref().map(ToString::to_string)),
+            serial: Set(identity.serial.as_ref().map(ToString::to_string)),
+            device_id: Set(identity.device_id.as_ref().map(ToString::to_string)),
+            issued_at: Set(identity.issued_at.millis()),
+            not_before: Set(identity.not_before.millis()),
+            not_after: Set(identity.not_after.millis()),
+            revoked_at: Set(row::millis(identity.revoked_at)),
+            transaction_id: Set(identity.transaction_id.clone()),
+        };
+        Entity::insert(model)
+            .exec_without_returning(self.tx())
+            .await?;
+        Ok(())
+    }
+
+    /// Binds a certificate to a Mac. False when it is bound to another, or was never issued.
+    pub async fn bind(
+        &mut self,
+        certificate: CertificateHash,
+        device_id: &DeviceId,
+    ) -> Result<bool, StoreError> {
+        self.touch(device_id);
+        let free_or_same = Condition::any()
+            .add(Column::DeviceId.is_null())
+            .add(Column::DeviceId.eq(device_id.as_str()));
+        let outcome = Entity::update_many()
+            .col_expr(Column::DeviceId, Expr::value(device_id.as_str()))
+            .filter(Column::Certificate.eq(certificate.as_bytes().to_vec()))
+            .filter(free_or_same)
+            .exec(self.tx())
+            .await?;
+        Ok(outcome.rows_affected == 1)
+    }
+
+    /// Withdraws an identity. False when it was withdrawn before, or was never issued.
+    pub async fn revoke_identity(
+        &mut self,
+        certificate: CertificateHash,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        if let Some(device_id) = self
+            .identity(certificate)
+            .await?
+            .and_then(|identity| identity.device_id)
+        {
+            self.touch(&device_id);
+        }
+        let outcome = Entity::update_many()
+            .col_expr(Column::RevokedAt, Expr::value(now.millis()))
+            .filter(Column::Certificate.eq(certificate.as_bytes().to_vec()))
+            .filter(Column::RevokedAt.is_null())
+            .exec(self.tx())
+            .await?;
+        Ok(outcome.rows_affected == 1)
+    }
+}
+
+impl Row for Model {
+    type Noun = Identity;
+    const TABLE: &'static str = "identities";
+
+    fn id(&self) -> String {
+        hex::encode(&self.certificate)
+    }
+
+    fn noun(self) -> Option<Identity> {
+        Some(Identity {
+            certificate: CertificateHash::from_bytes(row::digest(&self.certificate)?),
+            der: self.der,
+            kind: IdentityKind::from_word(&self.kind)?,
+            ticket_id: row::parsed_if_any(self.ticket_id.as_deref(), TicketId::parse)?,
+            serial: row::parsed_if_any(self.serial.as_deref(), SerialNumber::parse)?,
+            device_id: row::parsed_if_any(self.device_id.as_deref(), DeviceId::parse)?,
+            issued_at: Timestamp::from_millis(self.issued_at),
+            not_before: Timestamp::from_millis(self.not_before),
+            not_after: Timestamp::from_millis(self.not_after),
+            revoked_at: row::time(self.revoked_at),
+            transaction_id: self.transaction_id,
+        })
+    }
+}

@@ -1,0 +1,52 @@
+//! Facts about the service itself, such as its server id.
+
+use sea_orm::ActiveValue::Set;
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::OnConflict;
+
+use super::{Read, StoreError, Write};
+
+mod table {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "service_meta")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub name: String,
+        pub value: String,
+    }
+
+    #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+use table::{ActiveModel, Column, Entity};
+
+impl Read {
+    /// A fact about the service.
+    pub async fn fact(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let found = Entity::find_by_id(name).one(self.tx()).await?;
+        Ok(found.map(|row| row.value))
+    }
+}
+
+impl Write {
+    /// States a fact about the service, in place of what was stated before.
+    pub async fn set_fact(&mut self, name: &str, value: &str) -> Result<(), StoreError> {
+        let model = ActiveModel {
+            name: Set(name.to_owned()),
+            value: Set(value.to_owned()),
+        };
+        let replace = OnConflict::column(Column::Name)
+            .update_column(Column::Value)
+            .to_owned();
+        Entity::insert(model)
+            .on_conflict(replace)
+            .exec_without_returning(self.tx())
+            .await?;
+        Ok(())
+    }
+}

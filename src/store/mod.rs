@@ -1,0 +1,264 @@
+//! Stored state: the only place with SQL.
+//!
+//! [`Store::read`] and [`Store::write`] give transactions; a flow has at most one write and commits
+//! it before any effect. [`Store::identify`] and [`Store::exchange`] are the hot path: on SQLite an
+//! Idle that is owed nothing is answered from memory, and replies that arrive together are made
+//! durable by one commit, each decided under a savepoint of its own.
+//!
+//! SQLite has one writing server (a lock file sees to it); within it one fair baton lets one writer
+//! in at a time. PostgreSQL has any number of equal servers; there a row lock on the enrollment
+//! keeps two writers off one Mac, and nothing is answered from memory.
+//!
+//! Values that must not be read from a stolen disk (private keys, push addresses, bootstrap tokens)
+//! are sealed by the [`Sealer`] given at opening, each bound to its table, column and row.
+
+mod api_tokens;
+mod commands;
+mod database;
+mod edit;
+mod enrollments;
+mod error;
+mod events;
+mod evidence;
+mod exchange;
+mod identities;
+mod meta;
+mod nonces;
+mod postures;
+mod push_certificates;
+mod refusals;
+mod roster;
+mod row;
+mod seen;
+mod steps;
+mod tickets;
+mod transaction;
+mod verifications;
+mod watch;
+
+use std::fs::File;
+use std::sync::Arc;
+
+use migrations::{Migrator, MigratorTrait};
+use tokio::sync::Mutex;
+use tokio::sync::watch::Receiver;
+
+pub use self::api_tokens::ApiToken;
+use self::database::{Backend, Connections};
+pub use self::error::{Cause, StoreError};
+pub use self::events::{Event, NumberedEvent};
+pub use self::evidence::Evidence;
+use self::exchange::sqlite::Writer;
+pub use self::exchange::{Changes, Exchange};
+pub use self::push_certificates::{PushCertificate, Standing};
+pub use self::refusals::Refusal;
+use self::roster::Roster;
+pub use self::roster::{Known, Speaker};
+use self::seen::Seen;
+pub use self::transaction::{Read, Write};
+use self::watch::Announcer;
+pub use self::watch::DeviceWatch;
+use crate::ids::{CertificateHash, CommandUuid, DeviceId};
+use crate::secret::Sealer;
+
+/// One database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Ends first, so that its connection is closed when the others go.
+    writer: Option<Writer>,
+    connections: Connections,
+    sealer: Arc<dyn Sealer>,
+    /// Who holds it may write (SQLite).
+    baton: Arc<Mutex<()>>,
+    roster: Arc<Roster>,
+    announcer: Arc<Announcer>,
+    seen: Seen,
+    /// Held as long as the store is open.
+    _lock: Option<File>,
+}
+
+impl Store {
+    /// Opens a database (`sqlite:///path/to/file.db` or `postgres://…`) beside whoever else has it
+    /// open. On SQLite such a store may not change what is about a Mac. Does not migrate.
+    ///
+    /// # Errors
+    /// `AddressMalformed`, `Unavailable`.
+    pub async fn open(url: &str, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
+        Self::assemble(url, sealer, None).await
+    }
+
+    /// Opens a database as the server that owns it: on SQLite there is at most one at a time. On
+    /// PostgreSQL it is the same as [`Store::open`].
+    ///
+    /// # Errors
+    /// As [`Store::open`]; `InUse`, `LockFile`.
+    pub async fn open_exclusive(url: &str, sealer: Arc<dyn Sealer>) -> Result<Self, StoreError> {
+        let lock = match Backend::of(url)? {
+            Backend::Sqlite(path) => Some(database::lock(&path)?),
+            Backend::Postgres => None,
+        };
+        Self::assemble(url, sealer, lock).await
+    }
+
+    async fn assemble(
+        url: &str,
+        sealer: Arc<dyn Sealer>,
+        lock: Option<File>,
+    ) -> Result<Self, StoreError> {
+        let connections = database::connect(url).await?;
+        let baton = Arc::default();
+        let roster = Arc::default();
+        let announcer = Arc::new(Announcer::new());
+        let writer = match (&connections.backend, &lock) {
+            (Backend::Sqlite(path), Some(_)) => {
+                Some(Writer::start(path, &baton, &roster, &announcer)?)
+            }
+            _ => None,
+        };
+        let store = Self(Arc::new(Inner {
+            writer,
+            connections,
+            sealer,
+            baton,
+            roster,
+            announcer,
+            seen: Seen::default(),
+            _lock: lock,
+        }));
+        if store.schema_is_current().await? {
+            store.0.load_roster().await?;
+        }
+        Ok(store)
+    }
+
+    /// Brings the schema up to date.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let _baton = self.0.baton.lock().await;
+        Migrator::up(&self.0.connections.write, None).await?;
+        self.0.load_roster().await
+    }
+
+    /// Whether every step of the schema history was applied.
+    pub async fn schema_is_current(&self) -> Result<bool, StoreError> {
+        let pending = Migrator::get_pending_migrations_read_only(&self.0.connections.write).await?;
+        Ok(pending.is_empty())
+    }
+
+    /// A transaction that reads.
+    pub async fn read(&self) -> Result<Read, StoreError> {
+        let connections = &self.0.connections;
+        let tx = connections.backend.begin_read(&connections.read).await?;
+        Ok(Read::new(tx, Arc::clone(&self.0)))
+    }
+
+    /// A transaction that writes. On SQLite it waits for its turn.
+    pub async fn write(&self) -> Result<Write, StoreError> {
+        let connections = &self.0.connections;
+        let baton = if connections.backend.is_sqlite() {
+            Some(Arc::clone(&self.0.baton).lock_owned().await)
+        } else {
+            None
+        };
+        let tx = connections.backend.begin_write(&connections.write).await?;
+        Ok(Write::new(Read::new(tx, Arc::clone(&self.0)), baton))
+    }
+
+    /// Whether the database answers and, on SQLite, its writer runs.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.0.connections.read.ping().await?;
+        match &self.0.writer {
+            Some(writer) => writer.check(),
+            None => Ok(()),
+        }
+    }
+
+    /// Who speaks with this certificate; `None` when it was never issued here.
+    ///
+    /// On SQLite the current identity of an enrolled Mac is found in memory.
+    pub async fn identify(
+        &self,
+        certificate: CertificateHash,
+    ) -> Result<Option<Known>, StoreError> {
+        if let Some(speaker) = self.0.roster.find(&certificate) {
+            return Ok(Some(Known::Bound(speaker)));
+        }
+        let connection = &self.0.connections.read;
+        if let Some(speaker) = roster::speaker_of(connection, &certificate).await? {
+            return Ok(Some(Known::Bound(Arc::new(speaker))));
+        }
+        let issued = identities::find(connection, &certificate).await?;
+        Ok(issued.map(|identity| Known::Issued(Box::new(identity))))
+    }
+
+    /// One message of one Mac: loads what it is about, lets `decide` judge it, and makes what it
+    /// decided durable before this returns. `None` when there is no such Mac.
+    ///
+    /// Nothing else changes the Mac between loading and writing. `decide` runs on the writer's
+    /// thread and holds everybody up: it must not wait for anything.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Conflict`, `Inconsistent`, `DecisionPanicked`, `NotTheOwner`. The decision is
+    /// then not kept; after an `Unavailable` in the commit nobody knows.
+    pub async fn exchange<T: Send + 'static>(
+        &self,
+        device_id: &DeviceId,
+        command_uuid: Option<&CommandUuid>,
+        nonce: Option<[u8; 32]>,
+        decide: impl FnOnce(Exchange) -> (Changes, T) + Send + 'static,
+    ) -> Result<Option<T>, StoreError> {
+        let about = exchange::About {
+            device_id: device_id.clone(),
+            command_uuid: command_uuid.cloned(),
+            nonce,
+        };
+        match (&self.0.writer, &self.0.connections.backend) {
+            (Some(writer), _) => writer.exchange(about, decide).await,
+            (None, Backend::Postgres) => exchange::postgres::exchange(&self.0, about, decide).await,
+            (None, Backend::Sqlite(_)) => Err(StoreError::NotTheOwner),
+        }
+    }
+
+    /// Waits for commits of this process that change a Mac.
+    pub fn watch(&self, device_id: &DeviceId) -> DeviceWatch {
+        self.0.announcer.follow(device_id)
+    }
+
+    /// Changes whenever a commit of this process appended events.
+    pub fn events_appended(&self) -> Receiver<u64> {
+        self.0.announcer.follow_events()
+    }
+
+    /// `sqlite` or `postgresql`.
+    pub fn backend(&self) -> &'static str {
+        self.0.connections.backend.name()
+    }
+}
+
+impl Inner {
+    /// Whether this process may change what is about a Mac.
+    fn may_touch_devices(&self) -> bool {
+        self.writer.is_some() || !self.connections.backend.is_sqlite()
+    }
+
+    async fn load_roster(&self) -> Result<(), StoreError> {
+        if self.writer.is_some() {
+            self.roster.load(&self.connections.write).await?;
+        }
+        Ok(())
+    }
+
+    async fn renew(&self, device_id: &DeviceId) {
+        if self.writer.is_some() {
+            self.roster.renew(&self.connections.write, device_id).await;
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Enrollment tickets. A ticket is redeemed once, whoever tries at the same time.
+
+use sea_orm::entity::prelude::*;
+use sea_orm::{ActiveValue::Set, sea_query::Expr};
+
+use super::row::{self, Row};
+use super::{Read, StoreError, Write};
+use crate::enrollment::Ticket;
+use crate::ids::{SecretHash, SerialNumber, TicketId};
+use crate::time::Timestamp;
+
+mod table {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
+    #[sea_orm(table_name = "tickets")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub ticket_id: String,
+        pub secret: Vec<u8>,
+        pub progress_id: String,
+        pub serial: Option<String>,
+        pub account: Option<String>,
+        pub se_public_key: Option<String>,
+        pub created_at: i64,
+        pub expires_at: i64,
+        pub used_at: Option<i64>,
+    }
+
+    #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+use table::{ActiveModel, Column, Entity, Model};
+
+impl Read {
+    /// The ticket.
+    pub async fn ticket(&self, ticket_id: &TicketId) -> Result<Option<Ticket>, StoreError> {
+        row::read_one(
+            Entity::find_by_id(ticket_id.as_str())
+                .one(self.tx())
+                .await?,
+        )
+    }
+
+    /// The ticket whose secret has this hash.
+    pub async fn ticket_by_secret(&self, secret: SecretHash) -> Result<Option<Ticket>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::Secret.eq(secret.as_bytes().to_vec()))
+            .one(self.tx())
+            .await?;
+        row::read_one(found)
+    }
+
+    /// The ticket whose progress is read under this name.
+    pub async fn ticket_by_progress_id(
+        &self,
+        progress_id: &str,
+    ) -> Result<Option<Ticket>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::ProgressId.eq(progress_id))
+            .one(self.tx())
+            .await?;
+        row::read_one(found)
+    }
+}
+
+impl Write {
+    /// Keeps a new ticket.
+    ///
+    /// # Errors
+    /// `Conflict` when id, secret or progress id is taken.
+    pub async fn insert_ticket(&mut self, ticket: &Ticket) -> Result<(), StoreError> {
+        let model = ActiveModel {
+            ticket_id: Set(ticket.ticket_id.to_string()),
+            secret: Set(ticket.secret.as_bytes().to_vec()),
+            progress_id: Set(ticket.progress_id.clone()),
+            serial: Set(ticket.serial.as_ref().map(ToString::to_string)),
+            account: Set(ticket.account.clone()),
+            se_public_key: Set(ticket.se_public_key.clone()),
+            created_at: Set(ticket.created_at.millis()),
+            expires_at: Set(ticket.expires_at.millis()),
+            used_at: Set(row::millis(ticket.used_at)),
+        };
+        Entity::insert(model)
+            .exec_without_returning(self.tx())
+            .await?;
+        Ok(())
+    }
+
+    /// Uses the ticket up. False when it was used before or has expired: of any number of attempts,
+    /// one gets true.
+    pub async fn redeem(
+        &mut self,
+        ticket_id: &TicketId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let outcome = Entity::update_many()
+            .col_expr(Column::UsedAt, Expr::value(now.millis()))
+            .filter(Column::TicketId.eq(ticket_id.as_str()))
+            .filter(Column::UsedAt.is_null())
+            .filter(Column::ExpiresAt.gt(now.millis()))
+            .exec(self.tx())
+            .await?;
+        Ok(outcome.rows_affected == 1)
+    }
+}
+
+impl Row for Model {
+    type Noun = Ticket;
+    const TABLE: &'static str = "tickets";
+
+    fn id(&self) -> String {
+        self.ticket_id.clone()
+    }
+
+    fn noun(self) -> Option<Ticket> {
+        Some(Ticket {
+            ticket_id: row::parsed(&self.ticket_id, TicketId::parse)?,
+            secret: SecretHash::from_bytes(row::digest(&self.secret)?),
+            progress_id: self.progress_id,
+            serial: row::parsed_if_any(self.serial.as_deref(), SerialNumber::parse)?,
+            account: self.account,
+            se_public_key: self.se_public_key,
+            created_at: Timestamp::from_millis(self.created_at),
+            expires_at: Timestamp::from_millis(self.expires_at),
+            used_at: row::time(self.used_at),
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! Reading and writing transactions. Dropping one rolls it back.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement, Value};
+use tokio::sync::OwnedMutexGuard;
+
+use super::Inner;
+use super::error::StoreError;
+use crate::ids::DeviceId;
+
+/// Holding it makes the other writers of a device, and the reader of the outbox, wait
+/// (PostgreSQL); any fixed number of our own.
+pub(super) const OUTBOX_LOCK: i64 = 0x6174_7465_7374_6400;
+
+/// A transaction that reads one state of the database.
+pub struct Read {
+    tx: DatabaseTransaction,
+    inner: Arc<Inner>,
+}
+
+/// The one write transaction of a flow. It has every look-up of [`Read`].
+///
+/// On SQLite it is alone. On PostgreSQL it shares the database; look-ups by which a flow goes on to
+/// change a Mac (`enrollment`, `verification`, `open_verification`, `posture`) lock that Mac until
+/// the end of the transaction, so that what was read is still true when it is written.
+pub struct Write {
+    // Dropped in this order: the rollback is on its way before the next writer may begin.
+    read: Read,
+    touched: BTreeSet<DeviceId>,
+    appended: bool,
+    baton: Option<OwnedMutexGuard<()>>,
+}
+
+impl Read {
+    pub(super) fn new(tx: DatabaseTransaction, inner: Arc<Inner>) -> Self {
+        Self { tx, inner }
+    }
+
+    pub(super) fn tx(&self) -> &DatabaseTransaction {
+        &self.tx
+    }
+
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl Write {
+    pub(super) fn new(read: Read, baton: Option<OwnedMutexGuard<()>>) -> Self {
+        Self {
+            read,
+            touched: BTreeSet::new(),
+            appended: false,
+            baton,
+        }
+    }
+
+    /// Makes everything done so far durable.
+    ///
+    /// It runs to its end even when the caller goes away meanwhile: what memory says of the
+    /// devices must follow what was committed.
+    ///
+    /// # Errors
+    /// `Unavailable`, when nobody knows whether it was committed; `NotTheOwner`.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        let Self {
+            read: Read { tx, inner },
+            touched,
+            appended,
+            baton,
+        } = self;
+        if !touched.is_empty() && !inner.may_touch_devices() {
+            tx.rollback().await?;
+            return Err(StoreError::NotTheOwner);
+        }
+        let finish = tokio::spawn(async move {
+            let committed = tx.commit().await;
+            for device_id in &touched {
+                inner.renew(device_id).await;
+                inner.announcer.changed(device_id);
+            }
+            if appended {
+                inner.announcer.appended();
+            }
+            drop(baton);
+            committed
+        });
+        Ok(finish.await.map_err(StoreError::unavailable)??)
+    }
+
+    /// This transaction changes what is known of a device.
+    pub(super) fn touch(&mut self, device_id: &DeviceId) {
+        if !self.touched.contains(device_id) {
+            self.touched.insert(device_id.clone());
+        }
+    }
+
+    /// Keeps other writers off a Mac until the end. Returns whether there is such a Mac.
+    pub(super) async fn lock_device(&self, device_id: &DeviceId) -> Result<bool, StoreError> {
+        let sql = if self.inner.connections.backend.is_sqlite() {
+            "SELECT 1 FROM enrollments WHERE device_id = $1"
+        } else {
+            "SELECT 1 FROM enrollments WHERE device_id = $1 FOR UPDATE"
+        };
+        let statement = Statement::from_sql_and_values(
+            self.tx.get_database_backend(),
+            sql,
+            [Value::from(device_id.as_str())],
+        );
+        Ok(self.tx.query_one_raw(statement).await?.is_some())
+    }
+
+    /// Events are about to be appended: on PostgreSQL the reader of the outbox must wait for this
+    /// transaction, or it would skip events that are numbered now and committed later.
+    pub(super) async fn lock_outbox(&mut self) -> Result<(), StoreError> {
+        if !self.appended {
+            self.appended = true;
+            if !self.inner.connections.backend.is_sqlite() {
+                self.read
+                    .tx
+                    .execute_unprepared(&format!(
+                        "SELECT pg_advisory_xact_lock_shared({OUTBOX_LOCK})"
+                    ))
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Write {
+    type Target = Read;
+
+    fn deref(&self) -> &Read {
+        &self.read
+    }
+}
+
+impl fmt::Debug for Read {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Read")
+    }
+}
+
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Write")
+            .field("touched", &self.touched)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,25 @@
+//! What the store promises, on SQLite and on PostgreSQL.
+
+mod enrollment;
+
+/// A test that runs on both databases, as `name::on_sqlite` and `name::on_postgresql`.
+macro_rules! on_both {
+    (async fn $name:ident($db:ident: Database) $body:block) => {
+        async fn $name($db: crate::harness::database::Database) $body
+
+        mod $name {
+            use crate::harness::database::Database;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_sqlite() {
+                super::$name(Database::sqlite().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_postgresql() {
+                super::$name(Database::postgresql().await).await;
+            }
+        }
+    };
+}
+use on_both;
