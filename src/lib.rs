@@ -15,9 +15,11 @@
 //!
 //! `tests/it/architecture.rs` holds this picture as data and fails on any other edge.
 
+pub mod ca;
 pub mod entropy;
 pub mod ids;
 pub mod pki;
 pub mod reason;
+pub mod scep;
 pub mod secret;
 pub mod time;
