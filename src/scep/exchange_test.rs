@@ -9,9 +9,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::pki::cms::{ContentCipher, Sealing, SignedData, SignedDataBuilder};
-use crate::pki::test_key::{TestKey, openssl_digest};
+use crate::pki::test_key::{TestKey, self_signed};
 use crate::pki::{
-    Digest, Name, OwnedCertificate, Signer, csr, name::compose, oid, read_certificates, write,
+    Digest, Name, OwnedCertificate, csr, name::compose, oid, read_certificates, write,
 };
 use crate::secret::Secret;
 
@@ -21,28 +21,6 @@ struct Scene {
     registration: OwnedCertificate,
     client_key: TestKey,
     client: OwnedCertificate,
-}
-
-fn self_signed(key: &TestKey, common_name: &str) -> OwnedCertificate {
-    let mut builder = X509::builder().expect("builder");
-    builder.set_version(2).expect("version");
-    let serial = openssl::bn::BigNum::from_u32(0x1234).and_then(|n| n.to_asn1_integer());
-    builder
-        .set_serial_number(&serial.expect("serial"))
-        .expect("serial");
-    let mut name = openssl::x509::X509Name::builder().expect("name");
-    name.append_entry_by_text("CN", common_name).expect("name");
-    let name = name.build();
-    builder.set_subject_name(&name).expect("subject");
-    builder.set_issuer_name(&name).expect("issuer");
-    let time = |seconds| openssl::asn1::Asn1Time::from_unix(seconds).expect("time");
-    builder.set_not_before(&time(1_700_000_000)).expect("time");
-    builder.set_not_after(&time(2_000_000_000)).expect("time");
-    builder.set_pubkey(&key.key).expect("key");
-    builder
-        .sign(&key.key, openssl_digest(key.algorithm().digest()))
-        .expect("signed");
-    OwnedCertificate::parse(builder.build().to_der().expect("DER")).expect("strict")
 }
 
 fn scene(digest: Digest) -> Scene {

@@ -10,6 +10,8 @@ pub mod cipher;
 pub mod enveloped_data;
 pub mod refusal;
 pub mod signed_data;
+#[cfg(test)]
+mod signed_data_test;
 pub mod signer_info;
 
 pub use build::{SignedDataBuilder, certificates_only};
