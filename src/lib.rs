@@ -16,6 +16,7 @@
 //! `tests/it/architecture.rs` holds this picture as data and fails on any other edge.
 
 pub mod attestation;
+pub mod ca;
 pub mod cli;
 pub mod config;
 pub mod enrollment;
@@ -28,6 +29,7 @@ pub mod posture;
 pub mod publication;
 pub mod push;
 pub mod reason;
+pub mod scep;
 pub mod secret;
 pub mod store;
 pub mod time;

@@ -21,6 +21,8 @@
 pub mod ber;
 pub mod certificate;
 pub mod chain;
+#[cfg(test)]
+mod chain_test;
 pub mod cms;
 pub mod csr;
 pub mod extension;

@@ -4,6 +4,8 @@
 //! extensions voids every positive reading that was asked for before it arrived, so that trust
 //! comes back only with evidence asked for afterwards. A late answer never replaces a newer one.
 
+use super::appraisal::{Appraisal, Circumstances, appraise};
+use super::policy::Policy;
 use super::{Attested, Held, Posture, Reported};
 use crate::ids::EvidenceId;
 use crate::reason::Reason;
@@ -58,9 +60,23 @@ impl Posture {
         });
     }
 
+    /// Fixes a new revision with the verdict as of now; the caller changed something before.
+    pub fn revise(&mut self, policy: &Policy, circumstances: Circumstances<'_>) -> Appraisal {
+        let appraisal = appraise(self, policy, circumstances);
+        self.revision += 1;
+        self.revised_at = circumstances.now;
+        self.verdict = appraisal.verdict;
+        appraisal
+    }
+
+    /// The Mac left: nothing good is said of it any more.
+    pub fn leave(&mut self, policy: &Policy, now: Timestamp) {
+        self.revise(policy, Circumstances { enrolled: false, attempt: &[], now });
+    }
+
     /// The Mac enrols anew: what it showed under the former enrollment is history. Negatives stay:
     /// a new enrollment must not wash them.
-    pub fn begin_anew(&mut self) {
+    pub fn begin_anew(&mut self, policy: &Policy, now: Timestamp) {
         if self
             .reported
             .as_ref()
@@ -75,5 +91,6 @@ impl Posture {
         {
             self.attested = None;
         }
+        self.revise(policy, Circumstances { enrolled: false, attempt: &[], now });
     }
 }

@@ -109,12 +109,9 @@ fn signature_algorithm(
     let plain = matches!(parameters, None | Some([tag::NULL, 0]));
     let rsa = SignatureAlgorithm::Rsa(digest);
     let ecdsa = SignatureAlgorithm::Ecdsa(digest);
-    let whole_names = |algorithm: SignatureAlgorithm| {
-        algorithm_parts(&algorithm.to_der()).is_ok_and(|(own, _)| own == oid)
-    };
-    if plain && (oid == oid::RSA_ENCRYPTION.as_bytes() || whole_names(rsa)) {
+    if plain && (oid == oid::RSA_ENCRYPTION.as_bytes() || oid == rsa.oid().as_bytes()) {
         Ok(rsa)
-    } else if oid == oid::EC_PUBLIC_KEY.as_bytes() || (plain && whole_names(ecdsa)) {
+    } else if oid == oid::EC_PUBLIC_KEY.as_bytes() || (plain && oid == ecdsa.oid().as_bytes()) {
         Ok(ecdsa)
     } else {
         Err(unsupported)

@@ -1,0 +1,255 @@
+//! A Mac joins, changes its address, or leaves.
+
+use super::identify::{Identified, Signer, identify};
+use super::refuse::{Refused, note};
+use super::verify_now::first_verification;
+use super::{Context, Failure};
+use crate::enrollment::trace::{Entry, Step};
+use crate::enrollment::{Authenticated, Enrollment, Hardware, Identity, PushAddress};
+use crate::ids::DeviceId;
+use crate::mdm::check_in::Message;
+use crate::mdm::plist::{Dictionary, Value, to_xml};
+use crate::mdm::{Channel, CheckIn, Sender};
+use crate::publication::event;
+use crate::reason::Reason;
+use crate::store::{Event, Speaker, Write};
+use crate::time::Timestamp;
+use crate::verification::State;
+
+const SURFACE: &str = "check_in";
+
+/// How a check-in is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Accepted, nothing to say.
+    Empty,
+    /// A property list.
+    Plist(Vec<u8>),
+    /// This user is not managed (UserAuthenticate).
+    UserDeclined,
+    /// Something this service does not offer.
+    NotOffered,
+    Refused(Reason),
+}
+
+/// Takes a check-in.
+///
+/// Nothing is accepted without a signature over the exact body by an identity issued here.
+/// Authenticate binds that identity to the Mac; everything else must come from the bound one.
+pub async fn check_in(
+    ctx: &Context,
+    header: Option<&[u8]>,
+    body: &[u8],
+) -> Result<Reply, Failure> {
+    let now = ctx.clock.now();
+    let identified = match identify(ctx, SURFACE, header, body, now).await? {
+        Ok(identified) => identified,
+        Err(reason) => return Ok(Reply::Refused(reason)),
+    };
+    let CheckIn { sender, message } = match CheckIn::decode(body) {
+        Ok(check_in) => check_in,
+        Err(refusal) => return Ok(refused(ctx, refusal.reason(), None, refusal.to_string(), now)),
+    };
+    ctx.metrics.message("check_in", message.name());
+    if let Message::Authenticate { .. } = &message {
+        return authenticate(ctx, &identified, &sender, &message, now).await;
+    }
+    let speaker = match identified.speaker_for(&sender) {
+        Ok(speaker) => speaker,
+        Err(reason) => {
+            return Ok(refused(ctx, reason, Some(&sender), message.name().to_owned(), now));
+        }
+    };
+    match message {
+        Message::TokenUpdate { topic, token, magic } => {
+            // The user channel has an address of its own, which must not replace the Mac's; no
+            // user is ever woken.
+            if sender.channel == Channel::User {
+                return Ok(Reply::Empty);
+            }
+            let address = PushAddress { token, magic, updated_at: now, dead_since: None };
+            token_update(ctx, speaker, topic, address, now).await
+        }
+        Message::CheckOut => check_out(ctx, speaker, now).await,
+        Message::SetBootstrapToken(token) => {
+            let mut tx = ctx.store.write().await?;
+            tx.set_bootstrap_token(&speaker.device_id, token.as_ref()).await?;
+            tx.commit().await?;
+            Ok(Reply::Empty)
+        }
+        Message::GetBootstrapToken => {
+            let tx = ctx.store.read().await?;
+            Ok(match tx.bootstrap_token(&speaker.device_id).await? {
+                None => Reply::Empty,
+                Some(token) => {
+                    let mut answer = Dictionary::default();
+                    answer.set("BootstrapToken", Value::Data(token.expose().clone()));
+                    Reply::Plist(to_xml(&answer))
+                }
+            })
+        }
+        Message::UserAuthenticate => Ok(Reply::UserDeclined),
+        Message::DeclarativeManagement => Ok(Reply::NotOffered),
+        Message::GetToken => Ok(Reply::Refused(Reason::MessageUnsupported)),
+        Message::Authenticate { .. } => Err(Failure::Inconsistent("Authenticate is taken above")),
+    }
+}
+
+async fn authenticate(
+    ctx: &Context,
+    identified: &Identified,
+    sender: &Sender,
+    message: &Message,
+    now: Timestamp,
+) -> Result<Reply, Failure> {
+    let Message::Authenticate { topic, serial, model, model_name, os_version, build_version } =
+        message
+    else {
+        return Err(Failure::Inconsistent("only Authenticate opens an enrollment"));
+    };
+    let mut tx = ctx.store.write().await?;
+    let known = tx.enrollment_by_udid(&sender.udid).await?;
+    let identity = match &identified.signer {
+        Signer::Issued(identity) => (**identity).clone(),
+        Signer::Bound(_) => match tx.identity(identified.certificate).await? {
+            Some(identity) => identity,
+            None => return Err(Failure::Inconsistent("a bound identity without its record")),
+        },
+    };
+    let known_id = known.as_ref().map(|enrollment| &enrollment.device_id);
+    let refusal = identity.may_authenticate(serial.as_ref(), known_id, now).err();
+    let refusal = match refusal {
+        None if tx.active_push_certificate(topic).await?.is_none() => Some(Reason::RequestMalformed),
+        other => other,
+    };
+    if let Some(reason) = refusal {
+        step(&mut tx, &identity, Entry::refused(Step::Authenticated, reason, now)).await?;
+        tx.commit().await?;
+        return Ok(refused(ctx, reason, Some(sender), "Authenticate".to_owned(), now));
+    }
+
+    let by = Authenticated {
+        serial: serial.clone(),
+        identity: identity.certificate,
+        ticket_id: identity.ticket_id.clone(),
+        topic: topic.clone(),
+        hardware: Hardware {
+            model: model.clone(),
+            model_name: model_name.clone(),
+            os_version: os_version.clone(),
+            build_version: build_version.clone(),
+        },
+    };
+    let enrollment = match known {
+        Some(known) => known.authenticated(&by, now),
+        None => {
+            let device_id = DeviceId::new(now, ctx.entropy.as_ref());
+            Enrollment::begin(device_id, sender.udid.clone(), &by, now)
+        }
+    };
+    let device_id = &enrollment.device_id;
+    tx.save_enrollment(&enrollment).await?;
+    if !tx.bind(identity.certificate, device_id).await? {
+        // Another Mac was faster with the same certificate; nothing of this is kept.
+        drop(tx);
+        let reason = Reason::IdentityMismatch;
+        return Ok(refused(ctx, reason, Some(sender), "Authenticate".to_owned(), now));
+    }
+    tx.forget_queue(device_id, State::Superseded, now).await?;
+    tx.set_bootstrap_token(device_id, None).await?;
+    if let Some(mut posture) = tx.posture(device_id).await? {
+        posture.begin_anew(&ctx.policy, now);
+        tx.save_posture(&posture).await?;
+    }
+    step(&mut tx, &identity, Entry::done(Step::Authenticated, now)).await?;
+    tx.commit().await?;
+    tracing::info!(device.id = device_id.as_str(), "authenticated");
+    Ok(Reply::Empty)
+}
+
+async fn token_update(
+    ctx: &Context,
+    speaker: &Speaker,
+    topic: crate::ids::Topic,
+    address: PushAddress,
+    now: Timestamp,
+) -> Result<Reply, Failure> {
+    let device_id = &speaker.device_id;
+    let mut tx = ctx.store.write().await?;
+    let Some(mut enrollment) = tx.enrollment(device_id).await? else {
+        return Err(Failure::Inconsistent("a bound identity without its enrollment"));
+    };
+    if enrollment.state == crate::enrollment::State::CheckedOut {
+        // A Mac that left comes back with Authenticate.
+        drop(tx);
+        let named = Sender { udid: enrollment.udid, channel: Channel::Device };
+        let detail = "TokenUpdate after CheckOut".to_owned();
+        return Ok(refused(ctx, Reason::NotEnrolled, Some(&named), detail, now));
+    }
+    let first = enrollment.token_update(topic, address, now);
+    tx.save_enrollment(&enrollment).await?;
+    if first {
+        if let Some(ticket_id) = &enrollment.ticket_id {
+            tx.put_step(ticket_id, &Entry::done(Step::Enrolled, now)).await?;
+        }
+        let ticket = match &enrollment.ticket_id {
+            Some(ticket_id) => tx.ticket(ticket_id).await?,
+            None => None,
+        };
+        let body = event::device(device_id);
+        let name = event::DEVICE_ENROLLED.to_owned();
+        tx.append_event(device_id, &Event { name, at: now, body }).await?;
+        let verification = first_verification(ctx, device_id, ticket.as_ref(), now);
+        tx.save_verification(&verification).await?;
+    }
+    let owed = first || tx.open_verification(device_id).await?.is_some();
+    tx.commit().await?;
+    ctx.store.seen(device_id, now);
+    if first {
+        tracing::info!(device.id = device_id.as_str(), "enrolled");
+    }
+    if owed {
+        ctx.wakeups.ask(device_id);
+    }
+    Ok(Reply::Empty)
+}
+
+async fn check_out(ctx: &Context, speaker: &Speaker, now: Timestamp) -> Result<Reply, Failure> {
+    let device_id = &speaker.device_id;
+    let mut tx = ctx.store.write().await?;
+    let Some(mut enrollment) = tx.enrollment(device_id).await? else {
+        return Err(Failure::Inconsistent("a bound identity without its enrollment"));
+    };
+    enrollment.check_out(now);
+    tx.save_enrollment(&enrollment).await?;
+    tx.forget_queue(device_id, State::Cancelled, now).await?;
+    if let Some(mut posture) = tx.posture(device_id).await? {
+        posture.leave(&ctx.policy, now);
+        tx.save_posture(&posture).await?;
+    }
+    let body = event::device(device_id);
+    let name = event::DEVICE_CHECKED_OUT.to_owned();
+    tx.append_event(device_id, &Event { name, at: now, body }).await?;
+    tx.commit().await?;
+    tracing::info!(device.id = device_id.as_str(), "checked out");
+    Ok(Reply::Empty)
+}
+
+async fn step(tx: &mut Write, identity: &Identity, entry: Entry) -> Result<(), Failure> {
+    if let Some(ticket_id) = &identity.ticket_id {
+        tx.put_step(ticket_id, &entry).await?;
+    }
+    Ok(())
+}
+
+fn refused(
+    ctx: &Context,
+    reason: Reason,
+    sender: Option<&Sender>,
+    detail: String,
+    at: Timestamp,
+) -> Reply {
+    let named = sender.map(|sender| sender.udid.clone());
+    note(ctx, Refused { surface: SURFACE, reason, device_id: None, named, detail, at });
+    Reply::Refused(reason)
+}

@@ -1,0 +1,481 @@
+//! An answer is judged, the Mac's posture is revised, and the next question is chosen: one decision
+//! about one Mac, made on what the store loaded for it and written as one durable step.
+//!
+//! The decision itself does no I/O. It runs on the store's writer, so it holds no cryptography that
+//! costs: chains were verified before.
+
+use std::sync::Arc;
+
+use crate::attestation::freshness::{self, Minted};
+use crate::attestation::{NonceInputs, Refusal, Scheme, VerifiedEvidence};
+use crate::enrollment::trace::{Entry, Step};
+use crate::enrollment::{IdentityKind, State};
+use crate::entropy::Entropy;
+use crate::ids::{CertificateHash, CommandUuid, EvidenceId};
+use crate::mdm;
+use crate::mdm::device_information::QueryResponses;
+use crate::mdm::report::Status;
+use crate::mdm::security_info::SecurityInfo;
+use crate::pki::{ChainRefusal, Link};
+use crate::posture::appraisal::Circumstances;
+use crate::posture::policy::Policy;
+use crate::posture::{Attested, Channel, Posture, Reported, Verdict};
+use crate::publication::event;
+use crate::reason::{Reason, Weight};
+use crate::store::{Changes, Event, Evidence, Exchange};
+use crate::time::Timestamp;
+use crate::verification::{Command, CommandState, Kind, Verification};
+
+/// What judging needs besides the evidence.
+#[derive(Debug, Clone)]
+pub struct Judge {
+    pub policy: Arc<Policy>,
+    pub server_id: String,
+    pub entropy: Arc<dyn Entropy>,
+    pub now: Timestamp,
+}
+
+/// A report other than Idle, read and verified as far as it can be without knowing the question.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: Status,
+    pub content: Content,
+    /// The body as received.
+    pub body: Vec<u8>,
+    /// The CMS message that signs it.
+    pub signature: Vec<u8>,
+    /// Who signed it.
+    pub identity: CertificateHash,
+}
+
+/// What an answer carries.
+#[derive(Debug)]
+pub enum Content {
+    /// Nothing that was ever asked for.
+    None,
+    /// The right dictionary, with members of the wrong form.
+    Malformed,
+    SecurityInfo {
+        facts: SecurityInfo,
+        /// What may be stored of the body.
+        kept: Vec<u8>,
+    },
+    /// DeviceInformation without an attestation.
+    NoAttestation,
+    /// DeviceInformation with something that is no chain in its place.
+    ChainMalformed,
+    Attestation {
+        queried: QueryResponses,
+        verified: Result<Box<VerifiedEvidence>, Refusal>,
+    },
+}
+
+/// What follows for the Mac and for the log.
+#[derive(Debug, Default)]
+pub struct Decision {
+    /// The next command; none ends the session.
+    pub command: Option<Vec<u8>>,
+    /// The answer, or a part of it, was not used.
+    pub refused: Option<Reason>,
+    /// The verdict, when evidence changed it or confirmed it.
+    pub verdict: Option<Verdict>,
+}
+
+impl Answer {
+    /// The freshness code in the attestation, where it has the length of our nonces: what the
+    /// ledger is searched for.
+    pub fn freshness_code(&self) -> Option<[u8; 32]> {
+        match &self.content {
+            Content::Attestation { verified: Ok(evidence), .. } => {
+                evidence.freshness_code(32)?.try_into().ok()
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Judges an answer, if there is one, and chooses the next command.
+pub fn decide(exchange: Exchange, answer: Option<Answer>, judge: &Judge) -> (Changes, Decision) {
+    let mut round = Round {
+        verification: exchange.verification.clone(),
+        posture: None,
+        changes: Changes::default(),
+        decision: Decision::default(),
+        exchange,
+        judge,
+    };
+    let before = round.verification.clone();
+    let session = match answer {
+        None => Session::Open(None),
+        Some(answer) => round.take(answer),
+    };
+    round.settle();
+    if let Session::Open(answered) = session {
+        round.hand_over(answered);
+    }
+    if round.verification != before {
+        round.changes.verification = round.verification;
+    }
+    (round.changes, round.decision)
+}
+
+/// Whether the Mac can be given another command now.
+enum Session {
+    /// Yes; it has just answered this kind.
+    Open(Option<Kind>),
+    /// No: after NotNow, macOS asks again by itself only if that was its last word.
+    Ended,
+}
+
+struct Round<'a> {
+    exchange: Exchange,
+    verification: Option<Verification>,
+    /// The posture once something was learnt.
+    posture: Option<Posture>,
+    changes: Changes,
+    decision: Decision,
+    judge: &'a Judge,
+}
+
+impl Round<'_> {
+    fn take(&mut self, answer: Answer) -> Session {
+        let now = self.judge.now;
+        let Some(command) = self.exchange.command.take() else {
+            self.decision.refused = Some(Reason::AnswerUnsolicited);
+            return Session::Open(None);
+        };
+        let kind = command.kind;
+        if let Err(reason) = command.accepts(answer.identity, now) {
+            self.decision.refused = Some(reason);
+            return Session::Open(Some(kind));
+        }
+        match &answer.status {
+            Status::Idle => return Session::Open(None),
+            Status::NotNow(_) => {
+                self.conclude_command(command, CommandState::NotNow);
+                self.with_verification(kind, |verification| verification.not_now(kind));
+                return Session::Ended;
+            }
+            Status::Error(_, causes) => {
+                tracing::info!(
+                    device.id = self.exchange.device_id.as_str(),
+                    kind = kind.as_str(),
+                    ?causes,
+                    "the Mac answered Error"
+                );
+                self.fail(command, Reason::CommandError);
+            }
+            Status::CommandFormatError(_) => {
+                tracing::error!(kind = kind.as_str(), "a command of ours was malformed");
+                self.fail(command, Reason::CommandError);
+            }
+            Status::Acknowledged(_) => self.judge_content(command, answer),
+        }
+        Session::Open(Some(kind))
+    }
+
+    fn judge_content(&mut self, command: Command, answer: Answer) {
+        let Answer { content, body, signature, .. } = answer;
+        match (command.kind, content) {
+            (Kind::SecurityInfo, Content::SecurityInfo { facts, kept }) => {
+                let evidence_id = self.keep(&command, EvidenceId::of(&body), kept, None);
+                let asked_at = command.handed_over_at;
+                self.answered(command, None);
+                self.report(facts, evidence_id, asked_at);
+            }
+            (Kind::Mda, Content::Attestation { queried, verified: Ok(verified) }) => {
+                let evidence_id = self.keep_raw(&command, body, signature);
+                self.attest(command, &queried, &verified, evidence_id);
+            }
+            (Kind::Mda, Content::Attestation { verified: Err(refusal), .. }) => {
+                let evidence_id = self.keep_raw(&command, body, signature);
+                let reason = refusal.reason();
+                self.answered(command, Some(reason));
+                // A date that does not fit may be a clock; a chain that does not hold is no error
+                // that happens by itself.
+                if !is_about_time(&refusal) {
+                    self.hold(reason, evidence_id);
+                }
+                self.step(Entry::refused(Step::Attestation, reason, self.judge.now));
+            }
+            (Kind::Mda, Content::ChainMalformed) => {
+                let evidence_id = self.keep_raw(&command, body, signature);
+                self.answered(command, Some(Reason::ChainInvalid));
+                self.hold(Reason::ChainInvalid, evidence_id);
+                self.step(Entry::refused(Step::Attestation, Reason::ChainInvalid, self.judge.now));
+            }
+            (Kind::Mda, Content::NoAttestation) => {
+                self.fail(command, Reason::AttestationUnavailable);
+            }
+            _ => self.fail(command, Reason::AnswerMalformed),
+        }
+    }
+
+    /// The Mac answered, but nothing can be learnt from it.
+    fn fail(&mut self, command: Command, reason: Reason) {
+        let kind = command.kind;
+        self.conclude_command(command, CommandState::Failed);
+        self.with_verification(kind, |verification| verification.failed(kind, reason));
+        self.decision.refused = Some(reason);
+        self.step(Entry::refused(step_of(kind), reason, self.judge.now));
+    }
+
+    fn answered(&mut self, command: Command, reason: Option<Reason>) {
+        let kind = command.kind;
+        self.conclude_command(command, CommandState::Answered);
+        self.with_verification(kind, |verification| verification.answered(kind, reason));
+        if reason.is_some() {
+            self.decision.refused = reason;
+        }
+    }
+
+    fn report(&mut self, facts: SecurityInfo, evidence_id: EvidenceId, asked_at: Timestamp) {
+        let now = self.judge.now;
+        let channel = channel(self.exchange.identity_kind);
+        let reading = Reported { facts, evidence_id, asked_at, observed_at: now, channel };
+        if self.posture().report(reading, now) {
+            self.step(Entry::done(Step::SecurityInfo, now));
+        }
+    }
+
+    fn attest(
+        &mut self,
+        command: Command,
+        queried: &QueryResponses,
+        verified: &VerifiedEvidence,
+        evidence_id: EvidenceId,
+    ) {
+        let now = self.judge.now;
+        let statement = verified.statement();
+        if let Err(reason) = self.is_about_this_mac(queried, verified) {
+            self.answered(command, Some(reason));
+            if reason.weight() == Weight::Contraindicates {
+                self.hold(reason, evidence_id);
+            }
+            self.step(Entry::refused(Step::Attestation, reason, now));
+            return;
+        }
+        let code = verified.freshness_code(32);
+        let freshness =
+            freshness::classify(code, self.exchange.asked.as_ref(), self.exchange.ledger.as_ref());
+        let reason = match &freshness {
+            freshness::Freshness::Fresh { .. } => None,
+            freshness::Freshness::CachedKnown { .. } => Some(Reason::AttestationCached),
+            freshness::Freshness::Unrecognized | freshness::Freshness::Absent => {
+                Some(Reason::NonceUnrecognized)
+            }
+        };
+        let reading = Attested {
+            facts: statement.clone(),
+            freshness,
+            evidence_id,
+            observed_at: now,
+            not_after: verified.not_after(),
+        };
+        self.answered(command, reason);
+        self.posture().attest(reading, now);
+        self.step(Entry { reason, ..Entry::done(Step::Attestation, now) });
+    }
+
+    /// Every Apple device on earth has a valid chain: it counts only if it is about this one.
+    fn is_about_this_mac(
+        &self,
+        queried: &QueryResponses,
+        verified: &VerifiedEvidence,
+    ) -> Result<(), Reason> {
+        let statement = verified.statement();
+        let (Some(enrolled), Some(stated)) = (&self.exchange.serial, &statement.serial) else {
+            return Err(Reason::FieldMissing);
+        };
+        let reported_matches =
+            queried.serial_number.as_deref().is_none_or(|serial| serial == stated.as_str());
+        let udid_matches = match (&queried.provisioning_udid, &statement.provisioning_udid) {
+            (Some(reported), Some(stated)) => reported.eq_ignore_ascii_case(stated.as_str()),
+            _ => true,
+        };
+        if enrolled == stated && reported_matches && udid_matches {
+            Ok(())
+        } else {
+            Err(Reason::SerialMismatch)
+        }
+    }
+
+    fn hold(&mut self, reason: Reason, evidence_id: EvidenceId) {
+        let now = self.judge.now;
+        self.posture().hold(reason, Some(evidence_id), now);
+    }
+
+    /// Fixes the posture revision, says so, and ends the verification if nothing is owed.
+    fn settle(&mut self) {
+        let now = self.judge.now;
+        let revision = self.posture.as_ref().map(|posture| posture.revision + 1);
+        if let Some(verification) = &mut self.verification
+            && verification.settle(revision, now)
+        {
+            let body = event::verification_finished(verification);
+            self.event(event::VERIFICATION_FINISHED, body);
+        }
+        let Some(mut posture) = self.posture.take() else { return };
+        let previous = posture.verdict;
+        let attempt = self.verification.as_ref().map(Verification::reasons).unwrap_or_default();
+        let appraisal = posture.revise(&self.judge.policy, Circumstances {
+            enrolled: self.exchange.state == State::Enrolled,
+            attempt: &attempt,
+            now,
+        });
+        self.decision.verdict = Some(posture.verdict);
+        let reason = appraisal.reasons.first().copied();
+        self.step(match posture.verdict {
+            Verdict::Affirming | Verdict::Warning => {
+                Entry { reason, ..Entry::done(Step::Verdict, now) }
+            }
+            Verdict::Contraindicated => Entry {
+                reason,
+                ..Entry::refused(Step::Verdict, Reason::EvidenceConflict, now)
+            },
+            Verdict::Unknown => Entry::waiting(Step::Verdict, reason, now),
+        });
+        let body = event::posture_changed(&posture, previous, &appraisal.reasons);
+        self.event(event::POSTURE_CHANGED, body);
+        self.changes.posture = Some(posture);
+    }
+
+    fn hand_over(&mut self, answered: Option<Kind>) {
+        let now = self.judge.now;
+        if self.exchange.state != State::Enrolled {
+            return;
+        }
+        let Some(verification) = &mut self.verification else { return };
+        while let Some(kind) = verification.next(answered, now) {
+            let command_uuid = CommandUuid::new(self.judge.entropy.as_ref());
+            if !verification.hand_over(kind, command_uuid.clone()) {
+                continue;
+            }
+            let command = Command {
+                command_uuid: command_uuid.clone(),
+                device_id: self.exchange.device_id.clone(),
+                verification_id: verification.verification_id.clone(),
+                kind,
+                identity: self.exchange.identity,
+                state: CommandState::Outstanding,
+                handed_over_at: now,
+                concluded_at: None,
+            };
+            let question = match kind {
+                Kind::SecurityInfo => mdm::Command::SecurityInfo,
+                Kind::Mda => {
+                    // Minted in this moment, and recorded in the same step that hands it over.
+                    let inputs = NonceInputs {
+                        server_id: self.judge.server_id.clone(),
+                        device_id: self.exchange.device_id.clone(),
+                        command_uuid: command_uuid.clone(),
+                        minted_at: now,
+                        se_public_key: self.exchange.se_public_key.clone().unwrap_or_default(),
+                    };
+                    let nonce = inputs.nonce();
+                    self.changes.minted.push(Minted {
+                        nonce,
+                        scheme: Scheme::TranscriptV1,
+                        inputs,
+                    });
+                    mdm::Command::DevicePropertiesAttestation { nonce }
+                }
+            };
+            self.changes.commands.push(command);
+            self.decision.command = Some(question.encode(&command_uuid));
+            return;
+        }
+        // Every kind was given up just now: nothing is owed any more.
+        let revision = self.changes.posture.as_ref().map(|posture| posture.revision);
+        if verification.settle(revision, now) {
+            let body = event::verification_finished(verification);
+            self.event(event::VERIFICATION_FINISHED, body);
+        }
+    }
+
+    fn keep_raw(&mut self, command: &Command, body: Vec<u8>, signature: Vec<u8>) -> EvidenceId {
+        let evidence_id = EvidenceId::of(&body);
+        self.keep(command, evidence_id, body, Some(signature))
+    }
+
+    fn keep(
+        &mut self,
+        command: &Command,
+        evidence_id: EvidenceId,
+        stored: Vec<u8>,
+        signature: Option<Vec<u8>>,
+    ) -> EvidenceId {
+        let raw = signature.is_some();
+        self.changes.evidence.push(Evidence {
+            evidence_id,
+            device_id: self.exchange.device_id.clone(),
+            command_uuid: command.command_uuid.clone(),
+            kind: command.kind,
+            received_at: self.judge.now,
+            stored,
+            signature,
+            raw,
+        });
+        evidence_id
+    }
+
+    fn posture(&mut self) -> &mut Posture {
+        let device_id = &self.exchange.device_id;
+        let now = self.judge.now;
+        let loaded = &mut self.exchange.posture;
+        self.posture.get_or_insert_with(|| {
+            loaded.take().unwrap_or_else(|| Posture::unknown(device_id.clone(), now))
+        })
+    }
+
+    /// Changes the verification the answered command belongs to, if that is still open. An answer
+    /// to a former attempt says nothing of the present one.
+    fn with_verification(&mut self, kind: Kind, change: impl FnOnce(&mut Verification)) {
+        let concluded = self.changes.commands.last().map(|command| &command.verification_id);
+        if let Some(verification) = &mut self.verification
+            && !verification.is_finished()
+            && Some(&verification.verification_id) == concluded
+            && verification.part(kind).is_some()
+        {
+            change(verification);
+        }
+    }
+
+    fn conclude_command(&mut self, mut command: Command, state: CommandState) {
+        command.state = state;
+        command.concluded_at = Some(self.judge.now);
+        self.changes.commands.push(command);
+    }
+
+    fn step(&mut self, entry: Entry) {
+        self.changes.steps.push(entry);
+    }
+
+    fn event(&mut self, name: &str, body: serde_json::Value) {
+        self.changes.events.push(Event { name: name.to_owned(), at: self.judge.now, body });
+    }
+}
+
+fn is_about_time(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::Chain(
+            ChainRefusal::Expired(Link::Leaf | Link::Intermediate | Link::Anchor)
+                | ChainRefusal::NotYetValid(_)
+        )
+    )
+}
+
+fn channel(kind: IdentityKind) -> Channel {
+    match kind {
+        IdentityKind::AcmeAttested => Channel::HardwareAttested,
+        IdentityKind::Scep | IdentityKind::Adopted => Channel::Software,
+    }
+}
+
+fn step_of(kind: Kind) -> Step {
+    match kind {
+        Kind::SecurityInfo => Step::SecurityInfo,
+        Kind::Mda => Step::Attestation,
+    }
+}

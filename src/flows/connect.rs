@@ -1,0 +1,170 @@
+//! A Mac asks for work and brings answers.
+//!
+//! An Idle with nothing owed touches no database. An answer is verified here, outside the store's
+//! writer, and then judged and written in one durable step ([`super::conclude`]).
+
+use std::sync::Arc;
+
+use super::conclude::{Answer, Content, Decision, Judge, decide};
+use super::identify::{Identified, identify};
+use super::refuse::{Refused, note};
+use super::{Context, Failure};
+use crate::attestation::{Evidence, verify};
+use crate::enrollment::State;
+use crate::mdm::device_information::{Attestation, DeviceInformation};
+use crate::mdm::report::Status;
+use crate::mdm::security_info::{SecurityInfo, without_personal_members};
+use crate::mdm::{Channel, Report};
+use crate::reason::Reason;
+use crate::store::Speaker;
+use crate::time::Timestamp;
+
+const SURFACE: &str = "connect";
+
+/// How a report is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The next command, a property list.
+    Command(Vec<u8>),
+    /// Nothing (more) to do.
+    Done,
+    Refused(Reason),
+}
+
+/// Takes a report.
+pub async fn connect(ctx: &Context, header: Option<&[u8]>, body: &[u8]) -> Result<Reply, Failure> {
+    let now = ctx.clock.now();
+    let identified = match identify(ctx, SURFACE, header, body, now).await? {
+        Ok(identified) => identified,
+        Err(reason) => return Ok(Reply::Refused(reason)),
+    };
+    let report = match Report::decode(body) {
+        Ok(report) => report,
+        Err(refusal) => {
+            let reason = refusal.reason();
+            note(ctx, Refused {
+                surface: SURFACE,
+                reason,
+                device_id: None,
+                named: None,
+                detail: refusal.to_string(),
+                at: now,
+            });
+            return Ok(Reply::Refused(reason));
+        }
+    };
+    ctx.metrics.message("connect", report.status.name());
+    let speaker = match identified.speaker_for(&report.sender) {
+        Ok(speaker) => Arc::clone(speaker),
+        Err(reason) => {
+            note(ctx, Refused {
+                surface: SURFACE,
+                reason,
+                device_id: None,
+                named: Some(report.sender.udid.clone()),
+                detail: report.status.name().to_owned(),
+                at: now,
+            });
+            return Ok(Reply::Refused(reason));
+        }
+    };
+    // Posture is read from the device channel only, and only of a Mac that is enrolled.
+    if report.sender.channel == Channel::User || speaker.state != State::Enrolled {
+        return Ok(Reply::Done);
+    }
+    ctx.store.seen(&speaker.device_id, now);
+    match &report.status {
+        Status::Idle if speaker.owes_from.is_none_or(|from| from > now) => Ok(Reply::Done),
+        Status::Idle => exchange(ctx, &speaker, None, now).await,
+        status => {
+            let answer = read_answer(ctx, status.clone(), &report, &identified, body, now);
+            exchange(ctx, &speaker, Some(answer), now).await
+        }
+    }
+}
+
+/// Reads and verifies what an answer carries, whatever it was asked for.
+fn read_answer(
+    ctx: &Context,
+    status: Status,
+    report: &Report<'_>,
+    identified: &Identified,
+    body: &[u8],
+    now: Timestamp,
+) -> Answer {
+    let content = if !matches!(status, Status::Acknowledged(_)) {
+        Content::None
+    } else if report.body.has("SecurityInfo") {
+        match SecurityInfo::read(&report.body) {
+            Ok(facts) => {
+                Content::SecurityInfo { facts, kept: without_personal_members(&report.body) }
+            }
+            Err(_) => Content::Malformed,
+        }
+    } else if report.body.has("QueryResponses") {
+        match DeviceInformation::read(&report.body) {
+            Err(_) => Content::Malformed,
+            Ok(DeviceInformation { attestation: Attestation::Malformed, .. }) => {
+                Content::ChainMalformed
+            }
+            Ok(DeviceInformation { attestation: Attestation::Absent, .. }) => {
+                Content::NoAttestation
+            }
+            Ok(DeviceInformation { queried, attestation: Attestation::Chain(certificates) }) => {
+                let evidence = Evidence { certificates };
+                let verified = verify(&evidence, &ctx.anchors, &ctx.intermediates, now);
+                Content::Attestation { queried, verified: verified.map(Box::new) }
+            }
+        }
+    } else {
+        Content::None
+    };
+    Answer {
+        status,
+        content,
+        body: body.to_vec(),
+        signature: identified.signature.clone(),
+        identity: identified.certificate,
+    }
+}
+
+async fn exchange(
+    ctx: &Context,
+    speaker: &Speaker,
+    answer: Option<Answer>,
+    now: Timestamp,
+) -> Result<Reply, Failure> {
+    let command_uuid =
+        answer.as_ref().and_then(|answer| answer.status.command_uuid()).cloned();
+    let nonce = answer.as_ref().and_then(Answer::freshness_code);
+    let judge = Judge {
+        policy: Arc::clone(&ctx.policy),
+        server_id: ctx.settings.server_id.clone(),
+        entropy: Arc::clone(&ctx.entropy),
+        now,
+    };
+    let status = answer.as_ref().map_or("Idle", |answer| answer.status.name());
+    let decision = ctx
+        .store
+        .exchange(&speaker.device_id, command_uuid.as_ref(), nonce, move |exchange| {
+            decide(exchange, answer, &judge)
+        })
+        .await?;
+    let Some(Decision { command, refused, verdict }) = decision else {
+        return Err(Failure::Inconsistent("a bound identity without its enrollment"));
+    };
+    if let Some(reason) = refused {
+        note(ctx, Refused {
+            surface: SURFACE,
+            reason,
+            device_id: Some(speaker.device_id.clone()),
+            named: None,
+            detail: status.to_owned(),
+            at: now,
+        });
+    }
+    if let Some(verdict) = verdict {
+        ctx.metrics.verdict(verdict);
+    }
+    Ok(command.map_or(Reply::Done, Reply::Command))
+}

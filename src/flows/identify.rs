@@ -1,0 +1,159 @@
+//! Who sent this message? First line of every check-in and report.
+//!
+//! The signer is looked up by the hash of its certificate before any cryptography, so that a
+//! stranger costs a parse and a look-up. A certificate is known only if its issuance was recorded
+//! here; which Mac it speaks for was bound at Authenticate, never later.
+
+use std::sync::Arc;
+
+use super::refuse::{Refused, note};
+use super::{Context, Failure};
+use crate::enrollment::{Identity, IdentityKind};
+use crate::ids::{CertificateHash, Udid};
+use crate::mdm::{Sender, plist, signature};
+use crate::pki::cms::{self, SignedData};
+use crate::reason::Reason;
+use crate::store::{Known, Speaker};
+use crate::time::Timestamp;
+
+/// A message whose signature verified, and what its signer is here.
+#[derive(Debug)]
+pub struct Identified {
+    pub certificate: CertificateHash,
+    pub signer: Signer,
+    /// The CMS message from the header, to be kept with evidence.
+    pub signature: Vec<u8>,
+}
+
+/// What a signer is.
+#[derive(Debug)]
+pub enum Signer {
+    /// The current identity of an enrolled Mac.
+    Bound(Arc<Speaker>),
+    /// Issued here, not the current identity of any Mac.
+    Issued(Box<Identity>),
+}
+
+/// Verifies `Mdm-Signature` over the exact body and finds out whose it is.
+///
+/// # Refusals
+/// `signature_invalid`: no header, no CMS with one signer, content attached, or not over this body.
+/// `identity_unknown`: the certificate was not issued here. `identity_expired`, `revoked`.
+pub async fn identify(
+    ctx: &Context,
+    surface: &'static str,
+    header: Option<&[u8]>,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<Result<Identified, Reason>, Failure> {
+    match examine(ctx, header, body, now).await? {
+        Ok(identified) => Ok(Ok(identified)),
+        Err((reason, detail)) => {
+            // Under the name of a Mac that is enrolled with another identity, a foreign signature
+            // is a mismatch; the Mac it names stays as it is.
+            let named = named(body);
+            let reason = match (reason, &named) {
+                (Reason::IdentityUnknown, Some(_)) => Reason::IdentityMismatch,
+                _ => reason,
+            };
+            note(ctx, Refused { surface, reason, device_id: None, named, detail, at: now });
+            Ok(Err(reason))
+        }
+    }
+}
+
+type Examined = Result<Identified, (Reason, String)>;
+
+async fn examine(
+    ctx: &Context,
+    header: Option<&[u8]>,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<Examined, Failure> {
+    let Some(header) = header else {
+        return Ok(Err((Reason::SignatureInvalid, "no Mdm-Signature".to_owned())));
+    };
+    let message = match signature::decode(header) {
+        Ok(message) => message,
+        Err(refused) => return Ok(Err((Reason::SignatureInvalid, refused.to_string()))),
+    };
+    let known;
+    let certificate;
+    {
+        let der = match cms::read(&message, signature::MAX_MESSAGE) {
+            Ok(der) => der,
+            Err(refused) => return Ok(Err((Reason::SignatureInvalid, refused.to_string()))),
+        };
+        let signed = match SignedData::parse(&der) {
+            Ok(signed) => signed,
+            Err(refused) => return Ok(Err((Reason::SignatureInvalid, refused.to_string()))),
+        };
+        certificate = signed.signer().hash();
+        known = match ctx.store.identify(certificate).await? {
+            Some(known) => known,
+            None => {
+                return Ok(Err((
+                    Reason::IdentityUnknown,
+                    "the signer's certificate was not issued here".to_owned(),
+                )));
+            }
+        };
+        let verified = signed.require_detached().and_then(|()| signed.verify(body));
+        if let Err(refused) = verified {
+            return Ok(Err((Reason::SignatureInvalid, refused.to_string())));
+        }
+    }
+    let (signer, usable) = match known {
+        Known::Bound(speaker) => {
+            let usable = usable(&speaker, now);
+            (Signer::Bound(speaker), usable)
+        }
+        Known::Issued(identity) => {
+            let usable = identity.usable(now);
+            (Signer::Issued(identity), usable)
+        }
+    };
+    if let Err(reason) = usable {
+        return Ok(Err((reason, "the signer's certificate is not usable".to_owned())));
+    }
+    Ok(Ok(Identified { certificate, signer, signature: message }))
+}
+
+fn usable(speaker: &Speaker, now: Timestamp) -> Result<(), Reason> {
+    if speaker.revoked_at.is_some() {
+        Err(Reason::Revoked)
+    } else if now < speaker.not_before || now > speaker.not_after {
+        Err(Reason::IdentityExpired)
+    } else {
+        Ok(())
+    }
+}
+
+/// The Mac a body names, whoever signed it.
+fn named(body: &[u8]) -> Option<Udid> {
+    let top = plist::read_dictionary(body).ok()?;
+    Udid::parse(top.string("UDID").ok()??).ok()
+}
+
+impl Identified {
+    /// The Mac the signer speaks for, if the message is in that Mac's name.
+    ///
+    /// # Refusals
+    /// `identity_mismatch`: the message names another Mac. `not_enrolled`: the certificate speaks
+    /// for no Mac (TokenUpdate before Authenticate, or a former identity).
+    pub fn speaker_for(&self, sender: &Sender) -> Result<&Arc<Speaker>, Reason> {
+        match &self.signer {
+            Signer::Bound(speaker) if speaker.udid == sender.udid => Ok(speaker),
+            Signer::Bound(_) => Err(Reason::IdentityMismatch),
+            Signer::Issued(_) => Err(Reason::NotEnrolled),
+        }
+    }
+
+    /// How the identity came to be.
+    pub fn kind(&self) -> IdentityKind {
+        match &self.signer {
+            Signer::Bound(speaker) => speaker.identity_kind,
+            Signer::Issued(identity) => identity.kind,
+        }
+    }
+}

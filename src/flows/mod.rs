@@ -1,0 +1,119 @@
+//! What the service does, one file per verb. Each loads, decides by the nouns, saves in at most one
+//! write transaction, and only then has effects.
+//!
+//! | flow | when |
+//! | --- | --- |
+//! | [`issue_ticket`] | a Mac may enrol |
+//! | [`deliver_profile`] | its profile is asked for |
+//! | [`issue_by_scep`] | it asks for an identity |
+//! | [`identify`] | first line of every message of a Mac |
+//! | [`check_in`] | it joins, changes its address, leaves |
+//! | [`connect`] | it asks for work and brings answers; [`conclude`] judges them |
+//! | [`wake`] | it is to be woken |
+//! | [`sweep`] | what is due or overdue |
+//! | [`verify_now`] | the coordinator wants a fresh answer |
+//! | [`read_posture`] | the coordinator reads what is believed |
+//! | [`follow_progress`] | the owner reads how far the enrolment is |
+//! | [`refuse`] | something was refused: counted, and one line for the audit |
+//! | [`rotate_push_certificate`] | the yearly push certificate |
+//! | [`authorize`] | who may use the internal API |
+
+pub mod authorize;
+pub mod check_in;
+pub mod conclude;
+pub mod connect;
+pub mod deliver_profile;
+pub mod follow_progress;
+pub mod identify;
+pub mod issue_by_scep;
+pub mod issue_ticket;
+pub mod read_posture;
+pub mod refuse;
+pub mod rotate_push_certificate;
+pub mod sweep;
+pub mod verify_now;
+pub mod wake;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::apns::Apns;
+use crate::attestation::Anchors;
+use crate::enrollment::profile::Constants;
+use crate::entropy::Entropy;
+use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, Signer};
+use crate::posture::policy::Policy;
+use crate::store::{Store, StoreError};
+use crate::telemetry::Metrics;
+use crate::time::Clock;
+
+/// What flows need. Made once by `app`.
+#[derive(Debug)]
+pub struct Context {
+    pub store: Store,
+    pub apns: Apns,
+    pub authorities: Authorities,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub policy: Arc<Policy>,
+    pub anchors: Anchors,
+    pub intermediates: KnownIntermediates,
+    pub settings: Settings,
+    pub metrics: Arc<Metrics>,
+    pub wakeups: wake::Wakeups,
+    pub refusals: refuse::Refusals,
+}
+
+/// The keys this service signs with, held from start-up.
+#[derive(Debug)]
+pub struct Authorities {
+    pub device_ca: Held,
+    pub registration: Held,
+    pub registration_decryptor: Arc<dyn Decryptor>,
+    pub profile_signer: Held,
+}
+
+/// A key and its certificate chain, leaf first.
+#[derive(Debug)]
+pub struct Held {
+    pub signer: Arc<dyn Signer>,
+    pub chain: Vec<OwnedCertificate>,
+}
+
+/// Settings that flows read.
+#[derive(Debug)]
+pub struct Settings {
+    /// The canonical base URL; also the server's name in nonces.
+    pub server_id: String,
+    pub profile: Constants,
+    pub identity_lifetime: Duration,
+    /// How long the first attestation waits for a provider key to name.
+    pub attestation_hold: Duration,
+    /// How long a Mac may take to answer.
+    pub patience: Duration,
+}
+
+/// The service could not do its work. Nobody outside is to blame.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a certificate or message of ours could not be made")]
+    Pki(#[from] PkiError),
+    #[error("the profile template cannot be used")]
+    Profile(#[from] crate::enrollment::profile::Unusable),
+    #[error("no push certificate is installed: run `attestd push-cert install`")]
+    NoPushCertificate,
+    #[error("{0}")]
+    Inconsistent(&'static str),
+}
+
+impl Held {
+    /// The certificate of the key.
+    ///
+    /// # Errors
+    /// A chain without a leaf, which no key keeper gives.
+    pub fn certificate(&self) -> Result<&OwnedCertificate, Failure> {
+        self.chain.first().ok_or(Failure::Inconsistent("a key without its certificate"))
+    }
+}
