@@ -125,6 +125,11 @@ impl Verification {
         }
     }
 
+    /// When APNs last accepted a push for it.
+    pub fn last_pushed_at(&self) -> Option<Timestamp> {
+        self.parts.iter().filter_map(|part| part.pushed_at).max()
+    }
+
     /// The kind to hand over next, SecurityInfo before MDA.
     ///
     /// `just_answered` is what this session's last reply was about; it is not asked again in the

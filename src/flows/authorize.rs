@@ -1,0 +1,142 @@
+//! Who may use the internal API: bearer tokens, each with one role.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use super::{Context, Failure};
+use crate::entropy::{Entropy, draw};
+use crate::ids::{ApiTokenId, SecretHash};
+use crate::secret::Secret;
+use crate::store::{ApiToken, Store, StoreError};
+use crate::time::Timestamp;
+
+/// What a token may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Reads, and asks for verifications.
+    Coordinator,
+    /// Everything a coordinator and a viewer may, and changes.
+    Operator,
+    /// Reads everything, the audit included.
+    Auditor,
+    /// Reads state without what identifies a Mac's owner.
+    Viewer,
+}
+
+/// What somebody wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Read a Mac's posture, enrollment or attempts.
+    ReadDevices,
+    /// Ask a Mac for fresh evidence.
+    Verify,
+    /// Read the state of the service.
+    ReadStatus,
+}
+
+/// Whether a caller may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Allowed,
+    /// No token, or none that is valid.
+    Unauthorized,
+    /// A valid token of another role.
+    Forbidden,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Coordinator, Self::Operator, Self::Auditor, Self::Viewer];
+
+    /// The stored word; also what the command line takes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Coordinator => "coordinator",
+            Self::Operator => "operator",
+            Self::Auditor => "auditor",
+            Self::Viewer => "viewer",
+        }
+    }
+
+    /// The role with this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == word)
+    }
+
+    /// Whether the role allows the act.
+    pub fn allows(self, act: Act) -> bool {
+        match (self, act) {
+            (_, Act::ReadStatus) | (Self::Operator | Self::Coordinator, _) => true,
+            (Self::Auditor, Act::ReadDevices) => true,
+            (Self::Auditor, Act::Verify) | (Self::Viewer, Act::ReadDevices | Act::Verify) => false,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether the bearer of `token` may do `act`.
+pub async fn authorize(ctx: &Context, token: Option<&str>, act: Act) -> Result<Standing, Failure> {
+    let now = ctx.clock.now();
+    let Some(token) = token else { return Ok(Standing::Unauthorized) };
+    // The look-up is by hash: its time says nothing about the secret.
+    let secret = SecretHash::of(token.as_bytes());
+    let Some(token) = ctx.store.read().await?.api_token_by_secret(secret).await? else {
+        return Ok(Standing::Unauthorized);
+    };
+    let ended = token.revoked_at.is_some() || token.expires_at.is_some_and(|time| now >= time);
+    let role = Role::from_word(&token.role);
+    Ok(match role {
+        _ if ended => Standing::Unauthorized,
+        Some(role) if role.allows(act) => Standing::Allowed,
+        _ => Standing::Forbidden,
+    })
+}
+
+/// Makes a token. The secret is returned once and not kept.
+pub async fn issue_token(
+    store: &Store,
+    entropy: &dyn Entropy,
+    role: Role,
+    label: &str,
+    expires_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(ApiToken, Secret<String>), StoreError> {
+    let secret = Secret::new(format!("att_{}", URL_SAFE_NO_PAD.encode(draw::<32>(entropy))));
+    let token = ApiToken {
+        api_token_id: ApiTokenId::new(now, entropy),
+        secret: SecretHash::of(secret.expose().as_bytes()),
+        role: role.as_str().to_owned(),
+        label: label.to_owned(),
+        created_at: now,
+        expires_at,
+        revoked_at: None,
+    };
+    let mut tx = store.write().await?;
+    tx.insert_api_token(&token).await?;
+    tx.commit().await?;
+    Ok((token, secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_allow_what_their_names_say() {
+        assert!(Role::Coordinator.allows(Act::Verify));
+        assert!(!Role::Auditor.allows(Act::Verify) && Role::Auditor.allows(Act::ReadDevices));
+        assert!(!Role::Viewer.allows(Act::ReadDevices) && Role::Viewer.allows(Act::ReadStatus));
+        for role in Role::ALL {
+            assert_eq!(Role::from_word(role.as_str()), Some(role));
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! A Mac asks for an identity by SCEP: the ticket in the request is redeemed and a certificate
+//! issued, in one transaction, before the certificate leaves the house.
+
+use super::refuse::{Refused, note};
+use super::{Context, Failure};
+use crate::ca::{CertificateKind, CertificateProfile, IssuanceError, Issuer, prepare};
+use crate::enrollment::trace::{Entry, Step};
+use crate::enrollment::{Identity, IdentityKind, Ticket};
+use crate::entropy::draw;
+use crate::ids::SecretHash;
+use crate::pki::cms::Sealing;
+use crate::pki::{Certificate, CertificateRequest};
+use crate::reason::Reason;
+use crate::scep::{self, Ask, Exchange, FailInfo, Opened, PkiMessage, Responder};
+use crate::secret::Secret;
+use crate::store::StoreError;
+use crate::time::Timestamp;
+
+const SURFACE: &str = "scep";
+
+/// Clocks of Macs may be behind by this much.
+const BACKDATED: std::time::Duration = std::time::Duration::from_secs(60 * 60);
+
+/// How a PKIOperation is answered.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A CertRep, to be sent with status 200 whatever it says.
+    CertRep(Vec<u8>),
+    /// The transaction could not even be read: no CertRep can be made.
+    Refused(Reason),
+}
+
+/// Takes a PKIOperation.
+pub async fn issue_by_scep(ctx: &Context, body: &[u8]) -> Result<Reply, Failure> {
+    let now = ctx.clock.now();
+    let der = match scep::read(body) {
+        Ok(der) => der,
+        Err(refused) => return Ok(unreadable(ctx, &refused, now)),
+    };
+    let message = match PkiMessage::parse(&der) {
+        Ok(message) => message,
+        Err(refused) => return failure(ctx, &refused, now),
+    };
+    let registration = &ctx.authorities.registration;
+    let certificate = registration.certificate()?;
+    let opened = message.open(
+        &certificate.certificate(),
+        ctx.authorities.registration_decryptor.as_ref(),
+        &draw(ctx.entropy.as_ref()),
+    );
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(refused) => return failure(ctx, &refused, now),
+    };
+    let request = match opened.ask() {
+        Ok(Ask::Issue(request)) => request,
+        // A Mac renews its identity by a new profile with a new ticket, and every request is
+        // decided at once: there is nothing to renew by SCEP and nothing to poll for.
+        Ok(Ask::Renew(_) | Ask::Poll { .. }) => {
+            let reason = Reason::MessageUnsupported;
+            return no(ctx, &message, FailInfo::BadRequest, reason, now);
+        }
+        Err(cause) => return failure(ctx, &message.refused(cause), now),
+    };
+    match issue(ctx, &message, &request, now).await? {
+        Ok(identity) => yes(ctx, &message, &opened, &identity),
+        Err((fail_info, reason)) => no(ctx, &message, fail_info, reason, now),
+    }
+}
+
+type Issued = Result<Identity, (FailInfo, Reason)>;
+
+async fn issue(
+    ctx: &Context,
+    message: &PkiMessage<'_>,
+    request: &CertificateRequest<'_>,
+    now: Timestamp,
+) -> Result<Issued, Failure> {
+    let Some(challenge) = request.challenge() else {
+        return Ok(Err((FailInfo::BadRequest, Reason::TicketUnknown)));
+    };
+    // The look-up is by hash: its time says nothing about the secret.
+    let secret = SecretHash::of(challenge.as_bytes());
+    let mut tx = ctx.store.write().await?;
+    let Some(ticket) = tx.ticket_by_secret(secret).await? else {
+        return Ok(Err((FailInfo::BadRequest, Reason::TicketUnknown)));
+    };
+    let transaction_id = message.exchange().transaction_id();
+    if let Some(identity) = tx.identity_of_transaction(&ticket.ticket_id, transaction_id).await?
+        && is_for_key(&identity, request)
+    {
+        // The client did not get the answer the first time.
+        return Ok(Ok(identity));
+    }
+    let redeemed = match ticket.open(now) {
+        Ok(()) => tx.redeem(&ticket.ticket_id, now).await?,
+        Err(reason) => return Ok(Err(refuse(tx, &ticket, reason, now).await?)),
+    };
+    if !redeemed {
+        return Ok(Err(refuse(tx, &ticket, Reason::TicketUsed, now).await?));
+    }
+    let identity = match make(ctx, &ticket, request, transaction_id, now)? {
+        Ok(identity) => identity,
+        Err(reason) => {
+            // The ticket is not spent on a key that cannot have a certificate.
+            drop(tx);
+            let tx = ctx.store.write().await?;
+            return Ok(Err(refuse(tx, &ticket, reason, now).await?));
+        }
+    };
+    tx.insert_identity(&identity).await?;
+    tx.put_step(&ticket.ticket_id, &Entry::done(Step::Identity, now)).await?;
+    tx.commit().await?;
+    tracing::info!(ticket.id = ticket.ticket_id.as_str(), "identity issued");
+    Ok(Ok(identity))
+}
+
+fn make(
+    ctx: &Context,
+    ticket: &Ticket,
+    request: &CertificateRequest<'_>,
+    transaction_id: &str,
+    now: Timestamp,
+) -> Result<Result<Identity, Reason>, Failure> {
+    let authority = &ctx.authorities.device_ca;
+    let common_name = match &ticket.serial {
+        Some(serial) => serial.to_string(),
+        None => ticket.ticket_id.to_string(),
+    };
+    let profile = CertificateProfile {
+        kind: CertificateKind::DeviceIdentity,
+        common_name,
+        organization: ctx.settings.profile.organization.clone(),
+        validity: ctx.settings.identity_lifetime,
+        backdated: BACKDATED,
+    };
+    let authority_certificate = authority.certificate()?;
+    let prepared = prepare(
+        &profile,
+        &request.public_key(),
+        Issuer::Authority(&authority_certificate.certificate()),
+        authority.signer.algorithm(),
+        now,
+        draw(ctx.entropy.as_ref()),
+    );
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(IssuanceError::KeyRejected) => return Ok(Err(Reason::KeyRejected)),
+        Err(error) => {
+            tracing::error!(%error, "an identity could not be prepared");
+            return Ok(Err(Reason::ServiceDegraded));
+        }
+    };
+    let certificate = match prepared.sign(authority.signer.as_ref()) {
+        Ok(certificate) => certificate,
+        Err(error) => {
+            tracing::error!(%error, "an identity could not be signed");
+            return Ok(Err(Reason::ServiceDegraded));
+        }
+    };
+    Ok(Ok(Identity {
+        certificate: certificate.hash(),
+        der: certificate.as_der().to_vec(),
+        kind: IdentityKind::Scep,
+        ticket_id: Some(ticket.ticket_id.clone()),
+        serial: ticket.serial.clone(),
+        device_id: None,
+        issued_at: now,
+        not_before: certificate.certificate().not_before(),
+        not_after: certificate.certificate().not_after(),
+        revoked_at: None,
+        transaction_id: Some(transaction_id.to_owned()),
+    }))
+}
+
+/// Writes the refusal where the owner of the ticket sees it.
+async fn refuse(
+    mut tx: crate::store::Write,
+    ticket: &Ticket,
+    reason: Reason,
+    now: Timestamp,
+) -> Result<(FailInfo, Reason), StoreError> {
+    if ticket.used_at.is_none() {
+        tx.put_step(&ticket.ticket_id, &Entry::refused(Step::Identity, reason, now)).await?;
+        tx.commit().await?;
+    }
+    let fail_info = match reason {
+        Reason::KeyRejected => FailInfo::BadAlg,
+        _ => FailInfo::BadRequest,
+    };
+    Ok((fail_info, reason))
+}
+
+fn is_for_key(identity: &Identity, request: &CertificateRequest<'_>) -> bool {
+    Certificate::parse(&identity.der)
+        .is_ok_and(|certificate| certificate.spki() == request.public_key().spki())
+}
+
+fn yes(
+    ctx: &Context,
+    message: &PkiMessage<'_>,
+    opened: &Opened,
+    identity: &Identity,
+) -> Result<Reply, Failure> {
+    let registration = &ctx.authorities.registration;
+    let responder_certificate = registration.certificate()?;
+    let responder =
+        Responder::new(responder_certificate.certificate(), registration.signer.as_ref());
+    let authority = ctx.authorities.device_ca.certificate()?;
+    let issued = Certificate::parse(&identity.der)?;
+    let sealing = Sealing {
+        cipher: opened.cipher(),
+        key: Secret::new(draw(ctx.entropy.as_ref())),
+        vector: draw(ctx.entropy.as_ref()),
+    };
+    let reply = responder.success(
+        message.exchange(),
+        message.signer(),
+        &[issued, authority.certificate()],
+        &sealing,
+        &draw(ctx.entropy.as_ref()),
+    )?;
+    ctx.metrics.message("scep", message.message_type().name());
+    Ok(Reply::CertRep(reply))
+}
+
+fn no(
+    ctx: &Context,
+    message: &PkiMessage<'_>,
+    fail_info: FailInfo,
+    reason: Reason,
+    now: Timestamp,
+) -> Result<Reply, Failure> {
+    answer(ctx, message.exchange(), fail_info, reason, now)
+}
+
+fn failure(ctx: &Context, refused: &scep::Refused, now: Timestamp) -> Result<Reply, Failure> {
+    match &refused.exchange {
+        Some(exchange) => {
+            answer(ctx, exchange, refused.cause.fail_info(), refused.cause.reason(), now)
+        }
+        None => Ok(unreadable(ctx, refused, now)),
+    }
+}
+
+fn answer(
+    ctx: &Context,
+    exchange: &Exchange,
+    fail_info: FailInfo,
+    reason: Reason,
+    now: Timestamp,
+) -> Result<Reply, Failure> {
+    note(ctx, line(reason, fail_info.name().to_owned(), now));
+    let registration = &ctx.authorities.registration;
+    let certificate = registration.certificate()?;
+    let responder = Responder::new(certificate.certificate(), registration.signer.as_ref());
+    let nonce = draw(ctx.entropy.as_ref());
+    let reply = responder.failure(exchange, fail_info, reason.owner_text(), &nonce)?;
+    Ok(Reply::CertRep(reply))
+}
+
+fn unreadable(ctx: &Context, refused: &scep::Refused, now: Timestamp) -> Reply {
+    let reason = refused.cause.reason();
+    note(ctx, line(reason, refused.cause.to_string(), now));
+    Reply::Refused(reason)
+}
+
+fn line(reason: Reason, detail: String, at: Timestamp) -> Refused {
+    Refused { surface: SURFACE, reason, device_id: None, named: None, detail, at }
+}

@@ -1,0 +1,62 @@
+//! What is due: attempts past their deadline end, and Macs that owe an answer are woken again.
+
+use std::time::Duration;
+
+use super::{Context, Failure};
+use crate::ids::DeviceId;
+use crate::publication::event;
+use crate::store::Event;
+use crate::verification::Verification;
+
+/// How many rows one run looks at in one go.
+const BATCH: usize = 200;
+
+/// A Mac that owes an answer and was not reached is tried again after this long.
+const AGAIN: Duration = Duration::from_secs(20 * 60);
+
+/// Runs once: ends what is overdue, asks for those that owe an answer to be woken.
+pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
+    let now = ctx.clock.now();
+    let overdue = ctx.store.read().await?.overdue(now, BATCH).await?;
+    for verification in overdue {
+        expire(ctx, &verification.device_id).await?;
+    }
+    let mut after = None;
+    loop {
+        let owing = ctx.store.read().await?.owing(now, after.as_ref(), BATCH).await?;
+        let Some(last) = owing.last() else { break };
+        after = Some(last.verification_id.clone());
+        for verification in &owing {
+            let due = verification.last_pushed_at().is_none_or(|at| now.since(at) >= AGAIN);
+            if due && !ctx.wakeups.ask(&verification.device_id) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn expire(ctx: &Context, device_id: &DeviceId) -> Result<(), Failure> {
+    let now = ctx.clock.now();
+    let mut tx = ctx.store.write().await?;
+    let Some(mut verification) = tx.open_verification(device_id).await? else { return Ok(()) };
+    if !verification.settle(None, now) {
+        return Ok(());
+    }
+    tx.save_verification(&verification).await?;
+    let body = event::verification_finished(&verification);
+    let name = event::VERIFICATION_FINISHED.to_owned();
+    tx.append_event(device_id, &Event { name, at: now, body }).await?;
+    tx.commit().await?;
+    log(&verification);
+    Ok(())
+}
+
+fn log(verification: &Verification) {
+    tracing::info!(
+        device.id = verification.device_id.as_str(),
+        verification.id = verification.verification_id.as_str(),
+        reasons = ?verification.reasons(),
+        "the Mac did not answer in time"
+    );
+}

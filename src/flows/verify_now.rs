@@ -1,0 +1,118 @@
+//! Fresh evidence is wanted of a Mac: a verification is started, or the open one joined.
+
+use std::time::Duration;
+
+use super::{Context, Failure};
+use crate::enrollment::{State, Ticket};
+use crate::ids::{DeviceId, VerificationId};
+use crate::reason::Reason;
+use crate::store::StoreError;
+use crate::time::Timestamp;
+use crate::verification::{Kind, Priority, Request, Verification};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub device_id: DeviceId,
+    pub kinds: Vec<Kind>,
+    pub priority: Priority,
+    pub occasion: String,
+    pub deadline: Option<Timestamp>,
+    /// The caller's name for this request, and the hash of everything in it.
+    pub idempotency: Option<(String, [u8; 32])>,
+}
+
+/// How it is answered.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Started, joined, or the same request as before.
+    Verification(Box<Verification>),
+    DeviceNotFound,
+    NotEnrolled,
+    /// The same idempotency key with another request.
+    IdempotencyMismatch,
+}
+
+/// Starts or joins a verification and has the Mac woken.
+pub async fn verify_now(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
+    // Two calls with one key at the same time: the second finds the first one's request.
+    match attempt(ctx, wanted).await {
+        Err(Failure::Store(StoreError::Conflict)) => attempt(ctx, wanted).await,
+        outcome => outcome,
+    }
+}
+
+async fn attempt(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
+    let now = ctx.clock.now();
+    let mut tx = ctx.store.write().await?;
+    if let Some((key, hash)) = &wanted.idempotency
+        && let Some((known_hash, verification_id)) = tx.request(key).await?
+    {
+        if known_hash != *hash {
+            return Ok(Outcome::IdempotencyMismatch);
+        }
+        return match tx.verification(&verification_id).await? {
+            Some(verification) => Ok(Outcome::Verification(Box::new(verification))),
+            None => Err(Failure::Inconsistent("a remembered request without its verification")),
+        };
+    }
+    let Some(enrollment) = tx.enrollment(&wanted.device_id).await? else {
+        return Ok(Outcome::DeviceNotFound);
+    };
+    if enrollment.state != State::Enrolled {
+        return Ok(Outcome::NotEnrolled);
+    }
+    let patience = wanted.deadline.map_or(ctx.settings.patience, |deadline| deadline.since(now));
+    let request = Request {
+        kinds: wanted.kinds.clone(),
+        priority: wanted.priority,
+        occasion: wanted.occasion.clone(),
+        patience,
+    };
+    let verification = match tx.open_verification(&wanted.device_id).await? {
+        Some(mut open) => {
+            open.join(&request, now);
+            open
+        }
+        None => {
+            let verification_id = VerificationId::new(now, ctx.entropy.as_ref());
+            Verification::start(verification_id, wanted.device_id.clone(), &request, now)
+        }
+    };
+    tx.save_verification(&verification).await?;
+    if let Some((key, hash)) = &wanted.idempotency {
+        tx.remember_request(key, *hash, &verification.verification_id, now).await?;
+    }
+    tx.commit().await?;
+    ctx.wakeups.ask(&wanted.device_id);
+    Ok(Outcome::Verification(Box::new(verification)))
+}
+
+/// The first verification of a Mac that has just enrolled.
+///
+/// The first attestation is not wasted: unless the ticket names the provider's key already, it is
+/// held until one is known, or for as long as the configuration says.
+pub(super) fn first_verification(
+    ctx: &Context,
+    device_id: &DeviceId,
+    ticket: Option<&Ticket>,
+    now: Timestamp,
+) -> Verification {
+    let hold = ctx.settings.attestation_hold;
+    let names_key = ticket.is_some_and(|ticket| ticket.se_public_key.is_some());
+    let held = !hold.is_zero() && !names_key;
+    let patience = ctx.settings.patience + if held { hold } else { Duration::ZERO };
+    let request = Request {
+        kinds: vec![Kind::SecurityInfo, Kind::Mda],
+        priority: Priority::First,
+        occasion: "enrolled".to_owned(),
+        patience,
+    };
+    let verification_id = VerificationId::new(now, ctx.entropy.as_ref());
+    let mut verification =
+        Verification::start(verification_id, device_id.clone(), &request, now);
+    if held {
+        verification.defer(Kind::Mda, Reason::AwaitingBinding, now.plus(hold));
+    }
+    verification
+}

@@ -1,0 +1,122 @@
+//! `POST /v1/enroll` and `GET /v1/enrollments/{progress_id}`.
+//!
+//! Both historic forms of the request are taken: `{"serial_number": "…"}` binds the ticket to that
+//! serial number, `{}` (or an empty serial number) leaves it open.
+
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use super::{Public, error};
+use crate::enrollment::profile::file_name;
+use crate::enrollment::ticket::Bounds;
+use crate::flows::deliver_profile::deliver_profile;
+use crate::flows::follow_progress::follow_progress;
+use crate::ids::SerialNumber;
+use crate::mdm::PROFILE;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EnrollRequest {
+    #[serde(default)]
+    serial_number: Option<String>,
+}
+
+const INVALID: &str = "invalid_request_error";
+
+pub async fn enroll(
+    State(public): State<Public>,
+    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    if !public.enroll_limit.allows(peer.as_deref(), &headers) {
+        let mut response = error::enroll_error(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limit_error",
+            "too many profiles were asked for from this address; wait a minute",
+        );
+        let wait = header::HeaderValue::from_static("60");
+        response.headers_mut().insert(header::RETRY_AFTER, wait);
+        return response;
+    }
+    let Ok(body) = body else {
+        let message = "the request is larger than 64 KiB";
+        return error::enroll_error(StatusCode::PAYLOAD_TOO_LARGE, INVALID, message);
+    };
+    let bounds = match read(&body) {
+        Ok(bounds) => bounds,
+        Err(message) => return error::enroll_error(StatusCode::BAD_REQUEST, INVALID, &message),
+    };
+    match deliver_profile(&public.ctx, bounds).await {
+        Ok(delivered) => {
+            let progress = format!(
+                "<{}/v1/enrollments/{}>; rel=\"status\"",
+                public.ctx.settings.server_id, delivered.ticket.progress_id
+            );
+            let name = file_name(delivered.ticket.serial.as_ref());
+            let disposition = format!("attachment; filename=\"{name}\"");
+            let headers = [
+                (header::CONTENT_TYPE, PROFILE.to_owned()),
+                (header::CONTENT_DISPOSITION, disposition),
+                (header::LINK, progress),
+                (header::CACHE_CONTROL, "no-store".to_owned()),
+            ];
+            (headers, delivered.profile).into_response()
+        }
+        Err(failure) => error::to_enroll(&failure),
+    }
+}
+
+fn read(body: &[u8]) -> Result<Bounds, String> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    let request: EnrollRequest =
+        serde_json::from_slice(body).map_err(|fault| format!("the body is not valid: {fault}"))?;
+    let serial = match request.serial_number.as_deref() {
+        None | Some("") => None,
+        Some(text) => Some(
+            SerialNumber::parse(text)
+                .map_err(|_| "serial_number must match ^[A-Z0-9]{8,14}$".to_owned())?,
+        ),
+    };
+    Ok(Bounds { serial, ..Bounds::default() })
+}
+
+pub async fn progress(
+    State(public): State<Public>,
+    Path(progress_id): Path<String>,
+) -> Response {
+    match follow_progress(&public.ctx, &progress_id).await {
+        Ok(Some(progress)) => {
+            ([(header::CACHE_CONTROL, "no-store")], Json(progress)).into_response()
+        }
+        Ok(None) => super::problem::not_found().await.into_response(),
+        Err(failure) => error::to_internal(&failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_historic_forms_are_read() {
+        let serial = |body: &[u8]| read(body).map(|b| b.serial.map(|s| s.to_string()));
+        assert_eq!(
+            serial(b"{\"serial_number\":\"C02XL3FHJG5J\"}"),
+            Ok(Some("C02XL3FHJG5J".to_owned()))
+        );
+        for open in [&b"{}"[..], b"", b"{\"serial_number\":\"\"}", b"{\"serial_number\":null}"] {
+            assert_eq!(serial(open), Ok(None));
+        }
+        for bad in [&b"{not json"[..], b"[]", b"{\"serial_number\":\"c02xl3fhjg5j\"}", b"{\"serial\":\"x\"}"] {
+            assert!(serial(bad).is_err());
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The one mapping of failures and refusals to replies, per plane.
+//!
+//! Macs are never answered 401, and 403 only to make a Mac remove its enrollment, which nothing
+//! here does: either could unenrol a fleet (Apple `mdm/checkin`, "unrecognized device").
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::problem::Problem;
+use crate::flows::Failure;
+use crate::reason::Reason;
+use crate::store::StoreError;
+
+/// A failure of ours, logged once, here.
+pub fn log(failure: &Failure) {
+    let mut causes = String::new();
+    let mut cause = std::error::Error::source(failure);
+    while let Some(inner) = cause {
+        causes.push_str(": ");
+        causes.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    tracing::error!("{failure}{causes}");
+}
+
+fn status_of(failure: &Failure) -> StatusCode {
+    match failure {
+        Failure::Store(StoreError::Unavailable(_) | StoreError::Conflict)
+        | Failure::NoPushCertificate => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// To a Mac: it tries again later on 5xx.
+pub fn to_mac(failure: &Failure) -> Response {
+    log(failure);
+    (status_of(failure), [(header::CONTENT_TYPE, "text/plain")], "try again later\n").into_response()
+}
+
+/// A refusal to a Mac: 413 for a body that is too large, 400 for everything else.
+pub fn refused_to_mac(reason: Reason) -> Response {
+    let status = match reason {
+        Reason::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    (status, [(header::CONTENT_TYPE, "text/plain")], format!("{}\n", reason.code())).into_response()
+}
+
+/// To the coordinator or an operator.
+pub fn to_internal(failure: &Failure) -> Response {
+    log(failure);
+    match failure {
+        Failure::Store(_) => Problem::store_unavailable().into_response(),
+        _ => Problem::internal().into_response(),
+    }
+}
+
+/// The error shape of `/v1/enroll`, as its clients have always known it.
+pub fn enroll_error(status: StatusCode, kind: &'static str, message: &str) -> Response {
+    let body = json!({ "error": { "type": kind, "message": message } });
+    let json = HeaderValue::from_static("application/json");
+    (status, [(header::CONTENT_TYPE, json)], body.to_string()).into_response()
+}
+
+/// A failure in the error shape of `/v1/enroll`.
+pub fn to_enroll(failure: &Failure) -> Response {
+    log(failure);
+    let message = match failure {
+        Failure::NoPushCertificate => "enrollment is not open yet",
+        _ => "try again later",
+    };
+    let status = status_of(failure);
+    let kind = if status == StatusCode::SERVICE_UNAVAILABLE {
+        "service_unavailable"
+    } else {
+        "internal_error"
+    };
+    enroll_error(status, kind, message)
+}

@@ -1,0 +1,33 @@
+//! `/healthz`: the process runs. `/readyz`: it can do its work. `/metrics`: what it counted.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::internal::allowed;
+use crate::flows::Context;
+use crate::flows::authorize::Act;
+
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+pub async fn readyz(State(ctx): State<Arc<Context>>) -> Response {
+    match ctx.store.ping().await {
+        Ok(()) => "ready\n".into_response(),
+        Err(error) => {
+            tracing::warn!(%error, "not ready");
+            (StatusCode::SERVICE_UNAVAILABLE, "the store cannot be used\n").into_response()
+        }
+    }
+}
+
+pub async fn metrics(State(ctx): State<Arc<Context>>, headers: HeaderMap) -> Response {
+    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadStatus).await {
+        return refusal;
+    }
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], ctx.metrics.text()).into_response()
+}

@@ -1,0 +1,101 @@
+//! Bytes to types and back; no rules.
+//!
+//! Two listeners, never mixed: [`public`] for Macs and the world, [`internal`] for coordinator and
+//! operators. Layers, outside in: panic to 500, count, deadline, body limit, route.
+
+pub mod enroll;
+pub mod error;
+pub mod health;
+pub mod internal;
+pub mod limit;
+pub mod listener;
+pub mod mdm;
+pub mod postures;
+pub mod problem;
+pub mod scep;
+pub mod verifications;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post, put};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::flows::Context;
+use crate::mdm::plist;
+
+/// Macs wait up to a minute for an answer; nothing honest takes longer than this.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Largest body of a JSON request.
+const MAX_JSON: usize = 64 * 1024;
+
+/// What the routes of the public listener need besides the flows.
+#[derive(Debug, Clone)]
+pub struct Public {
+    pub ctx: Arc<Context>,
+    pub enroll_limit: Arc<limit::PerClient>,
+    pub scep_limit: Arc<limit::PerClient>,
+}
+
+/// What Macs and the world reach.
+pub fn public(state: Public) -> Router {
+    let ctx = Arc::clone(&state.ctx);
+    let small = Router::new()
+        .route("/v1/enroll", post(enroll::enroll))
+        .route("/v1/enrollments/{progress_id}", get(enroll::progress))
+        .route("/healthz", get(health::healthz))
+        .layer(RequestBodyLimitLayer::new(MAX_JSON));
+    let messages = Router::new()
+        .route("/mdm/checkin", put(mdm::message))
+        .route("/mdm/connect", put(mdm::message))
+        .layer(RequestBodyLimitLayer::new(plist::MAX_BYTES));
+    let scep = Router::new()
+        .route("/scep", get(scep::get).post(scep::post))
+        .layer(RequestBodyLimitLayer::new(crate::pki::cms::MAX_ATTACHED));
+    finish(small.merge(messages).merge(scep).with_state(state), ctx, "public", DEADLINE)
+}
+
+/// What coordinator and operators reach.
+pub fn internal(ctx: Arc<Context>) -> Router {
+    let routes = Router::new()
+        .route("/internal/v1/devices", get(internal::devices))
+        .route("/internal/v1/devices/{device_id}", get(internal::device))
+        .route("/internal/v1/devices/{device_id}/posture", get(postures::posture))
+        .route("/internal/v1/verifications", post(verifications::start))
+        .route("/internal/v1/verifications/{verification_id}", get(verifications::read))
+        .route("/internal/v1/status", get(internal::status))
+        .route("/metrics", get(health::metrics))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(RequestBodyLimitLayer::new(MAX_JSON));
+    // Long polls wait up to MAX_WAIT before they answer.
+    let deadline = DEADLINE + verifications::MAX_WAIT;
+    finish(routes.with_state(Arc::clone(&ctx)), ctx, "internal", deadline)
+}
+
+fn finish(
+    routes: Router,
+    ctx: Arc<Context>,
+    listener: &'static str,
+    deadline: Duration,
+) -> Router {
+    let count = move |State(ctx): State<Arc<Context>>, request: Request, next: Next| async move {
+        let response: Response = next.run(request).await;
+        ctx.metrics.answered(listener, response.status().as_u16());
+        response
+    };
+    routes
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, deadline))
+        .layer(middleware::from_fn_with_state(ctx, count))
+        .layer(CatchPanicLayer::new())
+}

@@ -1,0 +1,122 @@
+//! Problem details (RFC 9457) of the internal API. `type` is stable; `detail` is for people.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+/// One problem.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    kind: &'static str,
+    title: &'static str,
+    detail: Option<String>,
+    members: Map<String, Value>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, kind: &'static str, title: &'static str) -> Self {
+        Self { status, kind, title, detail: None, members: Map::new() }
+    }
+
+    pub fn device_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "device-not-found", "No such device")
+    }
+
+    pub fn verification_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "verification-not-found", "No such verification")
+    }
+
+    pub fn not_enrolled() -> Self {
+        Self::new(StatusCode::CONFLICT, "not-enrolled", "The Mac is not enrolled")
+    }
+
+    pub fn posture_stale() -> Self {
+        Self::new(StatusCode::CONFLICT, "posture-stale", "No fresh posture is known")
+    }
+
+    pub fn idempotency_mismatch() -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency-mismatch",
+            "The idempotency key was used for another request",
+        )
+    }
+
+    pub fn invalid_request(detail: impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid-request", "The request is not valid")
+            .detail(detail)
+    }
+
+    pub fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "A valid bearer token is needed")
+    }
+
+    pub fn forbidden() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "The token's role does not allow this")
+    }
+
+    pub fn store_unavailable() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "store-unavailable",
+            "The store cannot be read; nothing is said about any device",
+        )
+    }
+
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The service has a fault")
+    }
+
+    #[must_use]
+    pub fn detail(mut self, detail: impl ToString) -> Self {
+        self.detail = Some(detail.to_string());
+        self
+    }
+
+    #[must_use]
+    pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = json!({
+            "type": format!("/problems/{}", self.kind),
+            "title": self.title,
+            "status": self.status.as_u16(),
+        });
+        if let Some(object) = body.as_object_mut() {
+            if let Some(detail) = self.detail {
+                object.insert("detail".to_owned(), detail.into());
+            }
+            object.extend(self.members);
+        }
+        let content_type = HeaderValue::from_static("application/problem+json");
+        let mut response =
+            (self.status, [(header::CONTENT_TYPE, content_type)], body.to_string()).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            let later = HeaderValue::from_static("5");
+            response.headers_mut().insert(header::RETRY_AFTER, later);
+        }
+        response
+    }
+}
+
+pub(super) async fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not-found", "No such resource")
+}
+
+pub(super) async fn method_not_allowed() -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        "The resource does not take this method",
+    )
+}

@@ -1,0 +1,96 @@
+//! `/scep`: RFC 8894 over HTTP.
+//!
+//! Failures of a transaction are CertReps with status 200: macOS ends the installation of the
+//! profile on any other status.
+
+use std::net::SocketAddr;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use super::{Public, error};
+use crate::flows::Failure;
+use crate::flows::issue_by_scep::{Reply, issue_by_scep};
+use crate::reason::Reason;
+use crate::scep::{CAPABILITIES, CaCertificates, capability};
+
+/// Content type of a CertRep.
+const PKI_MESSAGE: &str = "application/x-pki-message";
+
+/// RFC 8894 section 4.1.
+#[derive(Debug, Deserialize)]
+pub struct Operation {
+    operation: Option<String>,
+    message: Option<String>,
+}
+
+pub async fn get(
+    State(public): State<Public>,
+    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
+    headers: HeaderMap,
+    Query(operation): Query<Operation>,
+) -> Response {
+    match operation.operation.as_deref() {
+        Some("GetCACaps") => {
+            ([(header::CONTENT_TYPE, capability::CONTENT_TYPE)], CAPABILITIES).into_response()
+        }
+        Some("GetCACert") => match ca_certificates(&public) {
+            Ok(CaCertificates { content_type, body }) => {
+                ([(header::CONTENT_TYPE, content_type)], body).into_response()
+            }
+            Err(failure) => error::to_mac(&failure),
+        },
+        Some("PKIOperation") => {
+            // A form decoder turns the plus signs of base64 into spaces.
+            let message = operation.message.unwrap_or_default().replace(' ', "+");
+            match STANDARD.decode(message) {
+                Ok(message) => pki_operation(&public, peer, &headers, &message).await,
+                Err(_) => error::refused_to_mac(Reason::RequestMalformed),
+            }
+        }
+        _ => error::refused_to_mac(Reason::MessageUnsupported),
+    }
+}
+
+pub async fn post(
+    State(public): State<Public>,
+    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
+    headers: HeaderMap,
+    Query(operation): Query<Operation>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let Ok(body) = body else { return error::refused_to_mac(Reason::RequestTooLarge) };
+    match operation.operation.as_deref() {
+        Some("PKIOperation") => pki_operation(&public, peer, &headers, &body).await,
+        _ => error::refused_to_mac(Reason::MessageUnsupported),
+    }
+}
+
+fn ca_certificates(public: &Public) -> Result<CaCertificates, Failure> {
+    let authorities = &public.ctx.authorities;
+    let registration = authorities.registration.certificate()?;
+    let authority = authorities.device_ca.certificate()?;
+    Ok(CaCertificates::with_registration(&registration.certificate(), &authority.certificate()))
+}
+
+async fn pki_operation(
+    public: &Public,
+    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
+    headers: &HeaderMap,
+    message: &[u8],
+) -> Response {
+    if !public.scep_limit.allows(peer.as_deref(), headers) {
+        return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "60")]).into_response();
+    }
+    match issue_by_scep(&public.ctx, message).await {
+        Ok(Reply::CertRep(reply)) => ([(header::CONTENT_TYPE, PKI_MESSAGE)], reply).into_response(),
+        Ok(Reply::Refused(reason)) => error::refused_to_mac(reason),
+        Err(failure) => error::to_mac(&failure),
+    }
+}

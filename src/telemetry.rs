@@ -1,0 +1,170 @@
+//! Logs and metrics: one set-up, one registry, one vocabulary.
+//!
+//! Never in either: nonces, push tokens, PushMagic, tickets, bearer tokens, private keys, message
+//! bodies. Serial numbers and UDIDs appear cut.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{Log, LogFormat};
+use crate::posture::Verdict;
+use crate::reason::Reason;
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    messages: Family<MessageLabels, Counter>,
+    refusals: Family<RefusalLabels, Counter>,
+    pushes: Family<OutcomeLabels, Counter>,
+    verdicts: Family<VerdictLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    /// Refusals that were counted but found no place in the audit.
+    pub refusals_not_audited: Counter,
+    /// Runs of a worker that failed.
+    pub worker_failures: Counter,
+    /// Seconds since 1970 at which the push certificate in force ends; 0 when there is none.
+    pub push_certificate_not_after: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MessageLabels {
+    surface: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    surface: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabels {
+    verdict: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    listener: &'static str,
+    status: u16,
+}
+
+impl Metrics {
+    /// A registry with everything in it.
+    pub fn new() -> Arc<Self> {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("attestd"),
+            messages: Family::default(),
+            refusals: Family::default(),
+            pushes: Family::default(),
+            verdicts: Family::default(),
+            requests: Family::default(),
+            refusals_not_audited: Counter::<u64, AtomicU64>::default(),
+            worker_failures: Counter::<u64, AtomicU64>::default(),
+            push_certificate_not_after: Gauge::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register(
+            "messages",
+            "Messages taken, by surface and kind",
+            metrics.messages.clone(),
+        );
+        registry.register(
+            "refusals",
+            "What was refused, by surface and reason",
+            metrics.refusals.clone(),
+        );
+        registry.register("pushes", "Pushes, by what APNs said", metrics.pushes.clone());
+        registry.register(
+            "verdicts",
+            "Verdicts reached with new evidence",
+            metrics.verdicts.clone(),
+        );
+        registry.register(
+            "http_requests",
+            "HTTP requests answered, by listener and status",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "refusals_not_audited",
+            "Refusals counted, but too many at once for the audit",
+            metrics.refusals_not_audited.clone(),
+        );
+        registry.register(
+            "worker_failures",
+            "Runs of a background worker that failed",
+            metrics.worker_failures.clone(),
+        );
+        registry.register(
+            "push_certificate_not_after_seconds",
+            "When the push certificate in force ends, seconds since 1970; 0 without one",
+            metrics.push_certificate_not_after.clone(),
+        );
+        Arc::new(metrics)
+    }
+
+    /// A message was taken.
+    pub fn message(&self, surface: &'static str, kind: &'static str) {
+        self.messages.get_or_create(&MessageLabels { surface, kind }).inc();
+    }
+
+    /// Something was refused.
+    pub fn refused(&self, surface: &'static str, reason: Reason) {
+        let reason = reason.code();
+        self.refusals.get_or_create(&RefusalLabels { surface, reason }).inc();
+    }
+
+    /// A push ended.
+    pub fn pushed(&self, outcome: &'static str) {
+        self.pushes.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Evidence led to a verdict.
+    pub fn verdict(&self, verdict: Verdict) {
+        self.verdicts.get_or_create(&VerdictLabels { verdict: verdict.as_str() }).inc();
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, listener: &'static str, status: u16) {
+        self.requests.get_or_create(&RequestLabels { listener, status }).inc();
+    }
+
+    /// The text form Prometheus reads.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// Sets up logging to standard error, once per process.
+///
+/// # Errors
+/// A filter that cannot be read, or logging that was set up before.
+pub fn start_logging(log: &Log) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&log.level)?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => registry.with(layer.with_target(false)).try_init()?,
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init()?,
+    }
+    Ok(())
+}
