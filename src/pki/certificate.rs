@@ -66,16 +66,18 @@ impl<'a> Certificate<'a> {
         if der.len() > MAX_CERTIFICATE {
             return Err(PkiError::TooLarge(MAX_CERTIFICATE));
         }
-        let mut outer = Reader::new(der);
-        let certificate = outer
-            .expect(tag::SEQUENCE)
-            .map_err(|_| PkiError::NotACertificate)?;
-        let mut parts = certificate.inside();
-        let tbs = parts
-            .expect(tag::SEQUENCE)
-            .map_err(|_| PkiError::NotACertificate)?;
+        Self::read(der).map_err(|error| match error {
+            PkiError::Malformed { .. } if !begins_like_a_certificate(der) => {
+                PkiError::NotACertificate
+            }
+            other => other,
+        })
+    }
+
+    fn read(der: &'a [u8]) -> Result<Self, PkiError> {
         let fault = PkiError::malformed("certificate");
-        outer.finish().map_err(&fault)?;
+        let mut parts = whole(der, tag::SEQUENCE).map_err(&fault)?.inside();
+        let tbs = parts.expect(tag::SEQUENCE).map_err(&fault)?;
         let outer_algorithm = parts.expect(tag::SEQUENCE).map_err(&fault)?.raw;
         let signature = parts.octets_in_bit_string().map_err(&fault)?;
         parts.finish().map_err(&fault)?;
@@ -338,6 +340,28 @@ impl fmt::Debug for OwnedCertificate {
             .field(&self.hash())
             .finish()
     }
+}
+
+/// Two sequences, then the explicit version, or the serial number and an algorithm: so that a broken
+/// or cut certificate can be told from something else, a certificate request for one.
+fn begins_like_a_certificate(der: &[u8]) -> bool {
+    fn inside(der: &[u8]) -> Option<&[u8]> {
+        match der {
+            [tag::SEQUENCE, 0..=0x7f, rest @ ..] => Some(rest),
+            [tag::SEQUENCE, long @ 0x81..=0x84, rest @ ..] => rest.get(usize::from(long & 0x7f)..),
+            _ => None,
+        }
+    }
+    let Some(fields) = inside(der).and_then(inside) else {
+        return false;
+    };
+    if fields.starts_with(&[tag::context_constructed(0), 3, tag::INTEGER, 1]) {
+        return true;
+    }
+    let mut fields = Reader::new(fields);
+    let serial = fields.expect(tag::INTEGER);
+    let algorithm = fields.expect(tag::SEQUENCE);
+    serial.is_ok() && algorithm.is_ok_and(|one| one.inside().peek() == Some(tag::OBJECT_IDENTIFIER))
 }
 
 fn version(fields: &mut Reader<'_>) -> Result<u8, DerFault> {

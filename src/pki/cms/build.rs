@@ -3,7 +3,7 @@
 use const_oid::ObjectIdentifier;
 
 use crate::pki::tlv::tag;
-use crate::pki::{Certificate, PkiError, Signer, oid, write};
+use crate::pki::{Certificate, PkiError, SignatureAlgorithm, Signer, oid, write};
 use crate::time::Timestamp;
 
 /// A message to be signed, content attached.
@@ -94,7 +94,7 @@ impl<'a> SignedDataBuilder<'a> {
             &signer,
             &digest.to_der(),
             &sent_attributes,
-            &key.algorithm().to_der(),
+            &signature_algorithm(key.algorithm()),
             &write::octet_string(&signature),
         ]);
         let mut enclosed = certificate.as_der().to_vec();
@@ -124,6 +124,17 @@ pub fn certificates_only(certificates: &[Certificate<'_>]) -> Vec<u8> {
     ])
 }
 
+/// RFC 3370 section 3.2 has implementations write rsaEncryption here, whatever the digest; the name
+/// that includes the digest is refused by some (strongSwan's SCEP client among them).
+fn signature_algorithm(algorithm: SignatureAlgorithm) -> Vec<u8> {
+    match algorithm {
+        SignatureAlgorithm::Rsa(_) => {
+            write::sequence(&[&write::oid(oid::RSA_ENCRYPTION), &write::null()])
+        }
+        SignatureAlgorithm::Ecdsa(_) => algorithm.to_der(),
+    }
+}
+
 fn content_info(signed_data: &[&[u8]]) -> Vec<u8> {
     let signed_data = write::sequence(signed_data);
     write::sequence(&[
@@ -149,6 +160,7 @@ fn serial(certificate: &Certificate<'_>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use der::Decode;
     use openssl::cms::{CMSOptions, CmsContentInfo};
     use openssl::pkcs7::Pkcs7;
 
@@ -175,6 +187,11 @@ mod tests {
                 .verify(None, None, None, Some(&mut content), options)
                 .expect("openssl verifies");
             assert_eq!(content, b"<plist/>");
+
+            // And a third reader, which takes strict DER only.
+            let third = ::cms::content_info::ContentInfo::from_der(&signed).expect("cms reads it");
+            let third: ::cms::signed_data::SignedData = third.content.decode_as().expect("reads");
+            assert_eq!(third.signer_infos.0.len(), 1);
 
             let der = read(&signed, MAX_ATTACHED).expect("DER");
             let ours = SignedData::parse(&der).expect("parsed");
