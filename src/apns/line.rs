@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::OwnedMutexGuard;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -188,15 +190,22 @@ impl Line {
             }
             tokio::time::sleep_until(until).await;
         }
-        // In a task of its own: a push that runs out of time must not break off what the next ones
-        // need, only to begin anew.
+        self.spawn_opening(opening)
+            .await
+            .unwrap_or(Err(PushOutcome::RetryLater(Passing::Unreachable)))
+    }
+
+    /// Opens a session in a task of its own: a push that runs out of time must not break off what the
+    /// next ones need, only to begin anew.
+    fn spawn_opening(
+        self: &Arc<Self>,
+        opening: OwnedMutexGuard<()>,
+    ) -> JoinHandle<Result<Arc<Session>, PushOutcome>> {
         let line = Arc::clone(self);
         tokio::spawn(async move {
             let _opening = opening;
             line.open().await
         })
-        .await
-        .unwrap_or(Err(PushOutcome::RetryLater(Passing::Unreachable)))
     }
 
     async fn open(&self) -> Result<Arc<Session>, PushOutcome> {
@@ -228,9 +237,9 @@ impl Line {
         }
     }
 
-    /// The open session with the least load; `None` when a new one should be opened: there is none, or
-    /// all are full and another is allowed.
-    fn choose(&self) -> Option<Arc<Session>> {
+    /// The open session with the least load, if there is one. When all are full and another is allowed,
+    /// that is opened meanwhile, for the pushes to come.
+    fn choose(self: &Arc<Self>) -> Option<Arc<Session>> {
         let mut inner = self.lock();
         self.forget_ended(&mut inner);
         let least = inner.sessions.iter().min_by_key(|session| session.load())?;
@@ -239,8 +248,11 @@ impl Line {
                 .backoff
                 .next()
                 .is_none_or(|next| next <= Instant::now());
-        if may_open && inner.sessions.iter().all(|session| session.is_full()) {
-            return None;
+        if may_open
+            && inner.sessions.iter().all(|session| session.is_full())
+            && let Ok(opening) = Arc::clone(&self.opening).try_lock_owned()
+        {
+            drop(self.spawn_opening(opening));
         }
         Some(Arc::clone(least))
     }

@@ -7,8 +7,7 @@
 //!   abuse.
 //! - A fault of the certificate puts its topic on hold and blames no Mac; one push probes now and then.
 //! - A certificate is replaced while pushes run.
-//! - No token and no PushMagic is logged here. `h2` and `hyper` log frames at TRACE; the log filter
-//!   of the service must not let those through.
+//! - No token and no PushMagic is logged, here or in the libraries below, at any level.
 //!
 //! Sources: Apple, *Sending notification requests to APNs*; RFC 9113; apple-protocol section 9.
 

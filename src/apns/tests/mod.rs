@@ -477,9 +477,66 @@ async fn a_key_that_is_not_the_certificates_is_not_installed() {
 }
 
 #[tokio::test]
-async fn debug_shows_no_magic() {
+async fn neither_log_nor_debug_shows_token_or_magic() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(log.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
     let authority = Authority::new();
-    let apns = ready(settings(1, &authority), &authority);
-    let shown = format!("{apns:?} {:?}", wake(1));
-    assert!(!shown.contains(MAGIC), "{shown}");
+    let double = Double::start(&authority, Manner::default(), |seen| {
+        match seen.connection {
+            1 => Reply::with(403, r#"{"reason":"BadCertificate"}"#),
+            _ => Reply::ok(),
+        }
+    })
+    .await;
+    let apns = ready(settings(double.port, &authority), &authority);
+    send(&apns, 1).await;
+    let (certificate, key) = authority.pusher(TOPIC);
+    apns.install(&certificate, &key, 2).expect("installed");
+    assert_eq!(send(&apns, 1).await, PushOutcome::Accepted);
+    let logged = log.text();
+    assert!(
+        logged.contains("pushes held") && logged.contains("h2::"),
+        "{logged}"
+    );
+    for shown in [logged, format!("{apns:?} {:?}", wake(1))] {
+        assert!(
+            !shown.contains(MAGIC) && !shown.contains("ababab"),
+            "{shown}"
+        );
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("not poisoned")).into_owned()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0
+            .lock()
+            .expect("not poisoned")
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
 }
