@@ -15,6 +15,7 @@
 //!
 //! `tests/it/architecture.rs` holds this picture as data and fails on any other edge.
 
+pub mod apns;
 pub mod attestation;
 pub mod ca;
 pub mod cli;

@@ -69,9 +69,11 @@ impl FileKeeper {
             }
         })?;
         let pair = KeyPair::read(Secret::new(pkcs8))?;
-        match pair.kind() {
-            Some(kind) if !role.takes(kind) => Err(KeyError::KindNotForRole { role, kind }),
-            _ => Ok(pair),
+        let kind = pair.kind();
+        if role.takes(kind) {
+            Ok(pair)
+        } else {
+            Err(KeyError::KindNotForRole { role, kind })
         }
     }
 
@@ -142,13 +144,11 @@ impl KeyKeeper for FileKeeper {
     }
 
     fn decryptor(&self, role: KeyRole) -> Result<Arc<dyn Decryptor>, KeyError> {
-        let pair = self.pair(role)?;
-        match pair.kind() {
-            Some(kind) if role != KeyRole::RegistrationAuthority => {
-                Err(KeyError::KindNotForRole { role, kind })
-            }
-            _ => Ok(Arc::new(pair.decryptor()?)),
+        // A key that signs for one protocol must not decrypt for another.
+        if role != KeyRole::RegistrationAuthority {
+            return Err(KeyError::NoDecryptor(role));
         }
+        Ok(Arc::new(self.pair(role)?.decryptor()?))
     }
 
     fn certificates(&self, role: KeyRole) -> Result<Vec<OwnedCertificate>, KeyError> {

@@ -72,7 +72,7 @@ pub trait KeyKeeper: Send + Sync + fmt::Debug {
     /// What decrypts for a role.
     ///
     /// # Errors
-    /// [`KeyError::Absent`]; [`KeyError::KindNotForRole`] for every role but
+    /// [`KeyError::Absent`]; [`KeyError::NoDecryptor`] for every role but
     /// [`KeyRole::RegistrationAuthority`]; or the keeper's failure.
     fn decryptor(&self, role: KeyRole) -> Result<Arc<dyn Decryptor>, KeyError>;
 
@@ -99,6 +99,8 @@ pub enum KeyError {
     Exists { role: KeyRole, what: &'static str },
     #[error("a {kind:?} key cannot serve as {role}")]
     KindNotForRole { role: KeyRole, kind: KeyKind },
+    #[error("{0} does not decrypt")]
+    NoDecryptor(KeyRole),
     #[error(
         "the key of {role} was sealed under another master key than {expected}; give the service the one it was sealed under"
     )]

@@ -87,12 +87,12 @@ impl KeyPair {
         }
     }
 
-    /// Its kind; `None` for RSA of another size than is made here.
-    pub(super) fn kind(&self) -> Option<KeyKind> {
+    /// Its kind; RSA of any size counts as the one size that is made here.
+    pub(super) fn kind(&self) -> KeyKind {
         match &self.inner {
-            Inner::P256(_) => Some(KeyKind::P256),
-            Inner::P384(_) => Some(KeyKind::P384),
-            Inner::Rsa(key) => (key.public_modulus_len() == 256).then_some(KeyKind::Rsa2048),
+            Inner::P256(_) => KeyKind::P256,
+            Inner::P384(_) => KeyKind::P384,
+            Inner::Rsa(_) => KeyKind::Rsa2048,
         }
     }
 }
@@ -157,7 +157,7 @@ mod tests {
                     .expect("verified"),
                 "{kind:?}"
             );
-            assert_eq!(pair.kind(), Some(kind));
+            assert_eq!(pair.kind(), kind);
         }
     }
 

@@ -18,11 +18,14 @@ pub enum PushOutcome {
     Accepted,
     /// APNs does not know this token here: malformed, or of the other environment.
     TokenRefused,
+    /// The token belongs to another topic. From one Mac: it gave a foreign token, which any Mac can, so
+    /// this alone must not stop the others. From several: the certificate is the wrong one.
+    TokenForeign,
     /// The token ended, at the time given. No proof that the Mac was unenrolled.
     TokenDead { since: Option<Timestamp> },
     /// Too many pushes to this token.
     Throttled,
-    /// The certificate does not fit the topic or the tokens. Says nothing about any Mac.
+    /// The certificate does not fit the topic. Says nothing about any Mac.
     TopicFault(ApnsReason),
     /// The certificate is not accepted. Says nothing about any Mac.
     CertificateFault(CertificateFault),
@@ -48,8 +51,10 @@ pub enum CertificateFault {
 /// A cause that passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passing {
-    /// APNs answered with this status, 5xx or an idle time-out.
+    /// APNs has trouble of its own: this status, 5xx.
     Answered(u16),
+    /// APNs is ending the connection this was sent on (`Shutdown`, `IdleTimeout`).
+    ConnectionEnding,
     /// The connection failed, repeatedly.
     Disconnected,
     /// No connection could be made.
@@ -84,7 +89,7 @@ pub enum Duty {
     AwaitTokenUpdate,
     /// The answer is about an older token: push again with the one at hand.
     PushAgain,
-    /// Leave this token alone for minutes, longer each time.
+    /// Leave this token alone for minutes, longer each time, and keep the enrollment.
     BackOff,
     /// Send nothing with this certificate and tell the operator. Leave the Macs as they are.
     StopTopic,
@@ -173,13 +178,14 @@ impl PushOutcome {
             (410, _) => Self::TokenDead { since },
             (429, _) => Self::Throttled,
             (400, ApnsReason::BadDeviceToken) => Self::TokenRefused,
-            (400, ApnsReason::IdleTimeout) | (500..=599, _) => {
-                Self::RetryLater(Passing::Answered(status))
+            (400 | 503, ApnsReason::IdleTimeout | ApnsReason::Shutdown) => {
+                Self::RetryLater(Passing::ConnectionEnding)
             }
+            (500..=599, _) => Self::RetryLater(Passing::Answered(status)),
+            (400, ApnsReason::DeviceTokenNotForTopic) => Self::TokenForeign,
             (
                 400 | 403,
-                reason @ (ApnsReason::DeviceTokenNotForTopic
-                | ApnsReason::MissingTopic
+                reason @ (ApnsReason::MissingTopic
                 | ApnsReason::BadTopic
                 | ApnsReason::TopicDisallowed),
             ) => Self::TopicFault(reason),
@@ -197,8 +203,10 @@ impl PushOutcome {
         match self {
             Self::Accepted => Blame::Nobody,
             Self::TokenRefused | Self::TokenDead { .. } | Self::Throttled => Blame::Token,
-            Self::TopicFault(_) | Self::CertificateFault(_) => Blame::Certificate,
-            Self::RetryLater(Passing::OnHold) => Blame::Certificate,
+            Self::TokenForeign
+            | Self::TopicFault(_)
+            | Self::CertificateFault(_)
+            | Self::RetryLater(Passing::OnHold) => Blame::Certificate,
             Self::RetryLater(_) => Blame::Apple,
             Self::OurFault { .. } => Blame::Us,
         }
@@ -211,7 +219,7 @@ impl PushOutcome {
             Self::Accepted => Duty::Wait,
             Self::TokenDead { since: Some(since) } if *since < token_from => Duty::PushAgain,
             Self::TokenRefused | Self::TokenDead { .. } => Duty::AwaitTokenUpdate,
-            Self::Throttled => Duty::BackOff,
+            Self::Throttled | Self::TokenForeign => Duty::BackOff,
             Self::TopicFault(_) | Self::CertificateFault(_) => Duty::StopTopic,
             Self::RetryLater(_) => Duty::Retry,
             Self::OurFault { .. } => Duty::Report,
@@ -228,6 +236,7 @@ impl PushOutcome {
         match self {
             Self::Accepted => "accepted",
             Self::TokenRefused => "token_refused",
+            Self::TokenForeign => "token_foreign",
             Self::TokenDead { .. } => "token_dead",
             Self::Throttled => "throttled",
             Self::TopicFault(_) => "topic_fault",
@@ -260,12 +269,7 @@ mod tests {
             ),
             (
                 400,
-                &[
-                    "DeviceTokenNotForTopic",
-                    "MissingTopic",
-                    "BadTopic",
-                    "TopicDisallowed",
-                ],
+                &["MissingTopic", "BadTopic", "TopicDisallowed"],
                 Duty::StopTopic,
                 Blame::Certificate,
             ),
@@ -284,6 +288,12 @@ mod tests {
                 Blame::Us,
             ),
             (400, &["IdleTimeout"], Duty::Retry, Blame::Apple),
+            (
+                400,
+                &["DeviceTokenNotForTopic"],
+                Duty::BackOff,
+                Blame::Certificate,
+            ),
             (
                 403,
                 &[
