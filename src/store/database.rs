@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::{
-    AccessMode, ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, IsolationLevel,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
+    IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 
@@ -22,6 +22,9 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 /// A connection that was idle for longer is tested before it is used again: a test before every
 /// use doubles the latency of a statement.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(30);
+
+/// Any fixed number of our own.
+const SCHEMA_LOCK: i64 = 0x6174_7465_7374_6401;
 
 /// The kinds of database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +95,21 @@ impl Backend {
             },
         };
         Ok(connection.begin_with_options(options).await?)
+    }
+}
+
+impl Connections {
+    /// Keeps other nodes from changing the schema until the transaction ends (PostgreSQL).
+    pub(super) async fn alone_with_the_schema(
+        &self,
+    ) -> Result<Option<DatabaseTransaction>, StoreError> {
+        if self.backend.is_sqlite() {
+            return Ok(None);
+        }
+        let tx = self.backend.begin_write(&self.write).await?;
+        tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"))
+            .await?;
+        Ok(Some(tx))
     }
 }
 

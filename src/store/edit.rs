@@ -3,14 +3,17 @@
 //! What the hot path writes is described once, as [`Edit`]s, and carried out by whoever holds the
 //! transaction: the ORM's, or the writer thread of SQLite. The text is the same for both databases.
 
+use std::borrow::Cow;
+
 use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement, Value};
 
 use super::error::StoreError;
 
-/// A statement that changes rows; `$1` is the first value.
+/// A statement that changes rows; `$1` is the first value. The numbers first appear in rising order:
+/// the ORM binds by number, SQLite's own library in the order of appearance.
 #[derive(Debug, Clone)]
 pub(super) struct Edit {
-    pub(super) sql: &'static str,
+    pub(super) sql: Cow<'static, str>,
     pub(super) values: Vec<Datum>,
     /// Changing no row means that somebody was faster.
     pub(super) must_change: bool,
@@ -27,16 +30,19 @@ pub(super) enum Datum {
 
 impl Edit {
     /// A statement that may find nothing to change.
-    pub(super) fn new<const N: usize>(sql: &'static str, values: [Datum; N]) -> Self {
+    pub(super) fn new(sql: impl Into<Cow<'static, str>>, values: impl Into<Vec<Datum>>) -> Self {
         Self {
-            sql,
+            sql: sql.into(),
             values: values.into(),
             must_change: false,
         }
     }
 
     /// A statement that must change a row.
-    pub(super) fn that_must_change<const N: usize>(sql: &'static str, values: [Datum; N]) -> Self {
+    pub(super) fn that_must_change(
+        sql: impl Into<Cow<'static, str>>,
+        values: impl Into<Vec<Datum>>,
+    ) -> Self {
         Self {
             must_change: true,
             ..Self::new(sql, values)
@@ -56,7 +62,7 @@ impl Edit {
 
     /// Carries it out on the connection of the writer thread.
     pub(super) fn apply_to(&self, connection: &rusqlite::Connection) -> Result<(), StoreError> {
-        let mut statement = connection.prepare_cached(self.sql)?;
+        let mut statement = connection.prepare_cached(&self.sql)?;
         let changed = statement.execute(rusqlite::params_from_iter(&self.values))?;
         if self.must_change && changed == 0 {
             return Err(StoreError::Conflict);

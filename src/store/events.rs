@@ -1,5 +1,7 @@
 //! The outbox: what others are told, numbered in the order in which it became true.
 
+use std::fmt::Write as _;
+
 use sea_orm::entity::prelude::*;
 use sea_orm::{QueryOrder, QuerySelect, Statement};
 
@@ -101,20 +103,30 @@ impl Write {
     ) -> Result<(), StoreError> {
         self.lock_outbox().await?;
         self.touch(device_id);
-        append(device_id, event)?.apply(self.tx()).await
+        if let Some(edit) = append(device_id, std::slice::from_ref(event))? {
+            edit.apply(self.tx()).await?;
+        }
+        Ok(())
     }
 }
 
-pub(super) fn append(device_id: &DeviceId, event: &Event) -> Result<Edit, StoreError> {
-    Ok(Edit::new(
-        "INSERT INTO events (device_id, name, at, body) VALUES ($1, $2, $3, $4)",
-        [
-            Datum::text(device_id),
-            Datum::text(&event.name),
-            Datum::int(event.at.millis()),
-            Datum::text(row::body("event", &event.body)?),
-        ],
-    ))
+/// One statement for all, so that they are numbered in the order given. `None` when there are none.
+pub(super) fn append(device_id: &DeviceId, events: &[Event]) -> Result<Option<Edit>, StoreError> {
+    if events.is_empty() {
+        return Ok(None);
+    }
+    let mut sql = String::from("INSERT INTO events (device_id, name, at, body) VALUES ");
+    let mut values = Vec::with_capacity(1 + 3 * events.len());
+    values.push(Datum::text(device_id));
+    for (index, event) in events.iter().enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        let first = 2 + 3 * index;
+        let _ = write!(sql, "{comma}($1, ${first}, ${}, ${})", first + 1, first + 2);
+        values.push(Datum::text(&event.name));
+        values.push(Datum::int(event.at.millis()));
+        values.push(Datum::text(row::body("event", &event.body)?));
+    }
+    Ok(Some(Edit::new(sql, values)))
 }
 
 impl Row for Model {

@@ -140,7 +140,13 @@ impl Store {
     /// `Unavailable`.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let _baton = self.0.baton.lock().await;
-        Migrator::up(&self.0.connections.write, None).await?;
+        let connections = &self.0.connections;
+        // Other nodes that start at the same moment wait here, then find nothing to do.
+        let alone = connections.alone_with_the_schema().await?;
+        Migrator::up(&connections.write, None).await?;
+        if let Some(alone) = alone {
+            alone.commit().await?;
+        }
         self.0.load_roster().await
     }
 
@@ -157,7 +163,8 @@ impl Store {
         Ok(Read::new(tx, Arc::clone(&self.0)))
     }
 
-    /// A transaction that writes. On SQLite it waits for its turn.
+    /// A transaction that writes. On SQLite it waits for its turn, so whoever holds one must not
+    /// ask for another, nor for an exchange, before it is committed or dropped.
     pub async fn write(&self) -> Result<Write, StoreError> {
         let connections = &self.0.connections;
         let baton = if connections.backend.is_sqlite() {

@@ -3,6 +3,7 @@
 pub(super) mod postgres;
 pub(super) mod sqlite;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::edit::Edit;
@@ -84,22 +85,31 @@ pub(super) struct Effect {
     pub(super) owes: Option<Option<Timestamp>>,
 }
 
-/// `$1` device, `$2` CommandUUID, `$3` nonce.
-const LOAD: &str = "SELECT e.device_id, e.udid, e.serial, e.ticket_id, e.state, e.identity, i.kind, \
-     t.se_public_key, COALESCE(v.body, w.body), \
-     c.command_uuid, c.verification_id, c.kind, c.identity, c.state, c.handed_over_at, c.concluded_at, \
-     p.body, a.scheme, a.nonce, a.inputs, l.scheme, l.nonce, l.inputs \
-     FROM enrollments e \
-     JOIN identities i ON i.certificate = e.identity \
-     LEFT JOIN tickets t ON t.ticket_id = e.ticket_id \
-     LEFT JOIN verifications v ON v.device_id = e.device_id AND v.finished_at IS NULL \
-     LEFT JOIN commands c ON c.command_uuid = $2 AND c.device_id = e.device_id \
-     LEFT JOIN verifications w ON w.verification_id = c.verification_id \
-     LEFT JOIN postures p ON p.device_id = e.device_id \
-     LEFT JOIN nonces a ON a.command_uuid = $2 AND a.device_id = e.device_id \
-     LEFT JOIN nonces l ON l.command_uuid = (SELECT n.command_uuid FROM nonces n \
-        WHERE n.device_id = e.device_id AND n.nonce = $3 ORDER BY n.minted_at LIMIT 1) \
-     WHERE e.device_id = $1";
+/// `$1` CommandUUID, `$2` nonce, `$3` device: in the order in which they first appear, because so
+/// SQLite's own library numbers them. Each database may add a column at the end.
+macro_rules! load {
+    ($more:literal) => {
+        concat!(
+            "SELECT e.device_id, e.udid, e.serial, e.ticket_id, e.state, e.identity, i.kind, \
+             t.se_public_key, COALESCE(v.body, w.body), \
+             c.command_uuid, c.verification_id, c.kind, c.identity, c.state, c.handed_over_at, \
+             c.concluded_at, p.body, a.scheme, a.nonce, a.inputs, l.scheme, l.nonce, l.inputs",
+            $more,
+            " FROM enrollments e \
+             JOIN identities i ON i.certificate = e.identity \
+             LEFT JOIN tickets t ON t.ticket_id = e.ticket_id \
+             LEFT JOIN verifications v ON v.device_id = e.device_id AND v.finished_at IS NULL \
+             LEFT JOIN commands c ON c.command_uuid = $1 AND c.device_id = e.device_id \
+             LEFT JOIN verifications w ON w.verification_id = c.verification_id \
+             LEFT JOIN postures p ON p.device_id = e.device_id \
+             LEFT JOIN nonces a ON a.command_uuid = $1 AND a.device_id = e.device_id \
+             LEFT JOIN nonces l ON l.command_uuid = (SELECT n.command_uuid FROM nonces n \
+                WHERE n.device_id = e.device_id AND n.nonce = $2 ORDER BY n.minted_at LIMIT 1) \
+             WHERE e.device_id = $3"
+        )
+    };
+}
+use load;
 
 /// A row of either database, by column.
 trait Columns {
@@ -108,7 +118,7 @@ trait Columns {
     fn bytes(&self, index: usize) -> Result<Option<Vec<u8>>, StoreError>;
 }
 
-/// The columns of [`LOAD`].
+/// The columns of [`load!`].
 struct Loaded {
     device_id: String,
     udid: String,
@@ -141,12 +151,13 @@ impl Loaded {
                 concluded_at: row.int(15)?,
             }),
         };
-        let minted = |first: usize| -> Result<Option<nonces::LedgerRow>, StoreError> {
-            Ok(row.text(first)?.map(|scheme| nonces::LedgerRow {
+        let minted = |first: usize| match row.text(first)? {
+            None => Ok(None),
+            Some(scheme) => Ok::<_, StoreError>(Some(nonces::LedgerRow {
                 scheme,
-                nonce: row.bytes(first + 1).ok().flatten().unwrap_or_default(),
-                inputs: row.text(first + 2).ok().flatten().unwrap_or_default(),
-            }))
+                nonce: row.bytes(first + 1)?.unwrap_or_default(),
+                inputs: row.text(first + 2)?.unwrap_or_default(),
+            })),
         };
         Ok(Self {
             device_id,
@@ -238,7 +249,12 @@ impl Changes {
         if let Some(verification) = &self.verification {
             edits.push(verifications::save(verification)?);
         }
-        edits.extend(self.commands.iter().map(commands::save));
+        let last: BTreeMap<_, _> = self
+            .commands
+            .iter()
+            .map(|it| (&it.command_uuid, it))
+            .collect();
+        edits.extend(last.values().map(|command| commands::save(command)));
         for minted in &self.minted {
             edits.push(nonces::record(minted)?);
         }
@@ -247,11 +263,11 @@ impl Changes {
             edits.extend(postures::save(posture)?);
         }
         if let Some(ticket_id) = &subject.ticket_id {
-            edits.extend(self.steps.iter().map(|entry| steps::put(ticket_id, entry)));
+            // One row, one change: the last word on a step is the one that counts.
+            let last: BTreeMap<_, _> = self.steps.iter().map(|it| (it.step, it)).collect();
+            edits.extend(last.values().map(|entry| steps::put(ticket_id, entry)));
         }
-        for event in &self.events {
-            edits.push(events::append(device_id, event)?);
-        }
+        edits.extend(events::append(device_id, &self.events)?);
 
         let effect = Effect {
             changed: !edits.is_empty(),

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{Mutex, oneshot};
 
-use super::{About, Changes, Columns, Effect, Exchange, LOAD, Loaded, judge};
+use super::{About, Changes, Columns, Effect, Exchange, Loaded, judge, load as load_sql};
 use crate::store::database::sqlite_for_the_writer;
 use crate::store::roster::Roster;
 use crate::store::watch::Announcer;
@@ -151,13 +151,13 @@ where
 }
 
 fn load(connection: &Connection, about: &About) -> Result<Option<Exchange>, StoreError> {
-    let mut statement = connection.prepare_cached(LOAD)?;
+    let mut statement = connection.prepare_cached(load_sql!(""))?;
     let found = statement
         .query_row(
             params![
-                about.device_id.as_str(),
                 about.command_uuid.as_ref().map(|uuid| uuid.as_str()),
                 about.nonce.as_ref().map(<[u8; 32]>::as_slice),
+                about.device_id.as_str(),
             ],
             |found| Ok(Loaded::read(found)),
         )

@@ -94,6 +94,11 @@ impl Database {
         self.folder.as_ref().map(TempDir::path)
     }
 
+    /// Closes the store and keeps the folder.
+    pub fn keep_folder(self) -> Option<TempDir> {
+        self.folder
+    }
+
     fn url_name(&self) -> &str {
         let end = self.url.rsplit('/').find(|part| part.starts_with("test_"));
         end.and_then(|part| part.split('?').next())
@@ -196,20 +201,23 @@ impl Cluster {
     }
 
     fn wait_until_ready(&self, programs: &Path) {
-        for _ in 0..300 {
-            let ready = Command::new(programs.join("pg_isready"))
+        let answers = || {
+            let status = Command::new(programs.join("pg_isready"))
                 .arg("-q")
                 .arg("-h")
                 .arg(&self.folder)
                 .args(["-U", "postgres"])
                 .status();
-            if ready.is_ok_and(|status| status.success()) {
-                return;
+            status.is_ok_and(|status| status.success())
+        };
+        let ready = (0..300).any(|attempt| {
+            if attempt > 0 {
+                thread::sleep(Duration::from_millis(100));
             }
-            thread::sleep(Duration::from_millis(100));
-        }
+            answers()
+        });
         let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-        panic!("PostgreSQL does not start:\n{log}");
+        assert!(ready, "PostgreSQL does not start:\n{log}");
     }
 
     async fn make_template(&self) {

@@ -1,7 +1,5 @@
 //! What the store promises, on SQLite and on PostgreSQL.
 
-mod enrollment;
-
 /// A test that runs on both databases, as `name::on_sqlite` and `name::on_postgresql`.
 macro_rules! on_both {
     (async fn $name:ident($db:ident: Database) $body:block) => {
@@ -22,4 +20,13 @@ macro_rules! on_both {
         }
     };
 }
-use on_both;
+
+mod enrollment;
+mod events;
+mod exchange;
+mod fixture;
+mod operation;
+mod roster;
+mod schema;
+mod sealing;
+mod verification;

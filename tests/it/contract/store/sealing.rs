@@ -1,0 +1,101 @@
+//! Secrets are not in the database in clear, and damage is reported by place.
+
+use attestd::entropy::SeededEntropy;
+use attestd::ids::{CertificateHash, PushCertificateId};
+use attestd::secret::Secret;
+use attestd::store::{PushCertificate, Standing, StoreError};
+use sea_orm::{ConnectionTrait, Statement};
+
+use super::fixture::{Mac, later, now, topic};
+use crate::harness::database::Database;
+
+/// Everything that is stored, as one heap of bytes.
+async fn everything(db: &Database) -> Vec<u8> {
+    let Some(folder) = db.folder() else {
+        let connection = db.plain().await;
+        let mut heap = Vec::new();
+        for table in ["enrollments", "push_certificates"] {
+            let sql = format!("SELECT CAST(t AS TEXT) FROM {table} t");
+            let select = Statement::from_string(connection.get_database_backend(), sql);
+            for row in connection.query_all_raw(select).await.expect("answers") {
+                let text: String = row.try_get_by_index(0).expect("text");
+                // Bytes are written as hexadecimal digits after \x.
+                heap.extend(text.split("\\x").skip(1).flat_map(|part| {
+                    let digits = part.bytes().take_while(u8::is_ascii_hexdigit).count();
+                    hex::decode(&part[..digits & !1]).expect("digits")
+                }));
+                heap.extend(text.into_bytes());
+            }
+        }
+        return heap;
+    };
+    let files = std::fs::read_dir(folder).expect("a folder");
+    files
+        .flat_map(|file| std::fs::read(file.expect("a file").path()).expect("reads"))
+        .collect()
+}
+
+on_both! {
+    async fn no_secret_is_stored_in_clear(db: Database) {
+        let mac = Mac::enroll(1, &db.store).await;
+        let certificate = PushCertificate {
+            push_certificate_id: PushCertificateId::new(now(), &SeededEntropy::new(1)),
+            topic: topic(),
+            standing: Standing::Active,
+            chain: "visible-chain".to_owned(),
+            private_key: Secret::new(b"canary-push-key".to_vec()),
+            sha256: CertificateHash::of(b"leaf"),
+            not_before: now(),
+            not_after: later(1),
+            installed_at: now(),
+        };
+        let token = Secret::new(b"canary-bootstrap".to_vec());
+        let mut write = db.store.write().await.expect("begins");
+        write.install_push_certificate(&certificate).await.expect("is new");
+        write.set_bootstrap_token(mac.device_id(), Some(&token)).await.expect("is kept");
+        write.commit().await.expect("commits");
+
+        let heap = everything(&db).await;
+        let holds = |text: &str| heap.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(holds("visible-chain"), "the search finds what is in clear");
+        assert!(!holds("canary"), "a secret is stored in clear");
+    }
+}
+
+on_both! {
+    async fn a_sealed_value_moved_to_another_mac_does_not_open(db: Database) {
+        let mac = Mac::enroll(1, &db.store).await;
+        let other = Mac::enroll(2, &db.store).await;
+        let behind = db.plain().await;
+        let update = format!(
+            "UPDATE enrollments SET push_sealed = (SELECT push_sealed FROM enrollments \
+             WHERE device_id = '{}') WHERE device_id = '{}'",
+            mac.device_id(),
+            other.device_id()
+        );
+        behind.execute_unprepared(&update).await.expect("is changed");
+        let read = db.store.read().await.expect("begins");
+        let outcome = read.enrollment(other.device_id()).await;
+        let Err(StoreError::Unsealable { table, id, .. }) = outcome else {
+            unreachable!("{outcome:?}");
+        };
+        assert_eq!((table, id.as_str()), ("enrollments", other.device_id().as_str()));
+    }
+}
+
+on_both! {
+    async fn a_row_that_says_nonsense_is_named(db: Database) {
+        let mac = Mac::enroll(1, &db.store).await;
+        let behind = db.plain().await;
+        behind
+            .execute_unprepared("UPDATE tickets SET serial = 'no serial'")
+            .await
+            .expect("is changed");
+        let read = db.store.read().await.expect("begins");
+        let outcome = read.ticket(&mac.ticket.ticket_id).await;
+        let Err(StoreError::Inconsistent { table, id }) = outcome else {
+            unreachable!("{outcome:?}");
+        };
+        assert_eq!((table, id.as_str()), ("tickets", mac.ticket.ticket_id.as_str()));
+    }
+}
