@@ -16,7 +16,7 @@ use crate::mdm;
 use crate::mdm::device_information::QueryResponses;
 use crate::mdm::report::Status;
 use crate::mdm::security_info::SecurityInfo;
-use crate::pki::{ChainRefusal, Link};
+use crate::pki::ChainRefusal;
 use crate::posture::appraisal::Circumstances;
 use crate::posture::policy::Policy;
 use crate::posture::{Attested, Channel, Posture, Reported, Verdict};
@@ -459,10 +459,7 @@ impl Round<'_> {
 fn is_about_time(refusal: &Refusal) -> bool {
     matches!(
         refusal,
-        Refusal::Chain(
-            ChainRefusal::Expired(Link::Leaf | Link::Intermediate | Link::Anchor)
-                | ChainRefusal::NotYetValid(_)
-        )
+        Refusal::Chain(ChainRefusal::Expired(_) | ChainRefusal::NotYetValid(_))
     )
 }
 

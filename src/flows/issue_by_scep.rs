@@ -46,7 +46,6 @@ pub async fn issue_by_scep(ctx: &Context, body: &[u8]) -> Result<Reply, Failure>
     let opened = message.open(
         &certificate.certificate(),
         ctx.authorities.registration_decryptor.as_ref(),
-        &draw(ctx.entropy.as_ref()),
     );
     let opened = match opened {
         Ok(opened) => opened,

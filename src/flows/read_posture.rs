@@ -38,7 +38,7 @@ pub async fn find(ctx: &Context, name: &Name) -> Result<Vec<Found>, Failure> {
     };
     for enrollment in enrollments {
         let identity = tx.identity(enrollment.identity).await?;
-        let last_seen = ctx.store.last_seen(&enrollment.device_id).await?;
+        let last_seen = tx.last_seen(&enrollment.device_id).await?;
         found.push(Found { enrollment, identity, last_seen });
     }
     Ok(found)

@@ -156,7 +156,7 @@ async fn describe_service(ctx: &Context) -> Result<Value, Failure> {
                 "topic": topic.topic,
                 "certificate_not_after": topic.not_after,
                 "last_success": topic.last_success,
-                "on_hold_until": topic.held_until,
+                "on_hold_until": topic.on_hold_until,
             })
         })
         .collect();

@@ -72,7 +72,7 @@ impl Scene {
         let der = read(message)?;
         let message = PkiMessage::parse(&der)?;
         let registration = self.registration.certificate();
-        let opened = message.open(&registration, &self.registration_key, &[0x77; 32])?;
+        let opened = message.open(&registration, &self.registration_key)?;
         Ok((opened, message.exchange().clone()))
     }
 }
@@ -271,7 +271,7 @@ fn a_request_of_another_implementation_is_read_and_its_reply_too() {
     let scene = scene(Digest::Sha256);
     let registration = scene.registration.certificate();
     let refused = message
-        .open(&registration, &scene.registration_key, &[0; 32])
+        .open(&registration, &scene.registration_key)
         .expect_err("refused");
     assert_eq!(refused.cause.fail_info(), FailInfo::BadAlg);
 

@@ -119,15 +119,13 @@ impl<'a> PkiMessage<'a> {
     }
 
     /// Opens the envelope with the key of `recipient`, the certificate given out by GetCACert.
-    /// `substitute`: fresh random octets, see [`EnvelopedData::open`].
     pub fn open(
         &self,
         recipient: &Certificate<'_>,
         key: &dyn Decryptor,
-        substitute: &[u8; 32],
     ) -> Result<Opened, Refused> {
         let opened = EnvelopedData::parse(&self.envelope).and_then(|envelope| {
-            let plaintext = envelope.open(recipient, key, substitute)?;
+            let plaintext = envelope.open(recipient, key)?;
             Ok((envelope.cipher(), plaintext))
         });
         let (cipher, plaintext) = opened.map_err(|cause| self.refused(cause.into()))?;

@@ -112,14 +112,13 @@ impl<'a> EnvelopedData<'a> {
     /// Opens the envelope with the key of `certificate`.
     ///
     /// Bad padding of the key must not be told from bad padding of the content, or the sender can
-    /// decrypt foreign envelopes by asking often (RFC 3218 section 2.3.2): when the key does not come
-    /// out, the work goes on with `substitute`, fresh random octets, and fails later like any other.
-    /// The caller must answer [`EnvelopeRefusal::CannotOpen`] and nonsense inside alike.
+    /// decrypt foreign envelopes by asking often (RFC 3218 section 2.3.2): a [`Decryptor`] gives a key
+    /// in any case, and the work fails later like any other. The caller must answer
+    /// [`EnvelopeRefusal::CannotOpen`] and nonsense inside alike.
     pub fn open(
         &self,
         certificate: &Certificate<'_>,
         key: &dyn Decryptor,
-        substitute: &[u8; 32],
     ) -> Result<Secret<Vec<u8>>, EnvelopeRefusal> {
         let recipient = self.recipients.iter().find(|one| one.id.names(certificate));
         let recipient = recipient.ok_or(EnvelopeRefusal::NotForUs)?;
@@ -127,11 +126,9 @@ impl<'a> EnvelopedData<'a> {
             return Err(EnvelopeRefusal::UnsupportedAlgorithm);
         }
         let length = self.cipher.key_length();
-        let (substitute, _) = substitute.split_at(length);
-        let content_key = match key.decrypt_pkcs1(recipient.encrypted_key) {
-            Ok(content_key) if content_key.expose().len() == length => content_key,
-            _ => Secret::new(substitute.to_vec()),
-        };
+        let content_key = key
+            .decrypt_content_key(recipient.encrypted_key, length)
+            .map_err(|_| EnvelopeRefusal::CannotOpen)?;
         self.cipher
             .decrypt(content_key.expose(), self.vector, &self.ciphertext)
             .map_err(|_| EnvelopeRefusal::CannotOpen)
