@@ -9,6 +9,7 @@ use openssl::pkey::{PKey, Private, Public};
 use openssl::x509::{X509, X509Builder, X509Extension, X509Name, X509NameBuilder, X509NameRef};
 
 use crate::clock::DAY_MS;
+use crate::der;
 use crate::keys::{self, KeyKind};
 
 /// A private key with the certificate that names it.
@@ -84,7 +85,7 @@ impl Issuer {
         names.extend_from_slice(&[0x87, 4, 127, 0, 0, 1, 0x87, 16]);
         names.extend_from_slice(&[0; 15]);
         names.push(1);
-        let san = extension("2.5.29.17", false, &crate::der::tlv(crate::der::tag::SEQUENCE, &names))?;
+        let san = extension("2.5.29.17", false, &der::tlv(der::tag::SEQUENCE, &names))?;
         // EKU: serverAuth.
         let eku = extension("2.5.29.37", false, &[0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1])?;
         let subject = [(Nid::COMMONNAME, "localhost")];
@@ -179,6 +180,35 @@ pub fn fingerprint(certificate: &X509) -> Result<String, ErrorStack> {
     Ok(hex::encode(openssl::sha::sha256(&certificate.to_der()?)))
 }
 
+/// The contents of an extension's extnValue, read from the certificate's DER.
+pub fn extension_value(certificate: &X509, oid: &str) -> Result<Option<Vec<u8>>, ErrorStack> {
+    let der = certificate.to_der()?;
+    let wanted = der::oid(oid)?;
+    let found = || {
+        let (whole, _) = der::read(&der)?;
+        let (tbs, _) = der::read(whole.contents)?;
+        let extensions = tbs.children()?.into_iter().find(|part| part.tag == 0xa3)?;
+        let (list, _) = der::read(extensions.contents)?;
+        let parts = list.children()?.into_iter().filter_map(|each| each.children());
+        let mut matching = parts.filter(|parts| parts.first().is_some_and(|oid| oid.whole == wanted));
+        Some(matching.next()?.last()?.contents.to_vec())
+    };
+    Ok(found())
+}
+
+/// Whether basicConstraints says CA:TRUE.
+pub fn is_ca(certificate: &X509) -> Result<bool, ErrorStack> {
+    let value = extension_value(certificate, "2.5.29.19")?;
+    Ok(value.is_some_and(|value| value.windows(3).any(|part| part == [1, 1, 0xff])))
+}
+
+/// The first octet of keyUsage (0x80 digitalSignature, 0x20 keyEncipherment); all bits when the
+/// extension is absent, which restricts nothing (RFC 5280 4.2.1.3).
+pub fn key_usage(certificate: &X509) -> Result<u8, ErrorStack> {
+    let value = extension_value(certificate, "2.5.29.15")?;
+    Ok(value.map_or(0xff, |bits| bits.get(3).copied().unwrap_or(0)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +221,8 @@ mod tests {
         let server = root.loopback_server(now).unwrap();
         assert!(server.certificate.verify(&root.identity.key).unwrap());
         assert!(!server.certificate.verify(&other.identity.key).unwrap());
+        assert!(is_ca(&root.identity.certificate).unwrap() && !is_ca(&server.certificate).unwrap());
+        assert_eq!(key_usage(&server.certificate).unwrap(), 0xa0);
         assert!(server.certificate.public_key().unwrap().public_eq(&server.key));
     }
 }

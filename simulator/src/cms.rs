@@ -26,6 +26,8 @@ pub enum SignatureDigest {
     #[default]
     Sha1,
     Sha256,
+    /// Only SCEP uses it, where the server names SHA-512.
+    Sha512,
 }
 
 impl SignatureDigest {
@@ -33,6 +35,7 @@ impl SignatureDigest {
         match self {
             Self::Sha1 => MessageDigest::sha1(),
             Self::Sha256 => MessageDigest::sha256(),
+            Self::Sha512 => MessageDigest::sha512(),
         }
     }
 
@@ -41,6 +44,7 @@ impl SignatureDigest {
         let oid = match self {
             Self::Sha1 => "1.3.14.3.2.26",
             Self::Sha256 => "2.16.840.1.101.3.4.2.1",
+            Self::Sha512 => "2.16.840.1.101.3.4.2.3",
         };
         Ok(sequence(&[&der::oid(oid)?]))
     }
@@ -186,13 +190,16 @@ pub(crate) fn signature_algorithm(
     combined: bool,
 ) -> Result<Vec<u8>, ErrorStack> {
     let null = [tag::NULL, 0];
-    match (key.id(), digest, combined) {
-        (Id::EC, SignatureDigest::Sha1, _) => Ok(sequence(&[&der::oid("1.2.840.10045.4.1")?])),
-        (Id::EC, SignatureDigest::Sha256, _) => Ok(sequence(&[&der::oid("1.2.840.10045.4.3.2")?])),
-        (_, SignatureDigest::Sha1, true) => Ok(sequence(&[&der::oid("1.2.840.113549.1.1.5")?, &null])),
-        (_, SignatureDigest::Sha256, true) => Ok(sequence(&[&der::oid("1.2.840.113549.1.1.11")?, &null])),
-        (_, _, false) => Ok(sequence(&[&der::oid("1.2.840.113549.1.1.1")?, &null])),
-    }
+    let (oid, parameters): (&str, &[u8]) = match (key.id(), digest, combined) {
+        (Id::EC, SignatureDigest::Sha1, _) => ("1.2.840.10045.4.1", &[]),
+        (Id::EC, SignatureDigest::Sha256, _) => ("1.2.840.10045.4.3.2", &[]),
+        (Id::EC, SignatureDigest::Sha512, _) => ("1.2.840.10045.4.3.4", &[]),
+        (_, SignatureDigest::Sha1, true) => ("1.2.840.113549.1.1.5", &null),
+        (_, SignatureDigest::Sha256, true) => ("1.2.840.113549.1.1.11", &null),
+        (_, SignatureDigest::Sha512, true) => ("1.2.840.113549.1.1.13", &null),
+        (_, _, false) => ("1.2.840.113549.1.1.1", &null),
+    };
+    Ok(sequence(&[&der::oid(oid)?, parameters]))
 }
 
 struct Layers {

@@ -8,4 +8,5 @@ pub mod cms;
 pub mod der;
 pub mod keys;
 pub mod plist_xml;
+pub mod scep;
 pub mod tls;

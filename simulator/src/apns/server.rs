@@ -303,7 +303,10 @@ async fn answer(
                     connection.cut.notify_one();
                     std::future::pending().await
                 }
-                Some(Fault::Answer(status, reason)) => Err(Rejection::new(status, reason)),
+                Some(Fault::Answer(status, reason)) => {
+                    let timestamp = (status == 410).then(|| shared.clock.now_ms());
+                    Err(Rejection { status, reason, timestamp })
+                }
                 None => accept(&token, &parts.headers, &body, &id, &connection, &shared),
             };
             let status = outcome.as_ref().map_or_else(|rejection| rejection.status, |()| 200);
