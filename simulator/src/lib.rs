@@ -7,6 +7,7 @@ pub mod clock;
 pub mod cms;
 pub mod der;
 pub mod keys;
+pub mod mac;
 pub mod plist_xml;
 pub mod scep;
 pub mod tls;

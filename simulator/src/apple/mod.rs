@@ -7,4 +7,5 @@ mod leaf;
 
 pub use authority::{AttestationAuthority, Chain};
 pub use client::AttestationClient;
+pub(crate) use leaf::version_at_least;
 pub use leaf::{AttestedState, BootPolicy, LeafProperty, SecureBoot, oid};

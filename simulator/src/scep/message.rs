@@ -21,7 +21,6 @@ const MESSAGE_TYPE: &str = "2.16.840.1.113733.1.9.2";
 const PKI_STATUS: &str = "2.16.840.1.113733.1.9.3";
 const FAIL_INFO: &str = "2.16.840.1.113733.1.9.4";
 const SENDER_NONCE: &str = "2.16.840.1.113733.1.9.5";
-const RECIPIENT_NONCE: &str = "2.16.840.1.113733.1.9.6";
 const TRANSACTION_ID: &str = "2.16.840.1.113733.1.9.7";
 const CHALLENGE_PASSWORD: &str = "1.2.840.113549.1.9.7";
 const EXTENSION_REQUEST: &str = "1.2.840.113549.1.9.14";
@@ -192,10 +191,6 @@ pub fn read_cert_rep(body: &[u8], signer: &X509, temporary: &Identity) -> Result
         Some("0") => {}
         _ => return Err(ScepError::NotACertRep("no pkiStatus")),
     }
-    // Sent always by good servers; its absence is not macOS's to notice.
-    if value(RECIPIENT_NONCE).is_none() && attributes.iter().all(|(name, _)| der::oid(RECIPIENT_NONCE).ok().as_ref() != Some(name)) {
-        tracing::warn!("the CertRep has no recipientNonce");
-    }
     let enveloped = Pkcs7::from_der(&content).map_err(|_| ScepError::NotACertRep("content is not CMS"))?;
     let degenerate = enveloped
         .decrypt(&temporary.key, &temporary.certificate, Pkcs7Flags::BINARY)
@@ -209,9 +204,10 @@ pub fn read_cert_rep(body: &[u8], signer: &X509, temporary: &Identity) -> Result
     Ok(CertRep::Issued(Box::new(issued)))
 }
 
-/// OID (encoded) and contents of the first value of each signed attribute, and whether the message has content.
+/// OID (encoded) and contents of the first value of each signed attribute.
 type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// The signed attributes of the one signer, and whether the message has content.
 fn signed_attributes(der: &[u8]) -> Option<(Attributes, bool)> {
     let (content_info, _) = der::read(der)?;
     let signed = content_info.children()?.into_iter().nth(1)?.children()?.into_iter().next()?;
