@@ -11,3 +11,4 @@ pub mod mac;
 pub mod plist_xml;
 pub mod scep;
 pub mod tls;
+pub mod world;
