@@ -37,19 +37,41 @@ impl Identity {
 
     /// As [`Identity::self_signed`] with a key that exists already: digitalSignature and
     /// keyEncipherment, the shape of a SCEP client's temporary certificate (apple-protocol 8.1).
-    pub fn self_signed_with(key: PKey<Private>, common_name: &str, now_ms: i64) -> Result<Self, ErrorStack> {
+    pub fn self_signed_with(
+        key: PKey<Private>,
+        common_name: &str,
+        now_ms: i64,
+    ) -> Result<Self, ErrorStack> {
         let name = name(&[(Nid::COMMONNAME, common_name)])?;
         let public = public_half(&key)?;
-        let mut builder = begin(&name, &name, &public, now_ms - DAY_MS, now_ms + 365 * DAY_MS)?;
+        let mut builder = begin(
+            &name,
+            &name,
+            &public,
+            now_ms - DAY_MS,
+            now_ms + 365 * DAY_MS,
+        )?;
         builder.append_extension(extension("2.5.29.15", true, &[3, 2, 5, 0xa0])?)?;
         builder.sign(&key, digest_for(&key))?;
-        Ok(Self { key, certificate: builder.build() })
+        Ok(Self {
+            key,
+            certificate: builder.build(),
+        })
     }
 
     /// An identity under a certificate authority invented for it: right in form, foreign by origin.
-    pub fn from_foreign_ca(common_name: &str, kind: KeyKind, now_ms: i64) -> Result<Self, ErrorStack> {
+    pub fn from_foreign_ca(
+        common_name: &str,
+        kind: KeyKind,
+        now_ms: i64,
+    ) -> Result<Self, ErrorStack> {
         let issuer = Issuer::root("Foreign Device CA", "Nobody", KeyKind::P256, now_ms)?;
-        issuer.client(&[(Nid::COMMONNAME, common_name)], keys::generate(kind)?, now_ms - DAY_MS, now_ms + 365 * DAY_MS)
+        issuer.client(
+            &[(Nid::COMMONNAME, common_name)],
+            keys::generate(kind)?,
+            now_ms - DAY_MS,
+            now_ms + 365 * DAY_MS,
+        )
     }
 }
 
@@ -61,15 +83,34 @@ pub struct Issuer {
 
 impl Issuer {
     /// A self-signed root, valid from yesterday for ten years.
-    pub fn root(common_name: &str, organization: &str, kind: KeyKind, now_ms: i64) -> Result<Self, ErrorStack> {
-        let name = name(&[(Nid::COMMONNAME, common_name), (Nid::ORGANIZATIONNAME, organization)])?;
+    pub fn root(
+        common_name: &str,
+        organization: &str,
+        kind: KeyKind,
+        now_ms: i64,
+    ) -> Result<Self, ErrorStack> {
+        let name = name(&[
+            (Nid::COMMONNAME, common_name),
+            (Nid::ORGANIZATIONNAME, organization),
+        ])?;
         let key = keys::generate(kind)?;
         let public = public_half(&key)?;
-        let mut builder = begin(&name, &name, &public, now_ms - DAY_MS, now_ms + 3650 * DAY_MS)?;
+        let mut builder = begin(
+            &name,
+            &name,
+            &public,
+            now_ms - DAY_MS,
+            now_ms + 3650 * DAY_MS,
+        )?;
         builder.append_extension(extension("2.5.29.19", true, &[0x30, 3, 1, 1, 0xff])?)?;
         builder.append_extension(extension("2.5.29.15", true, &[3, 2, 1, 6])?)?;
         builder.sign(&key, digest_for(&key))?;
-        Ok(Self { identity: Identity { key, certificate: builder.build() } })
+        Ok(Self {
+            identity: Identity {
+                key,
+                certificate: builder.build(),
+            },
+        })
     }
 
     /// The root certificate as PEM.
@@ -87,10 +128,19 @@ impl Issuer {
         names.push(1);
         let san = extension("2.5.29.17", false, &der::tlv(der::tag::SEQUENCE, &names))?;
         // EKU: serverAuth.
-        let eku = extension("2.5.29.37", false, &[0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1])?;
+        let eku = extension(
+            "2.5.29.37",
+            false,
+            &[0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 1],
+        )?;
         let subject = [(Nid::COMMONNAME, "localhost")];
         let key = keys::generate(KeyKind::P256)?;
-        self.issue(&subject, key, (now_ms - DAY_MS, now_ms + 365 * DAY_MS), [eku, san])
+        self.issue(
+            &subject,
+            key,
+            (now_ms - DAY_MS, now_ms + 365 * DAY_MS),
+            [eku, san],
+        )
     }
 
     /// A client certificate with digitalSignature, keyEncipherment and clientAuth.
@@ -101,7 +151,11 @@ impl Issuer {
         not_before_ms: i64,
         not_after_ms: i64,
     ) -> Result<Identity, ErrorStack> {
-        let eku = extension("2.5.29.37", false, &[0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2])?;
+        let eku = extension(
+            "2.5.29.37",
+            false,
+            &[0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2],
+        )?;
         self.issue(subject, key, (not_before_ms, not_after_ms), [eku])
     }
 
@@ -122,7 +176,10 @@ impl Issuer {
             builder.append_extension(each)?;
         }
         builder.sign(&self.identity.key, digest_for(&self.identity.key))?;
-        Ok(Identity { key, certificate: builder.build() })
+        Ok(Identity {
+            key,
+            certificate: builder.build(),
+        })
     }
 }
 
@@ -172,7 +229,11 @@ pub fn public_half(key: &PKey<Private>) -> Result<PKey<Public>, ErrorStack> {
 
 /// SHA-384 for a P-384 signer as Apple's authorities do, SHA-256 otherwise.
 pub fn digest_for(key: &PKey<Private>) -> MessageDigest {
-    if key.bits() == 384 { MessageDigest::sha384() } else { MessageDigest::sha256() }
+    if key.bits() == 384 {
+        MessageDigest::sha384()
+    } else {
+        MessageDigest::sha256()
+    }
 }
 
 /// Lower-case hexadecimal SHA-256 of the certificate's DER: how records name a certificate.
@@ -189,8 +250,12 @@ pub fn extension_value(certificate: &X509, oid: &str) -> Result<Option<Vec<u8>>,
         let (tbs, _) = der::read(whole.contents)?;
         let extensions = tbs.children()?.into_iter().find(|part| part.tag == 0xa3)?;
         let (list, _) = der::read(extensions.contents)?;
-        let parts = list.children()?.into_iter().filter_map(|each| each.children());
-        let mut matching = parts.filter(|parts| parts.first().is_some_and(|oid| oid.whole == wanted));
+        let parts = list
+            .children()?
+            .into_iter()
+            .filter_map(|each| each.children());
+        let mut matching =
+            parts.filter(|parts| parts.first().is_some_and(|oid| oid.whole == wanted));
         Some(matching.next()?.last()?.contents.to_vec())
     };
     Ok(found())
@@ -223,6 +288,12 @@ mod tests {
         assert!(!server.certificate.verify(&other.identity.key).unwrap());
         assert!(is_ca(&root.identity.certificate).unwrap() && !is_ca(&server.certificate).unwrap());
         assert_eq!(key_usage(&server.certificate).unwrap(), 0xa0);
-        assert!(server.certificate.public_key().unwrap().public_eq(&server.key));
+        assert!(
+            server
+                .certificate
+                .public_key()
+                .unwrap()
+                .public_eq(&server.key)
+        );
     }
 }

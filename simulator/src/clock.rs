@@ -26,13 +26,19 @@ impl Clock {
 
     /// A clock that stands at `now_ms` until it is moved.
     pub fn fixed(now_ms: i64) -> Self {
-        Self { fixed: Some(Arc::new(AtomicI64::new(now_ms))), skew_ms: 0 }
+        Self {
+            fixed: Some(Arc::new(AtomicI64::new(now_ms))),
+            skew_ms: 0,
+        }
     }
 
     /// The same clock seen by somebody whose watch is `skew_ms` ahead (negative: behind).
     #[must_use]
     pub fn skewed_by(&self, skew_ms: i64) -> Self {
-        Self { fixed: self.fixed.clone(), skew_ms: self.skew_ms + skew_ms }
+        Self {
+            fixed: self.fixed.clone(),
+            skew_ms: self.skew_ms + skew_ms,
+        }
     }
 
     /// Milliseconds since 1970 UTC.
@@ -61,11 +67,16 @@ impl Clock {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the one place of the simulator that reads the wall clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place of the simulator that reads the wall clock"
+)]
 fn system_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        .map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
 }
 
 #[cfg(test)]

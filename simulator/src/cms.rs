@@ -83,23 +83,38 @@ impl Default for SignatureStyle {
 impl SignatureStyle {
     /// DER, SHA-256, no signed attributes: what newer tool chains produce, and the EC identities.
     pub fn sha256_der() -> Self {
-        Self { indefinite: false, digest: SignatureDigest::Sha256, ..Self::default() }
+        Self {
+            indefinite: false,
+            digest: SignatureDigest::Sha256,
+            ..Self::default()
+        }
     }
 }
 
 /// The value of the `Mdm-Signature` header for `body`: base64 without line breaks.
-pub fn mdm_signature(identity: &Identity, body: &[u8], style: &SignatureStyle) -> Result<String, ErrorStack> {
+pub fn mdm_signature(
+    identity: &Identity,
+    body: &[u8],
+    style: &SignatureStyle,
+) -> Result<String, ErrorStack> {
     Ok(STANDARD.encode(signed_data(identity, body, style)?))
 }
 
 /// The CMS SignedData over `body` (or over the attached content, where the style has one).
-pub fn signed_data(identity: &Identity, body: &[u8], style: &SignatureStyle) -> Result<Vec<u8>, ErrorStack> {
+pub fn signed_data(
+    identity: &Identity,
+    body: &[u8],
+    style: &SignatureStyle,
+) -> Result<Vec<u8>, ErrorStack> {
     let content = style.attached.as_deref().unwrap_or(body);
     let attributes = match style.signing_time {
         None => None,
         Some(at) => Some(vec![
             attribute(ATTRIBUTE_CONTENT_TYPE, &der::oid(ID_DATA)?)?,
-            attribute(ATTRIBUTE_MESSAGE_DIGEST, &digest_octets(style.digest, content)?)?,
+            attribute(
+                ATTRIBUTE_MESSAGE_DIGEST,
+                &digest_octets(style.digest, content)?,
+            )?,
             attribute(ATTRIBUTE_SIGNING_TIME, &der::time(at))?,
         ]),
     };
@@ -110,7 +125,9 @@ pub fn signed_data(identity: &Identity, body: &[u8], style: &SignatureStyle) -> 
         attributes,
         &signature_algorithm(&identity.key, style.digest, style.names_digest_in_algorithm)?,
     )?;
-    let layers = Layers { indefinite: style.indefinite };
+    let layers = Layers {
+        indefinite: style.indefinite,
+    };
     let mut encapsulated = der::oid(ID_DATA)?;
     if let Some(attached) = &style.attached {
         encapsulated.extend(layers.wrap(tag::CONTEXT_0, &tlv(tag::OCTET_STRING, attached)));
@@ -127,8 +144,11 @@ pub fn signed_data(identity: &Identity, body: &[u8], style: &SignatureStyle) -> 
         tlv(tag::SET, &signer_info),
     ]
     .concat();
-    let content_info =
-        [der::oid(ID_SIGNED_DATA)?, layers.wrap(tag::CONTEXT_0, &layers.wrap(tag::SEQUENCE, &signed))].concat();
+    let content_info = [
+        der::oid(ID_SIGNED_DATA)?,
+        layers.wrap(tag::CONTEXT_0, &layers.wrap(tag::SEQUENCE, &signed)),
+    ]
+    .concat();
     Ok(layers.wrap(tag::SEQUENCE, &content_info))
 }
 
@@ -138,8 +158,14 @@ pub(crate) fn attribute(oid: &str, value: &[u8]) -> Result<Vec<u8>, ErrorStack> 
 }
 
 /// The messageDigest value: the digest of `content` in an OCTET STRING.
-pub(crate) fn digest_octets(digest: SignatureDigest, content: &[u8]) -> Result<Vec<u8>, ErrorStack> {
-    Ok(tlv(tag::OCTET_STRING, &hash(digest.message_digest(), content)?))
+pub(crate) fn digest_octets(
+    digest: SignatureDigest,
+    content: &[u8],
+) -> Result<Vec<u8>, ErrorStack> {
+    Ok(tlv(
+        tag::OCTET_STRING,
+        &hash(digest.message_digest(), content)?,
+    ))
 }
 
 /// A version 1 SignerInfo by issuer and serial number, over `content` or over the attributes.
@@ -156,8 +182,10 @@ pub(crate) fn signer_info(
     if serial_bytes.first().is_none_or(|first| first & 0x80 != 0) {
         serial_bytes.insert(0, 0);
     }
-    let issuer_and_serial =
-        sequence(&[&certificate.issuer_name().to_der()?, &tlv(tag::INTEGER, &serial_bytes)]);
+    let issuer_and_serial = sequence(&[
+        &certificate.issuer_name().to_der()?,
+        &tlv(tag::INTEGER, &serial_bytes),
+    ]);
     let (signed_attributes, to_sign) = match attributes {
         None => (Vec::new(), content.to_vec()),
         Some(attributes) => {
@@ -208,7 +236,11 @@ struct Layers {
 
 impl Layers {
     fn wrap(&self, tag: u8, contents: &[u8]) -> Vec<u8> {
-        if self.indefinite { der::tlv_indefinite(tag, contents) } else { tlv(tag, contents) }
+        if self.indefinite {
+            der::tlv_indefinite(tag, contents)
+        } else {
+            tlv(tag, contents)
+        }
     }
 }
 
@@ -228,7 +260,17 @@ mod tests {
         std::fs::write(&signature_file, signature).unwrap();
         std::fs::write(&body_file, body).unwrap();
         Command::new("openssl")
-            .args(["cms", "-verify", "-binary", "-noverify", "-inform", "DER", "-out", "/dev/null", "-in"])
+            .args([
+                "cms",
+                "-verify",
+                "-binary",
+                "-noverify",
+                "-inform",
+                "DER",
+                "-out",
+                "/dev/null",
+                "-in",
+            ])
             .arg(&signature_file)
             .arg("-content")
             .arg(&body_file)
@@ -247,10 +289,18 @@ mod tests {
             for digest in [SignatureDigest::Sha1, SignatureDigest::Sha256] {
                 for indefinite in [true, false] {
                     for signing_time in [None, Some(now.now_seconds())] {
-                        let style = SignatureStyle { indefinite, digest, signing_time, ..SignatureStyle::default() };
+                        let style = SignatureStyle {
+                            indefinite,
+                            digest,
+                            signing_time,
+                            ..SignatureStyle::default()
+                        };
                         let made = signed_data(&identity, BODY, &style).unwrap();
                         assert!(openssl_accepts(&made, BODY, &[]), "{kind:?} {style:?}");
-                        assert!(!openssl_accepts(&made, b"another body", &[]), "{kind:?} {style:?}");
+                        assert!(
+                            !openssl_accepts(&made, b"another body", &[]),
+                            "{kind:?} {style:?}"
+                        );
                     }
                 }
             }
@@ -259,21 +309,32 @@ mod tests {
 
     #[test]
     fn the_default_form_has_the_structure_of_the_captured_one() {
-        let identity = Identity::self_signed("SIM", KeyKind::Rsa2048, Clock::system().now_ms()).unwrap();
+        let identity =
+            Identity::self_signed("SIM", KeyKind::Rsa2048, Clock::system().now_ms()).unwrap();
         let made = signed_data(&identity, BODY, &SignatureStyle::default()).unwrap();
-        let head = hex::decode("308006092a864886f70d010702a0803080020101310930070605\
-             2b0e03021a308006092a864886f70d0107010000a082").unwrap();
+        let head = hex::decode(
+            "308006092a864886f70d010702a0803080020101310930070605\
+             2b0e03021a308006092a864886f70d0107010000a082",
+        )
+        .unwrap();
         assert_eq!(made[..head.len()], head[..]);
         assert_eq!(made[made.len() - 6..], [0; 6]);
     }
 
     #[test]
     fn attack_forms_are_what_they_say() {
-        let identity = Identity::self_signed("SIM", KeyKind::Rsa2048, Clock::system().now_ms()).unwrap();
-        let bare = SignatureStyle { with_certificate: false, ..SignatureStyle::sha256_der() };
+        let identity =
+            Identity::self_signed("SIM", KeyKind::Rsa2048, Clock::system().now_ms()).unwrap();
+        let bare = SignatureStyle {
+            with_certificate: false,
+            ..SignatureStyle::sha256_der()
+        };
         let made = signed_data(&identity, BODY, &bare).unwrap();
         assert!(!openssl_accepts(&made, BODY, &[]));
-        let attached = SignatureStyle { attached: Some(b"other".to_vec()), ..SignatureStyle::sha256_der() };
+        let attached = SignatureStyle {
+            attached: Some(b"other".to_vec()),
+            ..SignatureStyle::sha256_der()
+        };
         let made = signed_data(&identity, BODY, &attached).unwrap();
         assert!(made.windows(5).any(|part| part == b"other"));
     }

@@ -32,7 +32,11 @@ pub fn tlv(tag: u8, contents: &[u8]) -> Vec<u8> {
     if length < 0x80 {
         out.push(length as u8);
     } else {
-        let bytes: Vec<u8> = length.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
+        let bytes: Vec<u8> = length
+            .to_be_bytes()
+            .into_iter()
+            .skip_while(|byte| *byte == 0)
+            .collect();
         out.push(0x80 | bytes.len() as u8);
         out.extend(bytes);
     }
@@ -66,7 +70,8 @@ pub fn small_integer(value: u8) -> Vec<u8> {
 
 /// A UTCTime or, from 2050 on, a GeneralizedTime, as RFC 5652 11.3 demands for signingTime.
 pub fn time(unix_seconds: i64) -> Vec<u8> {
-    let at = time::OffsetDateTime::from_unix_timestamp(unix_seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let at = time::OffsetDateTime::from_unix_timestamp(unix_seconds)
+        .unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     let rest = format!(
         "{:02}{:02}{:02}{:02}{:02}Z",
         u8::from(at.month()),
@@ -76,9 +81,15 @@ pub fn time(unix_seconds: i64) -> Vec<u8> {
         at.second()
     );
     if (1950..2050).contains(&at.year()) {
-        tlv(tag::UTC_TIME, format!("{:02}{rest}", at.year() % 100).as_bytes())
+        tlv(
+            tag::UTC_TIME,
+            format!("{:02}{rest}", at.year() % 100).as_bytes(),
+        )
     } else {
-        tlv(tag::GENERALIZED_TIME, format!("{:04}{rest}", at.year()).as_bytes())
+        tlv(
+            tag::GENERALIZED_TIME,
+            format!("{:04}{rest}", at.year()).as_bytes(),
+        )
     }
 }
 
@@ -112,11 +123,23 @@ pub fn read(input: &[u8]) -> Option<(Element<'_>, &[u8])> {
             return None;
         }
         let bytes = rest.get(..count)?;
-        (bytes.iter().fold(0usize, |sum, byte| (sum << 8) | usize::from(*byte)), 2 + count)
+        (
+            bytes
+                .iter()
+                .fold(0usize, |sum, byte| (sum << 8) | usize::from(*byte)),
+            2 + count,
+        )
     };
     let contents = input.get(header..header.checked_add(length)?)?;
     let whole = input.get(..header + length)?;
-    Some((Element { tag, contents, whole }, input.get(header + length..)?))
+    Some((
+        Element {
+            tag,
+            contents,
+            whole,
+        },
+        input.get(header + length..)?,
+    ))
 }
 
 /// Reads all elements of `input`, which must be nothing else.
@@ -154,6 +177,9 @@ mod tests {
     #[test]
     fn times_switch_their_form_in_2050() {
         assert_eq!(time(0)[..], tlv(tag::UTC_TIME, b"700101000000Z")[..]);
-        assert_eq!(time(2_524_608_000)[..], tlv(tag::GENERALIZED_TIME, b"20500101000000Z")[..]);
+        assert_eq!(
+            time(2_524_608_000)[..],
+            tlv(tag::GENERALIZED_TIME, b"20500101000000Z")[..]
+        );
     }
 }

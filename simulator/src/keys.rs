@@ -39,7 +39,10 @@ pub fn random<const N: usize>() -> Result<[u8; N], ErrorStack> {
 
 /// A random UUID in upper case, as Apple's software writes them.
 pub fn random_uuid() -> Result<String, ErrorStack> {
-    Ok(uuid::Builder::from_random_bytes(random()?).into_uuid().to_string().to_uppercase())
+    Ok(uuid::Builder::from_random_bytes(random()?)
+        .into_uuid()
+        .to_string()
+        .to_uppercase())
 }
 
 /// RSA keys made ahead of time and in parallel, so that a fleet need not wait for primes.
@@ -60,7 +63,10 @@ impl KeyPool {
         while let Some(made) = makers.join_next().await {
             // A maker that was cancelled or panicked has made no key; the pool is merely smaller.
             if let Ok(key) = made {
-                self.ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(key?);
+                self.ready
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push_back(key?);
             }
         }
         Ok(())
@@ -69,7 +75,11 @@ impl KeyPool {
     /// A key nobody else has: from the pool, or made now.
     pub async fn take(&self, kind: KeyKind) -> Result<PKey<Private>, ErrorStack> {
         if kind == KeyKind::Rsa2048 {
-            let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let ready = self
+                .ready
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop_front();
             if let Some(key) = ready {
                 return Ok(key);
             }

@@ -48,7 +48,10 @@ pub fn write(value: &Value, style: PlistStyle) -> Result<Vec<u8>, PlistWriteErro
 
 /// Builds a dictionary from pairs; the order does not matter, writing sorts.
 pub fn dictionary<const N: usize>(pairs: [(&str, Value); N]) -> Dictionary {
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    pairs
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 struct Writer {
@@ -60,7 +63,12 @@ struct Writer {
 
 impl Writer {
     fn new(indent: &'static str, newline: &'static str, spaced: bool) -> Self {
-        Self { indent, newline, spaced, out: String::new() }
+        Self {
+            indent,
+            newline,
+            spaced,
+            out: String::new(),
+        }
     }
 
     fn document(mut self, value: &Value) -> Result<Vec<u8>, PlistWriteError> {
@@ -108,7 +116,9 @@ impl Writer {
             Value::String(text) => self.line(depth, &format!("<string>{}</string>", escaped(text))),
             Value::Integer(number) => self.line(depth, &format!("<integer>{number}</integer>")),
             Value::Real(number) => self.line(depth, &format!("<real>{number}</real>")),
-            Value::Date(date) => self.line(depth, &format!("<date>{}</date>", date.to_xml_format())),
+            Value::Date(date) => {
+                self.line(depth, &format!("<date>{}</date>", date.to_xml_format()))
+            }
             Value::Data(bytes) => self.data(bytes, depth),
             _ => return Err(PlistWriteError::Unwritable),
         }
@@ -131,7 +141,9 @@ impl Writer {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -165,9 +177,12 @@ mod tests {
 
     #[test]
     fn every_style_reads_back_as_the_same_value() {
-        for style in
-            [PlistStyle::CoreFoundation, PlistStyle::Minified, PlistStyle::OddWhitespace, PlistStyle::Binary]
-        {
+        for style in [
+            PlistStyle::CoreFoundation,
+            PlistStyle::Minified,
+            PlistStyle::OddWhitespace,
+            PlistStyle::Binary,
+        ] {
             let written = write(&bootstrap(), style).unwrap();
             let read: Value = plist::from_bytes(&written).unwrap();
             assert_eq!(read, bootstrap(), "{style:?}");

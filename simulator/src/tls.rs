@@ -8,7 +8,9 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
 
 use crate::certs::Identity;
 
@@ -21,9 +23,14 @@ pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 ///
 /// A client certificate outside its validity passes the handshake: Apple answers it on HTTP level,
 /// with 403 BadCertificate (apple-protocol 9.2).
-pub(crate) fn server_requiring(identity: &Identity, client_root: &X509) -> Result<Arc<ServerConfig>, String> {
+pub(crate) fn server_requiring(
+    identity: &Identity,
+    client_root: &X509,
+) -> Result<Arc<ServerConfig>, String> {
     let mut roots = RootCertStore::empty();
-    roots.add(der(client_root)?).map_err(|error| error.to_string())?;
+    roots
+        .add(der(client_root)?)
+        .map_err(|error| error.to_string())?;
     let strict = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
         .map_err(|error| error.to_string())?;
@@ -39,12 +46,17 @@ pub(crate) fn server_requiring(identity: &Identity, client_root: &X509) -> Resul
 
 /// A certificate in rustls' form.
 pub fn der(certificate: &X509) -> Result<CertificateDer<'static>, String> {
-    Ok(CertificateDer::from(certificate.to_der().map_err(|error| error.to_string())?))
+    Ok(CertificateDer::from(
+        certificate.to_der().map_err(|error| error.to_string())?,
+    ))
 }
 
 /// A private key in rustls' form.
 pub fn private_key(identity: &Identity) -> Result<PrivateKeyDer<'static>, String> {
-    let der = identity.key.private_key_to_pkcs8().map_err(|error| error.to_string())?;
+    let der = identity
+        .key
+        .private_key_to_pkcs8()
+        .map_err(|error| error.to_string())?;
     Ok(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der)))
 }
 
@@ -66,7 +78,8 @@ impl ClientCertVerifier for AnyTime {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let at = within_validity(end_entity, now).unwrap_or(now);
-        self.strict.verify_client_cert(end_entity, intermediates, at)
+        self.strict
+            .verify_client_cert(end_entity, intermediates, at)
     }
 
     fn verify_tls12_signature(
@@ -100,7 +113,12 @@ fn within_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<Un
         let since = epoch.diff(time).ok()?;
         u64::try_from(i64::from(since.days) * 86_400 + i64::from(since.secs)).ok()
     };
-    let (first, last) = (seconds(certificate.not_before())?, seconds(certificate.not_after())?);
+    let (first, last) = (
+        seconds(certificate.not_before())?,
+        seconds(certificate.not_after())?,
+    );
     let at = now.as_secs().min(last).max(first);
-    Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(at)))
+    Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+        at,
+    )))
 }

@@ -40,7 +40,10 @@ pub enum WorldError {
     #[error("keys and certificates cannot be made or read")]
     Crypto(#[from] ErrorStack),
     #[error("{path} cannot be used")]
-    File { path: PathBuf, source: std::io::Error },
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
 }
 
 /// A running world. Clones are the same world; it stops when the last one, and the last Mac in it,
@@ -75,17 +78,37 @@ impl World {
         let folder = options.folder.as_deref();
         let apns_root = Issuer {
             identity: keep(folder, "apns-root", || {
-                Ok(Issuer::root("SIMULATED Push Service Root", "Simulated, not Apple", KeyKind::P256, now)?.identity)
+                Ok(Issuer::root(
+                    "SIMULATED Push Service Root",
+                    "Simulated, not Apple",
+                    KeyKind::P256,
+                    now,
+                )?
+                .identity)
             })?,
         };
-        let push_authority =
-            PushAuthority::from_identity(keep(folder, "push-ca", || Ok(PushAuthority::new(now)?.identity().clone()))?);
+        let push_authority = PushAuthority::from_identity(keep(folder, "push-ca", || {
+            Ok(PushAuthority::new(now)?.identity().clone())
+        })?);
         let attestation = AttestationAuthority::new()?;
-        let root = keep(folder, "attestation-root", || Ok(attestation.parts().0.clone()))?;
-        let sub_ca = keep(folder, "attestation-sub-ca", || Ok(attestation.parts().1.clone()))?;
+        let root = keep(folder, "attestation-root", || {
+            Ok(attestation.parts().0.clone())
+        })?;
+        let sub_ca = keep(folder, "attestation-sub-ca", || {
+            Ok(attestation.parts().1.clone())
+        })?;
         let push_certificate = find_push_certificate(folder, &options, &push_authority, now)?;
-        let apns_options = ApnsOptions { port: options.apns_port, budget: options.push_budget };
-        let apns = Apns::start(&apns_root, &push_authority, options.clock.clone(), apns_options).await?;
+        let apns_options = ApnsOptions {
+            port: options.apns_port,
+            budget: options.push_budget,
+        };
+        let apns = Apns::start(
+            &apns_root,
+            &push_authority,
+            options.clock.clone(),
+            apns_options,
+        )
+        .await?;
         let world = Self {
             apple: Arc::new(AttestationAuthority::from_parts(root, sub_ca)),
             push_authority: Arc::new(push_authority),
@@ -106,7 +129,10 @@ impl World {
     pub fn write_files(&self, folder: &Path) -> Result<WorldFiles, WorldError> {
         let files = Self::files(folder);
         write(&files.apns_root, self.apns.root_pem())?;
-        write(&files.push_certificate, &self.push_certificate.identity.certificate_pem()?)?;
+        write(
+            &files.push_certificate,
+            &self.push_certificate.identity.certificate_pem()?,
+        )?;
         write(&files.push_key, &self.push_certificate.identity.key_pem()?)?;
         write(&files.attestation_root, &self.apple.root_pem()?)?;
         Ok(files)
@@ -154,11 +180,17 @@ impl World {
     /// All Macs of this world trust these roots (PEM, one or several) for TLS, as if an
     /// administrator had installed them; without any, the system's roots are used.
     pub fn trust(&self, pem: &[u8]) {
-        self.trust.lock().unwrap_or_else(PoisonError::into_inner).push(pem.to_vec());
+        self.trust
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(pem.to_vec());
     }
 
     pub(crate) fn trusted(&self) -> Vec<Vec<u8>> {
-        self.trust.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trust
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// What all Macs of this world do, as it happens. A reader that is slow misses the oldest.
@@ -179,7 +211,12 @@ fn find_push_certificate(
     authority: &PushAuthority,
     now_ms: i64,
 ) -> Result<PushCertificate, WorldError> {
-    let new_topic = || options.topic.clone().map_or_else(PushAuthority::new_topic, Ok);
+    let new_topic = || {
+        options
+            .topic
+            .clone()
+            .map_or_else(PushAuthority::new_topic, Ok)
+    };
     let Some(folder) = folder else {
         return Ok(authority.issue(&new_topic()?, now_ms - crate::clock::DAY_MS)?);
     };
@@ -205,7 +242,10 @@ fn keep(
     let certificate_file = folder.join("authorities").join(format!("{name}.crt.pem"));
     let key_file = folder.join("authorities").join(format!("{name}.key.pem"));
     if let (Ok(certificate), Ok(key)) = (fs::read(&certificate_file), fs::read(&key_file)) {
-        return Ok(Identity { key: PKey::private_key_from_pem(&key)?, certificate: X509::from_pem(&certificate)? });
+        return Ok(Identity {
+            key: PKey::private_key_from_pem(&key)?,
+            certificate: X509::from_pem(&certificate)?,
+        });
     }
     let made = make()?;
     write(&certificate_file, &made.certificate_pem()?)?;
@@ -219,9 +259,18 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), WorldError> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(bytes)
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)?
+            .write_all(bytes)
     };
-    attempt().map_err(|source| WorldError::File { path: path.to_owned(), source })
+    attempt().map_err(|source| WorldError::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -231,11 +280,17 @@ mod tests {
     #[tokio::test]
     async fn a_world_started_again_in_its_folder_is_the_same_world() {
         let folder = tempfile::tempdir().unwrap();
-        let options = WorldOptions { folder: Some(folder.path().to_owned()), ..WorldOptions::default() };
+        let options = WorldOptions {
+            folder: Some(folder.path().to_owned()),
+            ..WorldOptions::default()
+        };
         let first = World::start(options.clone()).await.unwrap();
         let second = World::start(options).await.unwrap();
         assert_eq!(first.topic(), second.topic());
-        assert_eq!(first.apple().root_pem().unwrap(), second.apple().root_pem().unwrap());
+        assert_eq!(
+            first.apple().root_pem().unwrap(),
+            second.apple().root_pem().unwrap()
+        );
         assert_eq!(first.apns().root_pem(), second.apns().root_pem());
         assert!(World::files(folder.path()).push_key.exists());
     }

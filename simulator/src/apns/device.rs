@@ -44,7 +44,10 @@ impl Device {
         Self {
             topic: topic.to_owned(),
             clock,
-            state: Mutex::new(State { awake: true, ..State::default() }),
+            state: Mutex::new(State {
+                awake: true,
+                ..State::default()
+            }),
             changed: Notify::new(),
         }
     }
@@ -61,7 +64,10 @@ impl Device {
             return;
         }
         let expires_at = expiration.filter(|at| *at > 0);
-        state.pending = Some(Pending { delivered, expires_at });
+        state.pending = Some(Pending {
+            delivered,
+            expires_at,
+        });
         drop(state);
         self.changed.notify_one();
     }
@@ -100,7 +106,9 @@ impl Inbox {
                 if state.awake
                     && let Some(pending) = state.pending.take()
                 {
-                    let late = pending.expires_at.is_some_and(|at| at < self.device.clock.now_seconds());
+                    let late = pending
+                        .expires_at
+                        .is_some_and(|at| at < self.device.clock.now_seconds());
                     if !late {
                         return Some(pending.delivered);
                     }
@@ -136,11 +144,16 @@ mod tests {
     use super::*;
 
     fn inbox(clock: &Clock) -> Inbox {
-        Inbox { device: Arc::new(Device::new("topic", clock.clone())) }
+        Inbox {
+            device: Arc::new(Device::new("topic", clock.clone())),
+        }
     }
 
     fn note(magic: &str) -> Delivered {
-        Delivered { magic: magic.into(), apns_id: "id".into() }
+        Delivered {
+            magic: magic.into(),
+            apns_id: "id".into(),
+        }
     }
 
     #[tokio::test]
@@ -149,7 +162,8 @@ mod tests {
         inbox.sleep();
         inbox.device.push(note("one"), Some(1_000));
         inbox.device.push(note("two"), Some(1_000));
-        let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), inbox.next()).await;
+        let waiting =
+            tokio::time::timeout(std::time::Duration::from_millis(20), inbox.next()).await;
         assert!(waiting.is_err(), "nothing is delivered to a sleeping Mac");
         inbox.wake();
         assert_eq!(inbox.next().await, Some(note("two")));

@@ -26,13 +26,20 @@ pub struct PushCertificate {
 
 impl PushAuthority {
     pub fn new(now_ms: i64) -> Result<Self, ErrorStack> {
-        let issuer = Issuer::root("SIMULATED Push CA", "Simulated, not Apple", KeyKind::Rsa2048, now_ms)?;
+        let issuer = Issuer::root(
+            "SIMULATED Push CA",
+            "Simulated, not Apple",
+            KeyKind::Rsa2048,
+            now_ms,
+        )?;
         Ok(Self { issuer })
     }
 
     /// The authority from an identity kept before.
     pub fn from_identity(identity: Identity) -> Self {
-        Self { issuer: Issuer { identity } }
+        Self {
+            issuer: Issuer { identity },
+        }
     }
 
     pub fn identity(&self) -> &Identity {
@@ -41,7 +48,10 @@ impl PushAuthority {
 
     /// A topic nobody else has.
     pub fn new_topic() -> Result<String, ErrorStack> {
-        Ok(format!("{TOPIC_PREFIX}{}", keys::random_uuid()?.to_lowercase()))
+        Ok(format!(
+            "{TOPIC_PREFIX}{}",
+            keys::random_uuid()?.to_lowercase()
+        ))
     }
 
     /// A certificate for `topic`, valid for one year from `from_ms`: as the portal issues it, and,
@@ -49,10 +59,18 @@ impl PushAuthority {
     pub fn issue(&self, topic: &str, from_ms: i64) -> Result<PushCertificate, ErrorStack> {
         let uuid = topic.strip_prefix(TOPIC_PREFIX).unwrap_or(topic);
         let common_name = format!("APSP:{uuid}");
-        let subject =
-            [(Nid::USERID, topic), (Nid::COMMONNAME, common_name.as_str()), (Nid::COUNTRYNAME, "US")];
+        let subject = [
+            (Nid::USERID, topic),
+            (Nid::COMMONNAME, common_name.as_str()),
+            (Nid::COUNTRYNAME, "US"),
+        ];
         let key = keys::generate(KeyKind::Rsa2048)?;
-        let identity = self.issuer.client(&subject, key, from_ms, from_ms + 365 * DAY_MS)?;
-        Ok(PushCertificate { topic: topic.to_owned(), identity })
+        let identity = self
+            .issuer
+            .client(&subject, key, from_ms, from_ms + 365 * DAY_MS)?;
+        Ok(PushCertificate {
+            topic: topic.to_owned(),
+            identity,
+        })
     }
 }

@@ -17,7 +17,11 @@ pub(super) struct Rejection {
 
 impl Rejection {
     pub(super) fn new(status: u16, reason: &'static str) -> Self {
-        Self { status, reason, timestamp: None }
+        Self {
+            status,
+            reason,
+            timestamp: None,
+        }
     }
 
     /// The JSON body.
@@ -59,14 +63,29 @@ pub(super) fn token(method: &Method, path: &str) -> Result<String, Rejection> {
 }
 
 /// Headers and body against the topic the client's certificate names.
-pub(super) fn push(headers: &HeaderMap, body: &[u8], certificate_topic: &str) -> Result<Push, Rejection> {
+pub(super) fn push(
+    headers: &HeaderMap,
+    body: &[u8],
+    certificate_topic: &str,
+) -> Result<Push, Rejection> {
     let bad = |reason| Rejection::new(400, reason);
-    for name in ["apns-topic", "apns-push-type", "apns-id", "apns-expiration", "apns-priority", "apns-collapse-id"] {
+    for name in [
+        "apns-topic",
+        "apns-push-type",
+        "apns-id",
+        "apns-expiration",
+        "apns-priority",
+        "apns-collapse-id",
+    ] {
         if headers.get_all(name).iter().count() > 1 {
             return Err(bad("DuplicateHeaders"));
         }
     }
-    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("\u{fffd}"));
+    let header = |name: &str| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap_or("\u{fffd}"))
+    };
     let topic = header("apns-topic").ok_or(bad("MissingTopic"))?;
     if !topic.starts_with("com.apple.mgmt.") {
         return Err(bad("BadTopic"));
@@ -88,7 +107,11 @@ pub(super) fn push(headers: &HeaderMap, body: &[u8], certificate_topic: &str) ->
     }
     let expiration = match header("apns-expiration") {
         None => None,
-        Some(text) => Some(text.parse::<u32>().map(i64::from).map_err(|_| bad("BadExpirationDate"))?),
+        Some(text) => Some(
+            text.parse::<u32>()
+                .map(i64::from)
+                .map_err(|_| bad("BadExpirationDate"))?,
+        ),
     };
     if body.len() > MAX_PAYLOAD {
         return Err(Rejection::new(413, "PayloadTooLarge"));
@@ -128,7 +151,10 @@ mod tests {
             ("apns-expiration", "1790847007"),
             ("apns-id", "eabeae54-14a8-11e5-b60b-1697f925ec7b"),
         ]);
-        let expected = Push { magic: "6F3C2B1A".into(), expiration: Some(1_790_847_007) };
+        let expected = Push {
+            magic: "6F3C2B1A".into(),
+            expiration: Some(1_790_847_007),
+        };
         assert_eq!(push(&full, BODY, TOPIC), Ok(expected));
         assert!(push(&headers(&[("apns-topic", TOPIC)]), BODY, TOPIC).is_ok());
     }
@@ -139,20 +165,53 @@ mod tests {
         let large = [b"{\"mdm\":\"", &[b'a'; 5000][..], b"\"}"].concat();
         let cases: [(HeaderMap, &[u8], u16, &str); 12] = [
             (HeaderMap::new(), BODY, 400, "MissingTopic"),
-            (headers(&[("apns-topic", "com.example.app")]), BODY, 400, "BadTopic"),
-            (headers(&[("apns-topic", "com.apple.mgmt.External.other")]), BODY, 400, "TopicDisallowed"),
+            (
+                headers(&[("apns-topic", "com.example.app")]),
+                BODY,
+                400,
+                "BadTopic",
+            ),
+            (
+                headers(&[("apns-topic", "com.apple.mgmt.External.other")]),
+                BODY,
+                400,
+                "TopicDisallowed",
+            ),
             (with("apns-topic", TOPIC), BODY, 400, "DuplicateHeaders"),
-            (with("apns-push-type", "alert"), BODY, 400, "InvalidPushType"),
+            (
+                with("apns-push-type", "alert"),
+                BODY,
+                400,
+                "InvalidPushType",
+            ),
             (with("apns-id", "7"), BODY, 400, "BadMessageId"),
             (with("apns-priority", "11"), BODY, 400, "BadPriority"),
-            (with("apns-expiration", "tomorrow"), BODY, 400, "BadExpirationDate"),
+            (
+                with("apns-expiration", "tomorrow"),
+                BODY,
+                400,
+                "BadExpirationDate",
+            ),
             (with("apns-priority", "5"), b"", 400, "PayloadEmpty"),
-            (with("apns-priority", "5"), br#"{"mdm":"a","aps":{}}"#, 400, "PayloadEmpty"),
-            (with("apns-priority", "5"), br#"{"mdm":7}"#, 400, "PayloadEmpty"),
+            (
+                with("apns-priority", "5"),
+                br#"{"mdm":"a","aps":{}}"#,
+                400,
+                "PayloadEmpty",
+            ),
+            (
+                with("apns-priority", "5"),
+                br#"{"mdm":7}"#,
+                400,
+                "PayloadEmpty",
+            ),
             (with("apns-priority", "5"), &large, 413, "PayloadTooLarge"),
         ];
         for (headers, body, status, reason) in cases {
-            assert_eq!(push(&headers, body, TOPIC), Err(Rejection::new(status, reason)));
+            assert_eq!(
+                push(&headers, body, TOPIC),
+                Err(Rejection::new(status, reason))
+            );
         }
     }
 
@@ -166,7 +225,11 @@ mod tests {
             (Method::POST, "/3/device/", 400, "MissingDeviceToken"),
             (Method::POST, "/3/device/xyz", 400, "BadDeviceToken"),
         ] {
-            assert_eq!(token(&method, path), Err(Rejection::new(status, reason)), "{path}");
+            assert_eq!(
+                token(&method, path),
+                Err(Rejection::new(status, reason)),
+                "{path}"
+            );
         }
     }
 }

@@ -17,7 +17,7 @@ use openssl::asn1::Asn1Time;
 use openssl::nid::Nid;
 use openssl::x509::X509;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -66,6 +66,7 @@ struct Shared {
     seen: Mutex<Vec<PushSeen>>,
     revoked: Mutex<Vec<Vec<u8>>>,
     connections: AtomicUsize,
+    watchers: broadcast::Sender<PushSeen>,
 }
 
 /// The running double. Clones are the same service; it stops when the last one is dropped.
@@ -88,8 +89,11 @@ impl Apns {
     ) -> Result<Self, ApnsError> {
         // TLS peers check certificates by the real time, whatever the simulated one is.
         let server = root.loopback_server(Clock::system().now_ms())?;
-        let config = tls::server_requiring(&server, &authority.identity().certificate).map_err(ApnsError::Tls)?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port)).await.map_err(ApnsError::Listen)?;
+        let config = tls::server_requiring(&server, &authority.identity().certificate)
+            .map_err(ApnsError::Tls)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))
+            .await
+            .map_err(ApnsError::Listen)?;
         let address = listener.local_addr().map_err(ApnsError::Listen)?;
         let shared = Arc::new(Shared {
             clock,
@@ -100,11 +104,22 @@ impl Apns {
             seen: Mutex::default(),
             revoked: Mutex::default(),
             connections: AtomicUsize::new(0),
+            watchers: broadcast::channel(1024).0,
         });
         let stop = CancellationToken::new();
-        tokio::spawn(listen(listener, TlsAcceptor::from(config), shared.clone(), stop.clone()));
+        tokio::spawn(listen(
+            listener,
+            TlsAcceptor::from(config),
+            shared.clone(),
+            stop.clone(),
+        ));
         let root_pem = Arc::new(root.certificate_pem()?);
-        Ok(Self { shared, address, root_pem, _stop: Arc::new(stop.drop_guard()) })
+        Ok(Self {
+            shared,
+            address,
+            root_pem,
+            _stop: Arc::new(stop.drop_guard()),
+        })
     }
 
     /// `https://localhost:<port>`.
@@ -146,7 +161,11 @@ impl Apns {
 
     /// The next request for this token gets this fault.
     pub fn inject_for(&self, token: &[u8], fault: Fault) {
-        lock(&self.shared.faults).for_token.entry(hex::encode(token)).or_default().push_back(fault);
+        lock(&self.shared.faults)
+            .for_token
+            .entry(hex::encode(token))
+            .or_default()
+            .push_back(fault);
     }
 
     /// Every connection ends with GOAWAY after so many requests; `None` stops that.
@@ -173,7 +192,16 @@ impl Apns {
     /// The requests for one token, oldest first.
     pub fn seen_for(&self, token: &[u8]) -> Vec<PushSeen> {
         let token = hex::encode(token);
-        lock(&self.shared.seen).iter().filter(|push| push.token == token).cloned().collect()
+        lock(&self.shared.seen)
+            .iter()
+            .filter(|push| push.token == token)
+            .cloned()
+            .collect()
+    }
+
+    /// The requests from now on. A reader that is slow misses the oldest.
+    pub fn watch(&self) -> broadcast::Receiver<PushSeen> {
+        self.shared.watchers.subscribe()
     }
 
     /// How many TLS connections were ever set up.
@@ -186,7 +214,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn listen(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>, stop: CancellationToken) {
+async fn listen(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -228,7 +261,12 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
             return;
         }
     };
-    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
+    let leaf = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(<[_]>::first)
+        .cloned();
     let Some(certificate) = leaf.and_then(|leaf| X509::from_der(&leaf).ok()) else {
         return;
     };
@@ -263,8 +301,12 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
 }
 
 fn topic_of(certificate: &X509) -> String {
-    let uid = certificate.subject_name().entries_by_nid(Nid::USERID).next();
-    uid.and_then(|entry| entry.data().to_string().ok()).unwrap_or_default()
+    let uid = certificate
+        .subject_name()
+        .entries_by_nid(Nid::USERID)
+        .next();
+    uid.and_then(|entry| entry.data().to_string().ok())
+        .unwrap_or_default()
 }
 
 async fn answer(
@@ -305,11 +347,17 @@ async fn answer(
                 }
                 Some(Fault::Answer(status, reason)) => {
                     let timestamp = (status == 410).then(|| shared.clock.now_ms());
-                    Err(Rejection { status, reason, timestamp })
+                    Err(Rejection {
+                        status,
+                        reason,
+                        timestamp,
+                    })
                 }
                 None => accept(&token, &parts.headers, &body, &id, &connection, &shared),
             };
-            let status = outcome.as_ref().map_or_else(|rejection| rejection.status, |()| 200);
+            let status = outcome
+                .as_ref()
+                .map_or_else(|rejection| rejection.status, |()| 200);
             record(&shared, &token, &parts.headers, &body, status);
             outcome
         }
@@ -318,13 +366,16 @@ async fn answer(
 }
 
 fn record(shared: &Shared, token: &str, headers: &HeaderMap, body: &Bytes, status: u16) {
-    lock(&shared.seen).push(PushSeen {
+    let seen = PushSeen {
         token: token.to_owned(),
         headers: headers.clone(),
         body: body.clone(),
         status,
         at_ms: shared.clock.now_ms(),
-    });
+    };
+    lock(&shared.seen).push(seen.clone());
+    // Nobody watching is no failure.
+    let _ = shared.watchers.send(seen);
 }
 
 /// Apple's decision about one well-addressed request.
@@ -346,7 +397,10 @@ fn accept(
         return Err(Rejection::new(400, "DeviceTokenNotForTopic"));
     }
     if let Some(since) = device.dead_since() {
-        return Err(Rejection { timestamp: Some(since), ..Rejection::new(410, "Unregistered") });
+        return Err(Rejection {
+            timestamp: Some(since),
+            ..Rejection::new(410, "Unregistered")
+        });
     }
     if let Some(budget) = shared.budget {
         let now = shared.clock.now_ms();
@@ -358,7 +412,13 @@ fn accept(
         }
         times.push(now);
     }
-    device.push(Delivered { magic: push.magic, apns_id: id.to_owned() }, push.expiration);
+    device.push(
+        Delivered {
+            magic: push.magic,
+            apns_id: id.to_owned(),
+        },
+        push.expiration,
+    );
     Ok(())
 }
 

@@ -88,8 +88,13 @@ impl AttestationAuthority {
         // Validity begins a day before issue and ends 90 days after; the serial number is the
         // issue time in milliseconds (apple-protocol 6.1).
         let issuer = self.sub_ca.certificate.subject_name();
-        let mut builder =
-            certs::begin(&subject, issuer, &public, now_ms - DAY_MS, now_ms + 90 * DAY_MS)?;
+        let mut builder = certs::begin(
+            &subject,
+            issuer,
+            &public,
+            now_ms - DAY_MS,
+            now_ms + 90 * DAY_MS,
+        )?;
         let serial = BigNum::from_slice(&now_ms.to_be_bytes())?.to_asn1_integer()?;
         builder.set_serial_number(&serial)?;
         builder.append_extension(certs::extension("2.5.29.19", true, &BASIC_CONSTRAINTS)?)?;
@@ -98,7 +103,10 @@ impl AttestationAuthority {
             builder.append_extension(certs::extension(oid, false, contents)?)?;
         }
         builder.sign(&self.sub_ca.key, MessageDigest::sha384())?;
-        Ok(Chain { leaf: builder.build().to_der()?, intermediate: self.sub_ca.certificate.to_der()? })
+        Ok(Chain {
+            leaf: builder.build().to_der()?,
+            intermediate: self.sub_ca.certificate.to_der()?,
+        })
     }
 }
 
@@ -106,7 +114,9 @@ impl AttestationAuthority {
 fn leaf_subject(key: &PKey<Private>) -> Result<X509Name, ErrorStack> {
     let ec = key.ec_key()?;
     let mut context = openssl::bn::BigNumContext::new()?;
-    let point = ec.public_key().to_bytes(ec.group(), PointConversionForm::UNCOMPRESSED, &mut context)?;
+    let point =
+        ec.public_key()
+            .to_bytes(ec.group(), PointConversionForm::UNCOMPRESSED, &mut context)?;
     let digest = hex::encode(openssl::sha::sha256(&point));
     let mut builder = X509NameBuilder::new()?;
     for (kind, value) in [
@@ -123,13 +133,21 @@ fn leaf_subject(key: &PKey<Private>) -> Result<X509Name, ErrorStack> {
 fn authority_name(common_name: &str) -> Result<X509Name, ErrorStack> {
     let mut builder = X509NameBuilder::new()?;
     builder.append_entry_by_nid_with_type(Nid::COMMONNAME, common_name, Asn1Type::UTF8STRING)?;
-    builder.append_entry_by_nid_with_type(Nid::ORGANIZATIONNAME, ORGANIZATION, Asn1Type::UTF8STRING)?;
+    builder.append_entry_by_nid_with_type(
+        Nid::ORGANIZATIONNAME,
+        ORGANIZATION,
+        Asn1Type::UTF8STRING,
+    )?;
     builder.append_entry_by_nid_with_type(Nid::COUNTRYNAME, "US", Asn1Type::PRINTABLESTRING)?;
     Ok(builder.build())
 }
 
 /// A certificate authority: self-signed, or under `issuer` with path length 0.
-fn authority(issuer: Option<&Identity>, subject: &X509Name, end_ms: i64) -> Result<Identity, ErrorStack> {
+fn authority(
+    issuer: Option<&Identity>,
+    subject: &X509Name,
+    end_ms: i64,
+) -> Result<Identity, ErrorStack> {
     let key = keys::generate(KeyKind::P384)?;
     let public = certs::public_half(&key)?;
     let issuer_name = issuer.map_or(&**subject, |parent| parent.certificate.subject_name());
@@ -150,15 +168,23 @@ fn authority(issuer: Option<&Identity>, subject: &X509Name, end_ms: i64) -> Resu
     builder.append_extension(certs::extension("2.5.29.35", false, &authority_key)?)?;
     // keyCertSign and cRLSign.
     builder.append_extension(certs::extension("2.5.29.15", true, &[3, 2, 1, 6])?)?;
-    builder.sign(issuer.map_or(&key, |parent| &parent.key), MessageDigest::sha384())?;
-    Ok(Identity { key, certificate: builder.build() })
+    builder.sign(
+        issuer.map_or(&key, |parent| &parent.key),
+        MessageDigest::sha384(),
+    )?;
+    Ok(Identity {
+        key,
+        certificate: builder.build(),
+    })
 }
 
 /// SHA-1 of the public point, as RFC 5280 4.2.1.2 (1) says.
 fn key_identifier(key: &PKey<Private>) -> Result<[u8; 20], ErrorStack> {
     let ec = key.ec_key()?;
     let mut context = openssl::bn::BigNumContext::new()?;
-    let point = ec.public_key().to_bytes(ec.group(), PointConversionForm::UNCOMPRESSED, &mut context)?;
+    let point =
+        ec.public_key()
+            .to_bytes(ec.group(), PointConversionForm::UNCOMPRESSED, &mut context)?;
     Ok(openssl::sha::sha1(&point))
 }
 
@@ -189,12 +215,18 @@ mod tests {
     fn openssl_verifies_the_chain_to_the_root_at_its_time_only() {
         let authority = AttestationAuthority::new().unwrap();
         let key = keys::generate(KeyKind::P384).unwrap();
-        let chain = authority.attest(&state(), &key, Some(&[9; 32]), ISSUED_MS).unwrap();
+        let chain = authority
+            .attest(&state(), &key, Some(&[9; 32]), ISSUED_MS)
+            .unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, bytes: Vec<u8>| std::fs::write(folder.path().join(name), bytes).unwrap();
+        let write =
+            |name: &str, bytes: Vec<u8>| std::fs::write(folder.path().join(name), bytes).unwrap();
         write("root.pem", authority.root_pem().unwrap());
         write("sub.pem", authority.sub_ca_pem().unwrap());
-        write("leaf.pem", X509::from_der(&chain.leaf).unwrap().to_pem().unwrap());
+        write(
+            "leaf.pem",
+            X509::from_der(&chain.leaf).unwrap().to_pem().unwrap(),
+        );
         let verified_at = |at_ms: i64| {
             Command::new("openssl")
                 .current_dir(folder.path())
@@ -214,7 +246,9 @@ mod tests {
     fn the_leaf_has_the_structure_of_the_real_one() {
         let authority = AttestationAuthority::new().unwrap();
         let key = keys::generate(KeyKind::P384).unwrap();
-        let chain = authority.attest(&state(), &key, Some(&[0xa9; 32]), ISSUED_MS).unwrap();
+        let chain = authority
+            .attest(&state(), &key, Some(&[0xa9; 32]), ISSUED_MS)
+            .unwrap();
         let outline = |certificate: &[u8]| {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), certificate).unwrap();
@@ -226,14 +260,25 @@ mod tests {
             let text = String::from_utf8(out.stdout).unwrap();
             text.lines()
                 .map(|line| {
-                    let shape = line.split_once("cons:").or_else(|| line.split_once("prim:")).unwrap().1;
+                    let shape = line
+                        .split_once("cons:")
+                        .or_else(|| line.split_once("prim:"))
+                        .unwrap()
+                        .1;
                     // Values that differ from leaf to leaf: the key's digest and the nonce.
                     let shape = shape.trim_end();
-                    if shape.len() > 80 { shape[..25].to_owned() } else { shape.to_owned() }
+                    if shape.len() > 80 {
+                        shape[..25].to_owned()
+                    } else {
+                        shape.to_owned()
+                    }
                 })
                 .collect::<Vec<_>>()
         };
-        let fixture = X509::from_pem(include_bytes!("../../fixtures/leaf-good.pem")).unwrap().to_der().unwrap();
+        let fixture = X509::from_pem(include_bytes!("../../fixtures/leaf-good.pem"))
+            .unwrap()
+            .to_der()
+            .unwrap();
         let (ours, model) = (outline(&chain.leaf), outline(&fixture));
         assert_eq!(ours, model);
     }

@@ -44,7 +44,11 @@ impl AttestationClient {
             None => self.key.insert(keys::generate(KeyKind::P384)?).clone(),
         };
         let chain = authority.attest(state, &key, nonce, now_ms)?;
-        self.cached = Some(Cached { chain: chain.clone(), nonce: nonce.map(<[u8]>::to_vec), issued_ms: now_ms });
+        self.cached = Some(Cached {
+            chain: chain.clone(),
+            nonce: nonce.map(<[u8]>::to_vec),
+            issued_ms: now_ms,
+        });
         Ok((chain, true))
     }
 
@@ -93,17 +97,30 @@ mod tests {
         let authority = AttestationAuthority::new().unwrap();
         let (mut client, state) = (AttestationClient::default(), state("26.6"));
         let mut ask = |nonce: Option<&[u8]>, day: f64| {
-            client.attestation(&authority, &state, nonce, (day * DAY_MS as f64) as i64).unwrap()
+            client
+                .attestation(&authority, &state, nonce, (day * DAY_MS as f64) as i64)
+                .unwrap()
         };
         let (first, fresh) = ask(Some(b"one"), 0.0);
         assert!(fresh);
-        assert_eq!(ask(Some(b"two"), 6.99), (first.clone(), false), "young: cached whatever the nonce");
+        assert_eq!(
+            ask(Some(b"two"), 6.99),
+            (first.clone(), false),
+            "young: cached whatever the nonce"
+        );
         assert_eq!(ask(None, 6.99), (first.clone(), false));
-        assert_eq!(ask(Some(b"one"), 200.0), (first.clone(), false), "equal nonce: cached for ever");
+        assert_eq!(
+            ask(Some(b"one"), 200.0),
+            (first.clone(), false),
+            "equal nonce: cached for ever"
+        );
         let (second, fresh) = ask(Some(b"two"), 200.0);
         assert!(fresh && second != first);
         let (third, fresh) = ask(None, 207.0);
-        assert!(fresh && !contains(&third, oid::FRESHNESS), "no nonce: no freshness");
+        assert!(
+            fresh && !contains(&third, oid::FRESHNESS),
+            "no nonce: no freshness"
+        );
         assert!(contains(&second, oid::FRESHNESS));
     }
 
@@ -111,11 +128,24 @@ mod tests {
     fn the_key_outlives_a_renewal_but_not_a_reset() {
         let authority = AttestationAuthority::new().unwrap();
         let (mut client, state) = (AttestationClient::default(), state("26.6"));
-        let key = |chain: &Chain| X509::from_der(&chain.leaf).unwrap().public_key().unwrap().public_key_to_der().unwrap();
-        let (first, _) = client.attestation(&authority, &state, Some(b"a"), 0).unwrap();
-        let (second, _) = client.attestation(&authority, &state, Some(b"b"), 8 * DAY_MS).unwrap();
+        let key = |chain: &Chain| {
+            X509::from_der(&chain.leaf)
+                .unwrap()
+                .public_key()
+                .unwrap()
+                .public_key_to_der()
+                .unwrap()
+        };
+        let (first, _) = client
+            .attestation(&authority, &state, Some(b"a"), 0)
+            .unwrap();
+        let (second, _) = client
+            .attestation(&authority, &state, Some(b"b"), 8 * DAY_MS)
+            .unwrap();
         client.reset();
-        let (third, fresh) = client.attestation(&authority, &state, Some(b"c"), 8 * DAY_MS).unwrap();
+        let (third, fresh) = client
+            .attestation(&authority, &state, Some(b"c"), 8 * DAY_MS)
+            .unwrap();
         assert!(fresh && key(&first) == key(&second) && key(&second) != key(&third));
     }
 
@@ -123,8 +153,9 @@ mod tests {
     fn the_boot_policy_is_attested_from_macos_14_2_only() {
         let authority = AttestationAuthority::new().unwrap();
         for (version, expected) in [("14.1", false), ("14.2", true)] {
-            let (chain, _) =
-                AttestationClient::default().attestation(&authority, &state(version), Some(b"n"), 0).unwrap();
+            let (chain, _) = AttestationClient::default()
+                .attestation(&authority, &state(version), Some(b"n"), 0)
+                .unwrap();
             assert_eq!(contains(&chain, oid::SIP), expected, "{version}");
             assert!(contains(&chain, oid::SERIAL_NUMBER));
         }

@@ -56,7 +56,11 @@ pub struct BootPolicy {
 
 impl Default for BootPolicy {
     fn default() -> Self {
-        Self { sip_enabled: true, secure_boot: SecureBoot::Full, third_party_kexts: false }
+        Self {
+            sip_enabled: true,
+            secure_boot: SecureBoot::Full,
+            third_party_kexts: false,
+        }
     }
 }
 
@@ -86,14 +90,23 @@ impl AttestedState {
         if full {
             found.push((oid::LLB_VERSION, self.llb_version.clone().into_bytes()));
             found.push((oid::OS_VERSION, self.os_version.clone().into_bytes()));
-            found.push((oid::SOFTWARE_UPDATE_DEVICE_ID, self.software_update_device_id.clone().into_bytes()));
-            found.push((oid::SECURE_BOOT, self.boot.secure_boot.attested().as_bytes().to_vec()));
+            found.push((
+                oid::SOFTWARE_UPDATE_DEVICE_ID,
+                self.software_update_device_id.clone().into_bytes(),
+            ));
+            found.push((
+                oid::SECURE_BOOT,
+                self.boot.secure_boot.attested().as_bytes().to_vec(),
+            ));
             // 0 says ENABLED (apple-protocol trap 1).
             found.push((oid::SIP, integer(!self.boot.sip_enabled)));
             found.push((oid::KERNEL_EXTENSIONS, integer(self.boot.third_party_kexts)));
         }
         found.push((oid::SERIAL_NUMBER, self.serial.clone().into_bytes()));
-        found.push((oid::PROVISIONING_UDID, self.provisioning_udid.clone().into_bytes()));
+        found.push((
+            oid::PROVISIONING_UDID,
+            self.provisioning_udid.clone().into_bytes(),
+        ));
         if let Some(nonce) = nonce {
             found.push((oid::FRESHNESS, nonce.to_vec()));
         }
@@ -103,7 +116,9 @@ impl AttestedState {
 
 /// Whether a dotted macOS version is `major.minor` or later; a text that is none is earlier.
 pub(crate) fn version_at_least(version: &str, major: u32, minor: u32) -> bool {
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut parts = version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
 }
 
@@ -118,9 +133,14 @@ mod tests {
 
     #[test]
     fn versions_compare_by_number() {
-        for (version, expected) in
-            [("14.2", true), ("14.10", true), ("15", true), ("14.1.9", false), ("13.9", false), ("", false)]
-        {
+        for (version, expected) in [
+            ("14.2", true),
+            ("14.10", true),
+            ("15", true),
+            ("14.1.9", false),
+            ("13.9", false),
+            ("", false),
+        ] {
             assert_eq!(version_at_least(version, 14, 2), expected, "{version}");
         }
     }

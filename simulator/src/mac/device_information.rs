@@ -57,11 +57,18 @@ fn answer(spec: &MacSpec, query: &str) -> Option<Value> {
 mod tests {
     use super::*;
 
-    const ASKED: [&str; 4] = ["SerialNumber", "ProvisioningUDID", "PushToken", "NoSuchQuery"];
+    const ASKED: [&str; 4] = [
+        "SerialNumber",
+        "ProvisioningUDID",
+        "PushToken",
+        "NoSuchQuery",
+    ];
 
     fn keys(rights: i64) -> Vec<String> {
-        let mut keys: Vec<_> =
-            query_responses(&MacSpec::random().unwrap(), ASKED, rights).keys().cloned().collect();
+        let mut keys: Vec<_> = query_responses(&MacSpec::random().unwrap(), ASKED, rights)
+            .keys()
+            .cloned()
+            .collect();
         keys.sort();
         keys
     }

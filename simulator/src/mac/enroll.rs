@@ -36,9 +36,14 @@ impl Mac {
     pub async fn request_profile(&self, server_url: &str) -> Result<Vec<u8>, MacError> {
         let wire = Wire::new(&self.inner.world.trusted(), &[], None)?;
         let url = format!("{}/v1/enroll", server_url.trim_end_matches('/'));
-        let reply = wire.post_json(&url, &json!({ "serial_number": self.spec().serial })).await?;
+        let reply = wire
+            .post_json(&url, &json!({ "serial_number": self.spec().serial }))
+            .await?;
         if reply.status != 200 {
-            return Err(MacError::Refused { step: "POST /v1/enroll", reply: Box::new(reply) });
+            return Err(MacError::Refused {
+                step: "POST /v1/enroll",
+                reply: Box::new(reply),
+            });
         }
         if !reply.content_type().starts_with(PROFILE_TYPE) {
             return Err(MacError::NotAProfile(reply.content_type().to_owned()));
@@ -59,7 +64,11 @@ impl Mac {
 
     /// As [`Mac::install_profile`] with an identity from elsewhere: adopted fleets, EC keys, and
     /// identities somebody stole.
-    pub async fn install_profile_with(&self, bytes: &[u8], identity: Identity) -> Result<(), MacError> {
+    pub async fn install_profile_with(
+        &self,
+        bytes: &[u8],
+        identity: Identity,
+    ) -> Result<(), MacError> {
         let profile = self.read_profile(bytes)?;
         let result = self.install(profile, identity).await;
         self.tell_failure(result)
@@ -68,7 +77,9 @@ impl Mac {
     /// Reads a profile as this Mac would.
     pub fn read_profile(&self, bytes: &[u8]) -> Result<EnrollmentProfile, MacError> {
         let profile = EnrollmentProfile::read(bytes, self.spec().allow_http_loopback)?;
-        self.tell(MacStep::ProfileReceived { signed: profile.signed });
+        self.tell(MacStep::ProfileReceived {
+            signed: profile.signed,
+        });
         Ok(profile)
     }
 
@@ -77,9 +88,15 @@ impl Mac {
         let wire = Wire::new(&self.inner.world.trusted(), &profile.roots, None)?;
         let key = self.new_key(profile.scep.key_size).await?;
         let clock = self.clock();
-        let client = ScepClient { http: wire.client(), settings: &profile.scep, clock: &clock };
+        let client = ScepClient {
+            http: wire.client(),
+            settings: &profile.scep,
+            clock: &clock,
+        };
         let identity = client.identity(key).await?;
-        self.tell(MacStep::IdentityIssued { certificate: certs::fingerprint(&identity.certificate)? });
+        self.tell(MacStep::IdentityIssued {
+            certificate: certs::fingerprint(&identity.certificate)?,
+        });
         Ok(identity)
     }
 
@@ -91,7 +108,11 @@ impl Mac {
         Ok(made.await.map_err(|_| MacError::Cancelled)??)
     }
 
-    async fn install(&self, profile: EnrollmentProfile, identity: Identity) -> Result<(), MacError> {
+    async fn install(
+        &self,
+        profile: EnrollmentProfile,
+        identity: Identity,
+    ) -> Result<(), MacError> {
         let spec = self.spec();
         let world = &self.inner.world;
         let wire = Wire::new(&world.trusted(), &profile.roots, Some(&identity))?;
@@ -105,10 +126,20 @@ impl Mac {
         };
         let mdm = enrolled.profile.mdm.clone();
         let accepted = |step, reply: Reply| {
-            if reply.is_success() { Ok(()) } else { Err(MacError::Refused { step, reply: Box::new(reply) }) }
+            if reply.is_success() {
+                Ok(())
+            } else {
+                Err(MacError::Refused {
+                    step,
+                    reply: Box::new(reply),
+                })
+            }
         };
         let authenticate = messages::authenticate(&spec, &mdm.topic, mdm.access_rights);
-        accepted("Authenticate", self.check_in_as(&enrolled, &authenticate).await?)?;
+        accepted(
+            "Authenticate",
+            self.check_in_as(&enrolled, &authenticate).await?,
+        )?;
         self.tell(MacStep::Authenticated);
         if mdm.declares("com.apple.mdm.bootstraptoken") {
             // Arrives before TokenUpdate; that it fails does not end the installation (1.6).
@@ -124,7 +155,11 @@ impl Mac {
             return Err(error);
         }
         if spec.user_channel && mdm.declares("com.apple.mdm.per-user-connections") {
-            let (token, magic, user) = (keys::random::<32>()?, keys::random_uuid()?, keys::random_uuid()?);
+            let (token, magic, user) = (
+                keys::random::<32>()?,
+                keys::random_uuid()?,
+                keys::random_uuid()?,
+            );
             let update = messages::user_token_update(&spec, &mdm.topic, &token, &magic, &user);
             self.send_token_update(&enrolled, &update).await?;
         }
@@ -148,13 +183,20 @@ impl Mac {
         self.inner.poke.notify_one();
     }
 
-    async fn send_token_update(&self, enrolled: &Enrolled, update: &Dictionary) -> Result<(), MacError> {
+    async fn send_token_update(
+        &self,
+        enrolled: &Enrolled,
+        update: &Dictionary,
+    ) -> Result<(), MacError> {
         let mut tries = 1;
         loop {
             let outcome = self.check_in_as(enrolled, update).await;
             let error = match outcome {
                 Ok(reply) if reply.is_success() => return Ok(()),
-                Ok(reply) => MacError::Refused { step: "TokenUpdate", reply: Box::new(reply) },
+                Ok(reply) => MacError::Refused {
+                    step: "TokenUpdate",
+                    reply: Box::new(reply),
+                },
                 Err(error) => error,
             };
             if tries == TOKEN_UPDATE_TRIES {
@@ -176,7 +218,12 @@ impl Mac {
         self.state().enrolled = Some(Arc::new(enrolled.clone()));
         self.inner.world.apns().unregister(&former.token);
         self.inner.poke.notify_one();
-        self.send_token_update(&enrolled, &update).await
+        let sent = self.send_token_update(&enrolled, &update).await;
+        let answer = sent.as_ref().err().and_then(MacError::reply);
+        if let Some(why) = answer.and_then(|reply| reply.unenrolls(&self.spec().os_version)) {
+            self.unenroll(why);
+        }
+        sent
     }
 
     /// The user removes the profile: one CheckOut where the profile asks for it, then silence.
@@ -204,15 +251,26 @@ impl Mac {
         };
         if let Some(former) = former {
             self.inner.world.apns().unregister(&former.token);
-            self.tell(MacStep::Unenrolled { why: why.to_owned() });
+            self.tell(MacStep::Unenrolled {
+                why: why.to_owned(),
+            });
         }
         self.inner.poke.notify_one();
     }
 
     async fn check_in_as(&self, enrolled: &Enrolled, body: &Dictionary) -> Result<Reply, MacError> {
         let body = plist_xml::write(&Value::Dictionary(body.clone()), self.spec().plist_style)?;
-        let signature = self.sign_with(&enrolled.identity, &body, enrolled.profile.mdm.sign_message)?;
-        enrolled.wire.put(&enrolled.profile.mdm.check_in_url, CHECK_IN, &body, signature.as_deref()).await
+        let signature =
+            self.sign_with(&enrolled.identity, &body, enrolled.profile.mdm.sign_message)?;
+        enrolled
+            .wire
+            .put(
+                &enrolled.profile.mdm.check_in_url,
+                CHECK_IN,
+                &body,
+                signature.as_deref(),
+            )
+            .await
     }
 
     fn tell_failure<T>(&self, result: Result<T, MacError>) -> Result<T, MacError> {
@@ -223,14 +281,22 @@ impl Mac {
     }
 
     /// Sends any check-in: hostile, repeated, or out of order.
-    pub async fn check_in(&self, body: &Dictionary, signing: Signing<'_>) -> Result<Reply, MacError> {
+    pub async fn check_in(
+        &self,
+        body: &Dictionary,
+        signing: Signing<'_>,
+    ) -> Result<Reply, MacError> {
         let bytes = plist_xml::write(&Value::Dictionary(body.clone()), self.spec().plist_style)?;
         let url = self.enrolled()?.profile.mdm.check_in_url.clone();
         self.signed_put(&url, CHECK_IN, &bytes, signing).await
     }
 
     /// Sends any message of the command channel.
-    pub async fn connect_with(&self, body: &Dictionary, signing: Signing<'_>) -> Result<Reply, MacError> {
+    pub async fn connect_with(
+        &self,
+        body: &Dictionary,
+        signing: Signing<'_>,
+    ) -> Result<Reply, MacError> {
         let bytes = plist_xml::write(&Value::Dictionary(body.clone()), self.spec().plist_style)?;
         let url = self.enrolled()?.profile.mdm.server_url.clone();
         self.signed_put(&url, CONNECT, &bytes, signing).await
@@ -254,11 +320,14 @@ impl Mac {
                 Some(identity) => self.sign_with(identity, body, true)?,
             },
             Signing::By(identity) => self.sign_with(identity, body, true)?,
-            Signing::ByInStyle(identity, style) => Some(crate::cms::mdm_signature(identity, body, style)?),
+            Signing::ByInStyle(identity, style) => {
+                Some(crate::cms::mdm_signature(identity, body, style)?)
+            }
             Signing::Header(header) => Some(header.to_owned()),
             Signing::Unsigned => None,
         };
-        wire.put(url, content_type, body, signature.as_deref()).await
+        wire.put(url, content_type, body, signature.as_deref())
+            .await
     }
 
     /// This Mac's signature over `body` in its style, where messages are signed.

@@ -33,9 +33,16 @@ pub enum MacStep {
     /// A push with a foreign PushMagic arrived and was ignored.
     PushIgnored,
     /// A command arrived.
-    Asked { request_type: String, command_uuid: String },
+    Asked {
+        request_type: String,
+        command_uuid: String,
+    },
     /// A reply got its 2xx.
-    Answered { request_type: String, command_uuid: String, status: String },
+    Answered {
+        request_type: String,
+        command_uuid: String,
+        status: String,
+    },
     /// The server had nothing more to ask.
     SessionEnded { answered: usize },
     /// The session broke off; the Mac tries again.

@@ -31,7 +31,9 @@ impl Command {
 
     /// The nonce, where it is one.
     pub(super) fn nonce(&self) -> Option<&[u8]> {
-        self.body.get("DeviceAttestationNonce").and_then(Value::as_data)
+        self.body
+            .get("DeviceAttestationNonce")
+            .and_then(Value::as_data)
     }
 }
 
@@ -57,7 +59,11 @@ const NEVER_NOT_NOW: [&str; 9] = [
 ];
 
 impl Mac {
-    pub(super) async fn execute(&self, enrolled: &Enrolled, command: &Command) -> Result<Executed, MacError> {
+    pub(super) async fn execute(
+        &self,
+        enrolled: &Enrolled,
+        command: &Command,
+    ) -> Result<Executed, MacError> {
         let rights = enrolled.profile.mdm.access_rights;
         let kind = command.request_type.as_str();
         if self.state().power_nap && !NEVER_NOT_NOW.contains(&kind) {
@@ -74,30 +80,49 @@ impl Mac {
             return Ok(self.refused(command, 12007, "Not authorized for this request."));
         }
         match kind {
-            "SecurityInfo" => Ok(self.done(command, "SecurityInfo", Value::Dictionary(security_info(&self.spec())))),
+            "SecurityInfo" => Ok(self.done(
+                command,
+                "SecurityInfo",
+                Value::Dictionary(security_info(&self.spec())),
+            )),
             "CertificateList" => {
                 let entry = dictionary([
                     ("CommonName", common_name(enrolled).into()),
                     ("Data", Value::Data(enrolled.identity.certificate.to_der()?)),
                     ("IsIdentity", true.into()),
                 ]);
-                Ok(self.done(command, "CertificateList", Value::Array(vec![Value::Dictionary(entry)])))
+                Ok(self.done(
+                    command,
+                    "CertificateList",
+                    Value::Array(vec![Value::Dictionary(entry)]),
+                ))
             }
             "ProfileList" => {
                 let entry = dictionary([
                     ("IsEncrypted", false.into()),
                     ("IsManaged", true.into()),
-                    ("PayloadIdentifier", enrolled.profile.identifier.as_str().into()),
+                    (
+                        "PayloadIdentifier",
+                        enrolled.profile.identifier.as_str().into(),
+                    ),
                     ("PayloadUUID", enrolled.profile.uuid.as_str().into()),
                     ("PayloadVersion", 1.into()),
                 ]);
-                Ok(self.done(command, "ProfileList", Value::Array(vec![Value::Dictionary(entry)])))
+                Ok(self.done(
+                    command,
+                    "ProfileList",
+                    Value::Array(vec![Value::Dictionary(entry)]),
+                ))
             }
             _ => self.device_information(command, rights).await,
         }
     }
 
-    async fn device_information(&self, command: &Command, rights: i64) -> Result<Executed, MacError> {
+    async fn device_information(
+        &self,
+        command: &Command,
+        rights: i64,
+    ) -> Result<Executed, MacError> {
         let Some(queries) = queries(command) else {
             return Ok(self.bare(command, "CommandFormatError"));
         };
@@ -114,7 +139,10 @@ impl Mac {
         if queries.contains(&ATTESTATION) && rights & right::DEVICE_INFORMATION != 0 {
             attestation = self.attest(nonce).await?;
             if let Some((chain, _)) = &attestation {
-                let both = vec![Value::Data(chain.leaf.clone()), Value::Data(chain.intermediate.clone())];
+                let both = vec![
+                    Value::Data(chain.leaf.clone()),
+                    Value::Data(chain.intermediate.clone()),
+                ];
                 responses.insert(ATTESTATION.into(), Value::Array(both));
             }
         }
@@ -148,20 +176,28 @@ impl Mac {
         }
         let now = self.inner.world.clock().now_ms();
         let mut state = self.state();
-        let made = state.attestation.attestation(apple, &spec.attested_state(), nonce, now)?;
+        let made = state
+            .attestation
+            .attestation(apple, &spec.attested_state(), nonce, now)?;
         state.first_chain.get_or_insert_with(|| made.0.clone());
         Ok(Some(made))
     }
 
     fn bare(&self, command: &Command, status: &'static str) -> Executed {
         let reply = messages::status_reply(&self.spec(), &command.uuid, status);
-        Executed { reply, status, attestation: None }
+        Executed {
+            reply,
+            status,
+            attestation: None,
+        }
     }
 
     fn done(&self, command: &Command, key: &str, value: Value) -> Executed {
         let mut executed = self.bare(command, "Acknowledged");
         if self.spec().names_request_type {
-            executed.reply.insert("RequestType".into(), command.request_type.as_str().into());
+            executed
+                .reply
+                .insert("RequestType".into(), command.request_type.as_str().into());
         }
         executed.reply.insert(key.to_owned(), value);
         executed
@@ -169,20 +205,32 @@ impl Mac {
 
     fn refused(&self, command: &Command, code: i64, text: &str) -> Executed {
         let mut executed = self.bare(command, "Error");
-        executed.reply.insert("RequestType".into(), command.request_type.as_str().into());
-        executed.reply.insert("ErrorChain".into(), messages::error_chain(code, text));
+        executed
+            .reply
+            .insert("RequestType".into(), command.request_type.as_str().into());
+        executed
+            .reply
+            .insert("ErrorChain".into(), messages::error_chain(code, text));
         executed
     }
 }
 
 /// The queries, which must be a non-empty array of strings.
 fn queries(command: &Command) -> Option<Vec<&str>> {
-    let found: Option<Vec<&str>> = command.body.get("Queries")?.as_array()?.iter().map(Value::as_string).collect();
+    let found: Option<Vec<&str>> = command
+        .body
+        .get("Queries")?
+        .as_array()?
+        .iter()
+        .map(Value::as_string)
+        .collect();
     found.filter(|queries| !queries.is_empty())
 }
 
 fn common_name(enrolled: &Enrolled) -> String {
     let name = enrolled.identity.certificate.subject_name();
     let entry = name.entries_by_nid(openssl::nid::Nid::COMMONNAME).next();
-    entry.and_then(|entry| entry.data().to_string().ok()).unwrap_or_default()
+    entry
+        .and_then(|entry| entry.data().to_string().ok())
+        .unwrap_or_default()
 }

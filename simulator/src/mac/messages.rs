@@ -47,7 +47,13 @@ pub fn token_update(spec: &MacSpec, topic: &str, token: &[u8], magic: &str) -> D
 }
 
 /// TokenUpdate of the installing user: same UDID, its own token and magic (2.4).
-pub fn user_token_update(spec: &MacSpec, topic: &str, token: &[u8], magic: &str, user_id: &str) -> Dictionary {
+pub fn user_token_update(
+    spec: &MacSpec,
+    topic: &str,
+    token: &[u8],
+    magic: &str,
+    user_id: &str,
+) -> Dictionary {
     dictionary([
         ("MessageType", "TokenUpdate".into()),
         ("Topic", topic.into()),
@@ -82,7 +88,10 @@ pub fn check_out(spec: &MacSpec, topic: &str) -> Dictionary {
 
 /// The first message of a session (3.1).
 pub fn idle(spec: &MacSpec) -> Dictionary {
-    dictionary([("Status", "Idle".into()), ("UDID", spec.udid.as_str().into())])
+    dictionary([
+        ("Status", "Idle".into()),
+        ("UDID", spec.udid.as_str().into()),
+    ])
 }
 
 /// A reply to a command, without what the command brings (3.2).
@@ -110,28 +119,44 @@ mod tests {
     use crate::plist_xml::{PlistStyle, write};
 
     fn spec() -> MacSpec {
-        MacSpec { udid: "5B0C1D2E-7F3A-5C41-9A6D-0E1F2A3B4C5D".into(), ..MacSpec::with_serial("SIMQ4T2W7P").unwrap() }
+        MacSpec {
+            udid: "5B0C1D2E-7F3A-5C41-9A6D-0E1F2A3B4C5D".into(),
+            ..MacSpec::with_serial("SIMQ4T2W7P").unwrap()
+        }
     }
 
     #[test]
     fn messages_are_the_fixtures_bytes() {
         let topic = "com.apple.mgmt.External.0f0e0d0c-0b0a-4908-8706-050403020100";
         for (made, expected) in [
-            (authenticate(&spec(), topic, 1041), &include_bytes!("../../fixtures/checkin-authenticate.plist")[..]),
-            (idle(&spec()), &include_bytes!("../../fixtures/connect-idle.plist")[..]),
+            (
+                authenticate(&spec(), topic, 1041),
+                &include_bytes!("../../fixtures/checkin-authenticate.plist")[..],
+            ),
+            (
+                idle(&spec()),
+                &include_bytes!("../../fixtures/connect-idle.plist")[..],
+            ),
             (
                 status_reply(&spec(), "00000001-0000-4000-8000-000000000001", "NotNow"),
                 &include_bytes!("../../fixtures/connect-notnow-securityinfo.plist")[..],
             ),
         ] {
             let written = write(&Value::Dictionary(made), PlistStyle::CoreFoundation).unwrap();
-            assert_eq!(String::from_utf8_lossy(&written), String::from_utf8_lossy(expected));
+            assert_eq!(
+                String::from_utf8_lossy(&written),
+                String::from_utf8_lossy(expected)
+            );
         }
     }
 
     #[test]
     fn without_the_right_the_serial_is_not_named() {
         let body = authenticate(&spec(), "t", right::INSPECT_PROFILES | right::SECURITY);
-        assert!(!body.contains_key("SerialNumber") && !body.contains_key("OSVersion") && body.contains_key("Model"));
+        assert!(
+            !body.contains_key("SerialNumber")
+                && !body.contains_key("OSVersion")
+                && body.contains_key("Model")
+        );
     }
 }

@@ -36,7 +36,10 @@ use crate::world::World;
 #[derive(Debug, thiserror::Error)]
 pub enum MacError {
     #[error("{step} was answered with status {}", reply.status)]
-    Refused { step: &'static str, reply: Box<Reply> },
+    Refused {
+        step: &'static str,
+        reply: Box<Reply>,
+    },
     #[error("the server cannot be reached")]
     Unreachable(#[from] reqwest::Error),
     #[error("{0:?} is not a URL")]
@@ -202,17 +205,26 @@ impl Mac {
 
     /// The identity it signs with.
     pub fn identity(&self) -> Option<Identity> {
-        self.state().enrolled.as_ref().map(|enrolled| enrolled.identity.clone())
+        self.state()
+            .enrolled
+            .as_ref()
+            .map(|enrolled| enrolled.identity.clone())
     }
 
     /// The profile it is enrolled by.
     pub fn profile(&self) -> Option<EnrollmentProfile> {
-        self.state().enrolled.as_ref().map(|enrolled| enrolled.profile.clone())
+        self.state()
+            .enrolled
+            .as_ref()
+            .map(|enrolled| enrolled.profile.clone())
     }
 
     /// Its push token and PushMagic.
     pub fn push_address(&self) -> Option<(Vec<u8>, String)> {
-        self.state().enrolled.as_ref().map(|enrolled| (enrolled.token.clone(), enrolled.magic.clone()))
+        self.state()
+            .enrolled
+            .as_ref()
+            .map(|enrolled| (enrolled.token.clone(), enrolled.magic.clone()))
     }
 
     /// What it was asked and what it answered, oldest first.
@@ -252,7 +264,10 @@ impl Mac {
     }
 
     fn clock(&self) -> Clock {
-        self.inner.world.clock().skewed_by(self.spec().clock_skew_ms)
+        self.inner
+            .world
+            .clock()
+            .skewed_by(self.spec().clock_skew_ms)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -268,7 +283,11 @@ impl Mac {
     }
 
     fn tell(&self, step: MacStep) {
-        let event = MacEvent { at_ms: self.inner.world.clock().now_ms(), serial: self.serial(), step };
+        let event = MacEvent {
+            at_ms: self.inner.world.clock().now_ms(),
+            serial: self.serial(),
+            step,
+        };
         // Nobody listening is no failure.
         let _ = self.inner.events.send(event.clone());
         self.inner.world.publish(event);

@@ -12,10 +12,22 @@ pub fn security_info(spec: &MacSpec) -> Dictionary {
     let claims_all_well = matches!(spec.lie, Some(super::Lie::SipOffButClaimsOn));
     let mut info = dictionary([
         ("SystemIntegrityProtectionEnabled", boot.sip_enabled.into()),
-        ("AuthenticatedRootVolumeEnabled", (spec.authenticated_root || claims_all_well).into()),
-        ("BootstrapTokenAllowedForAuthentication", "disallowed".into()),
-        ("BootstrapTokenRequiredForKernelExtensionApproval", spec.apple_silicon.into()),
-        ("BootstrapTokenRequiredForSoftwareUpdate", spec.apple_silicon.into()),
+        (
+            "AuthenticatedRootVolumeEnabled",
+            (spec.authenticated_root || claims_all_well).into(),
+        ),
+        (
+            "BootstrapTokenAllowedForAuthentication",
+            "disallowed".into(),
+        ),
+        (
+            "BootstrapTokenRequiredForKernelExtensionApproval",
+            spec.apple_silicon.into(),
+        ),
+        (
+            "BootstrapTokenRequiredForSoftwareUpdate",
+            spec.apple_silicon.into(),
+        ),
         ("FDE_Enabled", spec.filevault.into()),
         ("FDE_HasInstitutionalRecoveryKey", false.into()),
         ("FDE_HasPersonalRecoveryKey", spec.filevault.into()),
@@ -30,17 +42,33 @@ pub fn security_info(spec: &MacSpec) -> Dictionary {
             ])),
         ),
         ("RemoteDesktopEnabled", false.into()),
-        ("SecureBoot", Value::Dictionary(secure_boot(spec, boot.secure_boot))),
+        (
+            "SecureBoot",
+            Value::Dictionary(secure_boot(spec, boot.secure_boot)),
+        ),
     ]);
     if spec.apple_silicon {
         info.insert("IsRecoveryLockEnabled".into(), spec.recovery_lock.into());
     } else {
-        let firmware = [("AllowOroms", true.into()), ("ChangePending", false.into()), ("PasswordExists", false.into())];
-        info.insert("FirmwarePasswordStatus".into(), Value::Dictionary(dictionary(firmware)));
+        let firmware = [
+            ("AllowOroms", true.into()),
+            ("ChangePending", false.into()),
+            ("PasswordExists", false.into()),
+        ];
+        info.insert(
+            "FirmwarePasswordStatus".into(),
+            Value::Dictionary(dictionary(firmware)),
+        );
     }
     if let Some(escrow) = &spec.recovery_key_cms {
-        info.insert("FDE_PersonalRecoveryKeyCMS".into(), Value::Data(escrow.clone()));
-        info.insert("FDE_PersonalRecoveryKeyDeviceKey".into(), spec.serial.as_str().into());
+        info.insert(
+            "FDE_PersonalRecoveryKeyCMS".into(),
+            Value::Data(escrow.clone()),
+        );
+        info.insert(
+            "FDE_PersonalRecoveryKeyDeviceKey".into(),
+            spec.serial.as_str().into(),
+        );
     }
     info
 }
@@ -68,7 +96,15 @@ fn firewall(spec: &MacSpec) -> Dictionary {
 
 fn secure_boot(spec: &MacSpec, level: SecureBoot) -> Dictionary {
     let mut found = dictionary([
-        ("ExternalBootLevel", if spec.apple_silicon { "allowed" } else { "not supported" }.into()),
+        (
+            "ExternalBootLevel",
+            if spec.apple_silicon {
+                "allowed"
+            } else {
+                "not supported"
+            }
+            .into(),
+        ),
         ("SecureBootLevel", level.reported().into()),
         ("WindowsBootLevel", "not supported".into()),
     ]);
@@ -80,13 +116,19 @@ fn secure_boot(spec: &MacSpec, level: SecureBoot) -> Dictionary {
             ("AllowsUserKextApproval", spec.boot.third_party_kexts),
         ];
         let form = match spec.reduced_security_form {
-            ReducedSecurityForm::Booleans => Value::Dictionary(dictionary(names.map(|(name, on)| (name, on.into())))),
-            ReducedSecurityForm::Strings => {
-                Value::Dictionary(dictionary(names.map(|(name, on)| (name, if on { "true" } else { "false" }.into()))))
+            ReducedSecurityForm::Booleans => {
+                Value::Dictionary(dictionary(names.map(|(name, on)| (name, on.into()))))
             }
-            ReducedSecurityForm::Names => {
-                Value::Array(names.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.into()).collect())
-            }
+            ReducedSecurityForm::Strings => Value::Dictionary(dictionary(
+                names.map(|(name, on)| (name, if on { "true" } else { "false" }.into())),
+            )),
+            ReducedSecurityForm::Names => Value::Array(
+                names
+                    .into_iter()
+                    .filter(|(_, on)| *on)
+                    .map(|(name, _)| name.into())
+                    .collect(),
+            ),
         };
         found.insert("ReducedSecurity".into(), form);
     }
@@ -100,20 +142,40 @@ mod tests {
 
     fn fixture(bytes: &[u8]) -> Dictionary {
         let reply: Value = plist::from_bytes(bytes).unwrap();
-        reply.as_dictionary().unwrap().get("SecurityInfo").unwrap().as_dictionary().unwrap().clone()
+        reply
+            .as_dictionary()
+            .unwrap()
+            .get("SecurityInfo")
+            .unwrap()
+            .as_dictionary()
+            .unwrap()
+            .clone()
     }
 
     #[test]
     fn a_healthy_mac_answers_as_the_real_one_does() {
         let spec = MacSpec::random().unwrap();
-        assert_eq!(security_info(&spec), fixture(include_bytes!("../../fixtures/securityinfo-full-security.plist")));
+        assert_eq!(
+            security_info(&spec),
+            fixture(include_bytes!(
+                "../../fixtures/securityinfo-full-security.plist"
+            ))
+        );
     }
 
     #[test]
     fn a_liar_claims_the_same_and_a_reduced_mac_says_so() {
         let healthy = security_info(&MacSpec::random().unwrap());
-        assert_eq!(security_info(&MacSpec::random().unwrap().lying(Lie::SipOffButClaimsOn)), healthy);
+        assert_eq!(
+            security_info(&MacSpec::random().unwrap().lying(Lie::SipOffButClaimsOn)),
+            healthy
+        );
         let reduced = security_info(&MacSpec::random().unwrap().with_reduced_security());
-        assert_eq!(reduced, fixture(include_bytes!("../../fixtures/securityinfo-reduced-dict-bool.plist")));
+        assert_eq!(
+            reduced,
+            fixture(include_bytes!(
+                "../../fixtures/securityinfo-reduced-dict-bool.plist"
+            ))
+        );
     }
 }

@@ -29,7 +29,9 @@ impl Mac {
         let _one_at_a_time = self.inner.session.lock().await;
         let result = self.exchange().await;
         match &result {
-            Ok(session) => self.tell(MacStep::SessionEnded { answered: session.answered }),
+            Ok(session) => self.tell(MacStep::SessionEnded {
+                answered: session.answered,
+            }),
             Err(error) => self.tell(MacStep::SessionFailed { why: error.chain() }),
         }
         result
@@ -46,17 +48,26 @@ impl Mac {
         };
         answered += usize::from(waiting.is_some() && reply.is_success());
         loop {
-            if let Some(why) = reply.unenrolls() {
+            if let Some(why) = reply.unenrolls(&self.spec().os_version) {
                 self.unenroll(why);
-                return Ok(Session { answered, unenrolled: true });
+                return Ok(Session {
+                    answered,
+                    unenrolled: true,
+                });
             }
             if !reply.is_success() {
-                return Err(MacError::Refused { step: "connect", reply: Box::new(reply) });
+                return Err(MacError::Refused {
+                    step: "connect",
+                    reply: Box::new(reply),
+                });
             }
             if reply.body.is_empty() {
                 // Polls by itself later only if NotNow was the last word (3.3).
                 self.state().auto_poll = last_was_not_now;
-                return Ok(Session { answered, unenrolled: false });
+                return Ok(Session {
+                    answered,
+                    unenrolled: false,
+                });
             }
             let command = Command::read(&reply.body).ok_or(MacError::NotACommand)?;
             let unsent = self.carry_out(&enrolled, &command, &reply.body).await?;
@@ -67,22 +78,39 @@ impl Mac {
     }
 
     /// Executes a command and keeps its result until the server has it. NotNow is not kept.
-    async fn carry_out(&self, enrolled: &Enrolled, command: &Command, received: &[u8]) -> Result<Unsent, MacError> {
+    async fn carry_out(
+        &self,
+        enrolled: &Enrolled,
+        command: &Command,
+        received: &[u8],
+    ) -> Result<Unsent, MacError> {
         let (kind, uuid) = (command.request_type.clone(), command.uuid.clone());
-        self.tell(MacStep::Asked { request_type: kind.clone(), command_uuid: uuid.clone() });
+        self.tell(MacStep::Asked {
+            request_type: kind.clone(),
+            command_uuid: uuid.clone(),
+        });
         let executed = self.execute(enrolled, command).await?;
         let spec = self.spec();
         let mut body = plist_xml::write(&Value::Dictionary(executed.reply), spec.plist_style)?;
         {
             let mut state = self.state();
-            let first = state.first_results.entry(kind.clone()).or_insert_with(|| body.clone());
+            let first = state
+                .first_results
+                .entry(kind.clone())
+                .or_insert_with(|| body.clone());
             if matches!(spec.lie, Some(Lie::ReplaysOldResult)) {
                 body.clone_from(first);
             }
         }
         let signer = self.signer_of_replies(&enrolled.identity)?;
         let signature = self.sign_with(&signer, &body, enrolled.profile.mdm.sign_message)?;
-        let unsent = Unsent { command_uuid: uuid.clone(), request_type: kind.clone(), status: executed.status, body, signature };
+        let unsent = Unsent {
+            command_uuid: uuid.clone(),
+            request_type: kind.clone(),
+            status: executed.status,
+            body,
+            signature,
+        };
         self.record().push(Exchange {
             at_ms: self.inner.world.clock().now_ms(),
             command_uuid: uuid,
@@ -113,7 +141,9 @@ impl Mac {
         }
         let impostor = match wanted {
             Some(identity) => Identity::clone(identity),
-            None => Identity::from_foreign_ca(&spec.serial, KeyKind::Rsa2048, self.clock().now_ms())?,
+            None => {
+                Identity::from_foreign_ca(&spec.serial, KeyKind::Rsa2048, self.clock().now_ms())?
+            }
         };
         Ok(state.impostor.insert(impostor).clone())
     }
@@ -121,8 +151,17 @@ impl Mac {
     async fn send_idle(&self, enrolled: &Enrolled) -> Result<Reply, MacError> {
         let spec = self.spec();
         let body = plist_xml::write(&Value::Dictionary(messages::idle(&spec)), spec.plist_style)?;
-        let signature = self.sign_with(&enrolled.identity, &body, enrolled.profile.mdm.sign_message)?;
-        enrolled.wire.put(&enrolled.profile.mdm.server_url, CONNECT, &body, signature.as_deref()).await
+        let signature =
+            self.sign_with(&enrolled.identity, &body, enrolled.profile.mdm.sign_message)?;
+        enrolled
+            .wire
+            .put(
+                &enrolled.profile.mdm.server_url,
+                CONNECT,
+                &body,
+                signature.as_deref(),
+            )
+            .await
     }
 
     async fn send_result(&self, enrolled: &Enrolled, unsent: &Unsent) -> Result<Reply, MacError> {
@@ -132,13 +171,18 @@ impl Mac {
         }
         self.remember(&unsent.command_uuid, |exchange| exchange.sends += 1);
         let url = &enrolled.profile.mdm.server_url;
-        let reply = enrolled.wire.put(url, CONNECT, &unsent.body, unsent.signature.as_deref()).await?;
+        let reply = enrolled
+            .wire
+            .put(url, CONNECT, &unsent.body, unsent.signature.as_deref())
+            .await?;
         if loss == Some(Loss::AfterSending) {
             return Err(MacError::Lost);
         }
         if reply.is_success() {
             self.state().unsent = None;
-            self.remember(&unsent.command_uuid, |exchange| exchange.acknowledged = Some(reply.status));
+            self.remember(&unsent.command_uuid, |exchange| {
+                exchange.acknowledged = Some(reply.status)
+            });
             self.tell(MacStep::Answered {
                 request_type: unsent.request_type.clone(),
                 command_uuid: unsent.command_uuid.clone(),
@@ -149,7 +193,12 @@ impl Mac {
     }
 
     fn remember(&self, command_uuid: &str, change: impl FnOnce(&mut Exchange)) {
-        if let Some(exchange) = self.record().iter_mut().rev().find(|one| one.command_uuid == command_uuid) {
+        if let Some(exchange) = self
+            .record()
+            .iter_mut()
+            .rev()
+            .find(|one| one.command_uuid == command_uuid)
+        {
             change(exchange);
         }
     }
@@ -158,19 +207,27 @@ impl Mac {
     pub async fn replay(&self, exchange: &Exchange) -> Result<Reply, MacError> {
         let enrolled = self.enrolled()?;
         let url = &enrolled.profile.mdm.server_url;
-        enrolled.wire.put(url, CONNECT, &exchange.reply, exchange.signature.as_deref()).await
+        enrolled
+            .wire
+            .put(url, CONNECT, &exchange.reply, exchange.signature.as_deref())
+            .await
     }
 
     /// Lives on: waits for pushes and answers them until the returned guard is dropped.
     #[must_use = "the Mac stops living when this is dropped"]
     pub fn live(&self) -> Life {
         let mac = self.clone();
-        Life { task: tokio::spawn(async move { mac.live_on().await }) }
+        Life {
+            task: tokio::spawn(async move { mac.live_on().await }),
+        }
     }
 
     async fn live_on(&self) {
         loop {
-            let inbox = self.enrolled().ok().and_then(|enrolled| enrolled.inbox.clone());
+            let inbox = self
+                .enrolled()
+                .ok()
+                .and_then(|enrolled| enrolled.inbox.clone());
             let pushed = match inbox {
                 None => {
                     self.inner.poke.notified().await;
@@ -186,7 +243,9 @@ impl Mac {
                     }
                 },
             };
-            let Ok(enrolled) = self.enrolled() else { continue };
+            let Ok(enrolled) = self.enrolled() else {
+                continue;
+            };
             match pushed {
                 Some(push) if push.magic == enrolled.magic => {
                     self.tell(MacStep::Pushed);

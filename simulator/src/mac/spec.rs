@@ -94,7 +94,14 @@ impl MacSpec {
         let letters = b"0123456789CDFGHJKLMNPQRTVWXY";
         let tail: String = keys::random::<7>()?
             .iter()
-            .map(|byte| char::from(letters.get(usize::from(*byte) % letters.len()).copied().unwrap_or(b'0')))
+            .map(|byte| {
+                char::from(
+                    letters
+                        .get(usize::from(*byte) % letters.len())
+                        .copied()
+                        .unwrap_or(b'0'),
+                )
+            })
             .collect();
         Self::with_serial(&format!("SIM{tail}"))
     }
@@ -143,7 +150,11 @@ impl MacSpec {
     pub fn lying(mut self, lie: Lie) -> Self {
         if matches!(lie, Lie::SipOffButClaimsOn) {
             // SIP off on Apple silicon implies a permissive policy (apple-protocol 4).
-            self.boot = BootPolicy { sip_enabled: false, secure_boot: SecureBoot::Permissive, third_party_kexts: true };
+            self.boot = BootPolicy {
+                sip_enabled: false,
+                secure_boot: SecureBoot::Permissive,
+                third_party_kexts: true,
+            };
             self.authenticated_root = false;
         }
         self.lie = Some(lie);
@@ -153,14 +164,22 @@ impl MacSpec {
     /// Reduced Security with third-party kernel extensions, honestly reported: common on real Macs.
     #[must_use]
     pub fn with_reduced_security(mut self) -> Self {
-        self.boot = BootPolicy { sip_enabled: true, secure_boot: SecureBoot::Reduced, third_party_kexts: true };
+        self.boot = BootPolicy {
+            sip_enabled: true,
+            secure_boot: SecureBoot::Reduced,
+            third_party_kexts: true,
+        };
         self
     }
 
     /// SIP off, honestly reported.
     #[must_use]
     pub fn with_sip_off(mut self) -> Self {
-        self.boot = BootPolicy { sip_enabled: false, secure_boot: SecureBoot::Permissive, third_party_kexts: true };
+        self.boot = BootPolicy {
+            sip_enabled: false,
+            secure_boot: SecureBoot::Permissive,
+            third_party_kexts: true,
+        };
         self
     }
 
@@ -186,7 +205,9 @@ impl MacSpec {
 
     /// Managed Device Attestation needs Apple silicon, macOS 14 and a way to Apple.
     pub fn can_be_attested(&self) -> bool {
-        self.apple_silicon && self.reaches_apple && crate::apple::version_at_least(&self.os_version, 14, 0)
+        self.apple_silicon
+            && self.reaches_apple
+            && crate::apple::version_at_least(&self.os_version, 14, 0)
     }
 
     /// What SecurityInfo claims of the boot: the truth, except in [`Lie::SipOffButClaimsOn`].

@@ -10,6 +10,7 @@ use plist::Value;
 use reqwest::{Certificate, Client, Method, Url};
 
 use super::MacError;
+use crate::apple::version_at_least;
 use crate::certs::Identity;
 
 /// The content type of check-ins.
@@ -34,7 +35,10 @@ impl Reply {
 
     /// The Content-Type header, or nothing.
     pub fn content_type(&self) -> &str {
-        self.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// The body as a property list.
@@ -47,17 +51,19 @@ impl Reply {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// Whether a Mac removes its enrollment on this: 401, or 403 with Apple's code as plist or
-    /// JSON (apple-protocol 2.9).
-    pub fn unenrolls(&self) -> Option<&'static str> {
+    /// Whether a Mac of this version removes its enrollment on this: 401, or, from macOS 14, 403
+    /// with Apple's code as plist or JSON (apple-protocol 2.9, the worst case of 12.12).
+    pub fn unenrolls(&self, os_version: &str) -> Option<&'static str> {
         const CODE: &str = "com.apple.unrecognized.device";
         match self.status {
             401 => Some("the server answered 401"),
-            403 => {
-                let in_plist = self.plist().and_then(|body| {
-                    Some(body.as_dictionary()?.get("code")?.as_string()? == CODE)
-                });
-                let in_json = self.json().and_then(|body| Some(body.get("code")?.as_str()? == CODE));
+            403 if version_at_least(os_version, 14, 0) => {
+                let in_plist = self
+                    .plist()
+                    .and_then(|body| Some(body.as_dictionary()?.get("code")?.as_string()? == CODE));
+                let in_json = self
+                    .json()
+                    .and_then(|body| Some(body.get("code")?.as_str()? == CODE));
                 let said = in_plist.or(in_json).unwrap_or(false);
                 said.then_some("the server answered 403 com.apple.unrecognized.device")
             }
@@ -75,7 +81,11 @@ pub struct Wire {
 impl Wire {
     /// Trusts these roots (PEM bundles and DER), or the system's where there are none. The identity
     /// is offered where the server asks for a client certificate.
-    pub fn new(pem: &[Vec<u8>], der: &[Vec<u8>], identity: Option<&Identity>) -> Result<Self, MacError> {
+    pub fn new(
+        pem: &[Vec<u8>],
+        der: &[Vec<u8>],
+        identity: Option<&Identity>,
+    ) -> Result<Self, MacError> {
         let mut roots = Vec::new();
         for bundle in pem {
             roots.extend(Certificate::from_pem_bundle(bundle)?);
@@ -96,7 +106,9 @@ impl Wire {
             let pem = [identity.key_pem()?, identity.certificate_pem()?].concat();
             builder = builder.identity(reqwest::Identity::from_pem(&pem)?);
         }
-        Ok(Self { client: builder.build()? })
+        Ok(Self {
+            client: builder.build()?,
+        })
     }
 
     /// The client itself, for other protocols of the same Mac.
@@ -114,8 +126,11 @@ impl Wire {
     ) -> Result<Reply, MacError> {
         let mut url = Url::parse(url).map_err(|_| MacError::BadUrl(url.to_owned()))?;
         for _ in 0..=MAX_REDIRECTS {
-            let mut request =
-                self.client.request(Method::PUT, url.clone()).header(CONTENT_TYPE, content_type).body(body.to_vec());
+            let mut request = self
+                .client
+                .request(Method::PUT, url.clone())
+                .header(CONTENT_TYPE, content_type)
+                .body(body.to_vec());
             if let Some(signature) = signature {
                 request = request.header("Mdm-Signature", signature);
             }
@@ -125,7 +140,11 @@ impl Wire {
                 .flatten();
             match onward {
                 None => return Ok(reply),
-                Some(next) => url = url.join(next).map_err(|_| MacError::BadUrl(next.to_owned()))?,
+                Some(next) => {
+                    url = url
+                        .join(next)
+                        .map_err(|_| MacError::BadUrl(next.to_owned()))?
+                }
             }
         }
         Err(MacError::TooManyRedirects)
@@ -140,7 +159,11 @@ impl Wire {
 async fn read(response: reqwest::Response) -> Result<Reply, MacError> {
     let status = response.status().as_u16();
     let headers = response.headers().clone();
-    Ok(Reply { status, headers, body: response.bytes().await? })
+    Ok(Reply {
+        status,
+        headers,
+        body: response.bytes().await?,
+    })
 }
 
 #[cfg(test)]
@@ -149,17 +172,28 @@ mod tests {
 
     #[test]
     fn only_401_and_apples_403_remove_the_enrollment() {
-        let reply = |status, body: &'static str| Reply { status, headers: HeaderMap::new(), body: body.into() };
+        let reply = |status, body: &'static str| Reply {
+            status,
+            headers: HeaderMap::new(),
+            body: body.into(),
+        };
         let plist = "<plist version=\"1.0\"><dict><key>code</key><string>com.apple.unrecognized.device</string></dict></plist>";
         for (reply, expected) in [
             (reply(401, ""), true),
             (reply(403, plist), true),
-            (reply(403, r#"{"code":"com.apple.unrecognized.device"}"#), true),
+            (
+                reply(403, r#"{"code":"com.apple.unrecognized.device"}"#),
+                true,
+            ),
             (reply(403, "Forbidden"), false),
-            (reply(403, r#"{"code":"com.apple.well-known.failed"}"#), false),
+            (
+                reply(403, r#"{"code":"com.apple.well-known.failed"}"#),
+                false,
+            ),
             (reply(500, plist), false),
         ] {
-            assert_eq!(reply.unenrolls().is_some(), expected, "{reply:?}");
+            assert_eq!(reply.unenrolls("13.7").is_some(), reply.status == 401);
+            assert_eq!(reply.unenrolls("26.6").is_some(), expected, "{reply:?}");
         }
     }
 }

@@ -38,8 +38,16 @@ impl Capabilities {
         } else {
             SignatureDigest::Sha1
         };
-        let cipher = if has("AES") || standard { Cipher::Aes128Cbc } else { Cipher::TripleDesCbc };
-        Self { cipher, digest, post: has("POSTPKIOperation") || standard }
+        let cipher = if has("AES") || standard {
+            Cipher::Aes128Cbc
+        } else {
+            Cipher::TripleDesCbc
+        };
+        Self {
+            cipher,
+            digest,
+            post: has("POSTPKIOperation") || standard,
+        }
     }
 }
 
@@ -58,7 +66,11 @@ impl Authority {
         let found = match content_type {
             "application/x-x509-ca-cert" => {
                 let ca = X509::from_der(body).map_err(|_| ScepError::CaUnreadable)?;
-                Self { signer: ca.clone(), recipient: ca.clone(), ca }
+                Self {
+                    signer: ca.clone(),
+                    recipient: ca.clone(),
+                    ca,
+                }
             }
             "application/x-x509-ca-ra-cert" => Self::from_degenerate(body)?,
             other => return Err(ScepError::CaContentType(other.to_owned())),
@@ -96,7 +108,11 @@ impl Authority {
         if certs::key_usage(&recipient)? & 0x20 == 0 {
             return Err(ScepError::NoRecipient);
         }
-        Ok(Self { signer, recipient, ca })
+        Ok(Self {
+            signer,
+            recipient,
+            ca,
+        })
     }
 
     /// Compares the profile's CAFingerprint, whose length says the hash.
@@ -136,33 +152,59 @@ mod tests {
     #[test]
     fn capabilities_are_lines_ended_by_lf_only() {
         let micromdm = "Renewal\nSHA-1\nSHA-256\nAES\nDES3\nSCEPStandard\nPOSTPKIOperation";
-        let strong = Capabilities { cipher: Cipher::Aes128Cbc, digest: SignatureDigest::Sha256, post: true };
-        let weak = Capabilities { cipher: Cipher::TripleDesCbc, digest: SignatureDigest::Sha1, post: false };
+        let strong = Capabilities {
+            cipher: Cipher::Aes128Cbc,
+            digest: SignatureDigest::Sha256,
+            post: true,
+        };
+        let weak = Capabilities {
+            cipher: Cipher::TripleDesCbc,
+            digest: SignatureDigest::Sha1,
+            post: false,
+        };
         assert_eq!(Capabilities::from_text(micromdm), strong);
-        assert_eq!(Capabilities::from_text("AES\r\nSHA-256\r\nPOSTPKIOperation\r\n"), weak);
+        assert_eq!(
+            Capabilities::from_text("AES\r\nSHA-256\r\nPOSTPKIOperation\r\n"),
+            weak
+        );
         assert_eq!(Capabilities::from_text(""), weak);
-        assert_eq!(Capabilities::from_text("SHA-512\nSHA-1").digest, SignatureDigest::Sha512);
+        assert_eq!(
+            Capabilities::from_text("SHA-512\nSHA-1").digest,
+            SignatureDigest::Sha512
+        );
     }
 
     #[test]
     fn content_types_are_compared_exactly_and_the_recipient_must_be_rsa() {
         let now = crate::clock::Clock::system().now_ms();
-        let ec = Issuer::root("EC CA", "Test", KeyKind::P256, now).unwrap().identity.certificate;
+        let ec = Issuer::root("EC CA", "Test", KeyKind::P256, now)
+            .unwrap()
+            .identity
+            .certificate;
         let der = ec.to_der().unwrap();
         let refused = |kind| Authority::from_answer(kind, &der);
-        assert!(matches!(refused("application/x-x509-ca-cert"), Err(ScepError::RecipientNotRsa)));
+        assert!(matches!(
+            refused("application/x-x509-ca-cert"),
+            Err(ScepError::RecipientNotRsa)
+        ));
         assert!(matches!(
             refused("application/x-x509-ca-cert; charset=utf-8"),
             Err(ScepError::CaContentType(_))
         ));
-        assert!(matches!(refused("application/x-x509-ca-ra-cert"), Err(ScepError::CaUnreadable)));
+        assert!(matches!(
+            refused("application/x-x509-ca-ra-cert"),
+            Err(ScepError::CaUnreadable)
+        ));
     }
 
     #[test]
     fn the_captured_authority_is_read() {
         let der = include_bytes!("../../fixtures/scep-getcacert.der");
         let read = Authority::from_answer("application/x-x509-ca-cert", der).unwrap();
-        assert!(read.matches_fingerprint(&openssl::sha::sha256(der)).unwrap());
+        assert!(
+            read.matches_fingerprint(&openssl::sha::sha256(der))
+                .unwrap()
+        );
         assert!(!read.matches_fingerprint(&[0; 20]).unwrap());
     }
 }

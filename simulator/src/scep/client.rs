@@ -8,9 +8,9 @@ use bytes::Bytes;
 use openssl::pkey::{PKey, Private};
 use reqwest::Url;
 
+use super::ScepError;
 use super::capabilities::{Authority, Capabilities};
 use super::message::{self, CertRep, PkiMessage};
-use super::ScepError;
 use crate::certs::Identity;
 use crate::clock::Clock;
 use crate::keys;
@@ -68,7 +68,8 @@ impl ScepClient<'_> {
             return Err(ScepError::FingerprintDiffers);
         }
         let capabilities = self.capabilities().await?;
-        let temporary = Identity::self_signed_with(key, &keys::random_uuid()?, self.clock.now_ms())?;
+        let temporary =
+            Identity::self_signed_with(key, &keys::random_uuid()?, self.clock.now_ms())?;
         let now = self.clock.now_seconds();
         let request = message::pkcs_req(&temporary, self.settings, &authority, capabilities, now)?;
         let mut reply = self.operation(&request, capabilities).await?;
@@ -76,7 +77,10 @@ impl ScepClient<'_> {
         loop {
             match message::read_cert_rep(&reply, &authority.signer, &temporary)? {
                 CertRep::Issued(certificate) => {
-                    return Ok(Identity { key: temporary.key, certificate: *certificate });
+                    return Ok(Identity {
+                        key: temporary.key,
+                        certificate: *certificate,
+                    });
                 }
                 CertRep::Refused(fail_info) => return Err(ScepError::Refused { fail_info }),
                 CertRep::Pending if retries == 0 => return Err(ScepError::StillPending),
@@ -84,7 +88,13 @@ impl ScepClient<'_> {
                     retries -= 1;
                     tokio::time::sleep(self.settings.retry_delay).await;
                     let now = self.clock.now_seconds();
-                    let poll = message::get_cert_initial(&temporary, self.settings, &authority, capabilities, now)?;
+                    let poll = message::get_cert_initial(
+                        &temporary,
+                        self.settings,
+                        &authority,
+                        capabilities,
+                        now,
+                    )?;
                     reply = self.operation(&poll, capabilities).await?;
                 }
             }
@@ -109,7 +119,11 @@ impl ScepClient<'_> {
     }
 
     /// PKIOperation, by POST where the server can, else by GET with base64.
-    pub async fn operation(&self, message: &PkiMessage, capabilities: Capabilities) -> Result<Bytes, ScepError> {
+    pub async fn operation(
+        &self,
+        message: &PkiMessage,
+        capabilities: Capabilities,
+    ) -> Result<Bytes, ScepError> {
         let mut url = self.operation_url("PKIOperation")?;
         let request = if capabilities.post {
             self.http
@@ -117,7 +131,8 @@ impl ScepClient<'_> {
                 .header(http::header::CONTENT_TYPE, "application/x-pki-message")
                 .body(message.der.clone())
         } else {
-            url.query_pairs_mut().append_pair("message", &STANDARD.encode(&message.der));
+            url.query_pairs_mut()
+                .append_pair("message", &STANDARD.encode(&message.der));
             self.http.get(url)
         };
         Ok(self.fetch("PKIOperation", request).await?.1)
@@ -140,7 +155,10 @@ impl ScepClient<'_> {
             return Err(ScepError::NotOk { operation, status });
         }
         let content_type = response.headers().get(http::header::CONTENT_TYPE);
-        let content_type = content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
+        let content_type = content_type
+            .and_then(|kind| kind.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         Ok((content_type, response.bytes().await?))
     }
 }

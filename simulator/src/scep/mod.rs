@@ -17,7 +17,10 @@ pub enum ScepError {
     BadUrl,
     /// macOS wants 200 for everything, failures included.
     #[error("{operation} was answered with HTTP status {status}, not 200")]
-    NotOk { operation: &'static str, status: u16 },
+    NotOk {
+        operation: &'static str,
+        status: u16,
+    },
     /// Compared exactly: parameters are not tolerated.
     #[error("GetCACert was answered with content type {0:?}")]
     CaContentType(String),
