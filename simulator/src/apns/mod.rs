@@ -22,3 +22,6 @@ pub enum ApnsError {
     #[error("keys and certificates cannot be made")]
     Crypto(#[from] openssl::error::ErrorStack),
 }
+
+#[cfg(test)]
+mod tests;
