@@ -27,6 +27,8 @@ pub mod fleet;
 pub mod keys;
 pub mod mac;
 pub mod plist_xml;
+#[cfg(test)]
+mod rehearsal;
 pub mod scep;
 pub mod tls;
 pub mod world;
