@@ -72,6 +72,14 @@ impl KeyPool {
         Ok(())
     }
 
+    /// Adds a key made elsewhere, which must be used nowhere else.
+    pub fn add(&self, key: PKey<Private>) {
+        self.ready
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(key);
+    }
+
     /// A key nobody else has: from the pool, or made now.
     pub async fn take(&self, kind: KeyKind) -> Result<PKey<Private>, ErrorStack> {
         if kind == KeyKind::Rsa2048 {

@@ -19,6 +19,7 @@
 
 pub mod apns;
 pub mod apple;
+pub mod authorities;
 pub mod certs;
 pub mod clock;
 pub mod cms;
@@ -33,8 +34,9 @@ pub mod scep;
 pub mod tls;
 pub mod world;
 
+pub use authorities::{Authorities, WorldFiles};
 pub use certs::Identity;
 pub use clock::Clock;
 pub use fleet::{Fleet, FleetPlan, FleetSummary};
 pub use mac::{Lie, Life, Loss, Mac, MacError, MacEvent, MacSpec, MacStep, Reply, Signing};
-pub use world::{World, WorldError, WorldFiles, WorldOptions};
+pub use world::{World, WorldError, WorldOptions};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use attestd_sim::apns::{PushBudget, PushSeen};
-use attestd_sim::{Fleet, FleetPlan, MacStep, World, WorldOptions};
+use attestd_sim::{Fleet, FleetPlan, MacStep, World, WorldFiles, WorldOptions};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
@@ -223,7 +223,7 @@ async fn next<T: Clone>(from: &mut Receiver<T>) -> Option<T> {
 }
 
 fn started(world: &World, folder: &Path) -> serde_json::Value {
-    let files = World::files(folder);
+    let files = WorldFiles::within(folder);
     json!({
         "step": "world_started",
         "apns_url": world.apns().url(),

@@ -9,6 +9,7 @@ mod server;
 
 pub use device::{Delivered, Inbox};
 pub use faults::Fault;
+pub(crate) use push_ca::topic_of;
 pub use push_ca::{PushAuthority, PushCertificate};
 pub use server::{Apns, ApnsOptions, PushBudget, PushSeen};
 

@@ -2,6 +2,7 @@
 
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
+use openssl::x509::X509;
 
 use crate::certs::{Identity, Issuer};
 use crate::clock::DAY_MS;
@@ -73,4 +74,14 @@ impl PushAuthority {
             identity,
         })
     }
+}
+
+/// The UID of a push certificate's subject, or nothing.
+pub(crate) fn topic_of(certificate: &X509) -> String {
+    let uid = certificate
+        .subject_name()
+        .entries_by_nid(Nid::USERID)
+        .next();
+    uid.and_then(|entry| entry.data().to_string().ok())
+        .unwrap_or_default()
 }

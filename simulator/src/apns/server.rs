@@ -14,7 +14,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use openssl::asn1::Asn1Time;
-use openssl::nid::Nid;
 use openssl::x509::X509;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, broadcast};
@@ -24,7 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::device::{Delivered, Device, Inbox};
 use super::faults::{Fault, Faults};
 use super::rules::{self, Rejection};
-use super::{ApnsError, PushAuthority};
+use super::{ApnsError, PushAuthority, topic_of};
 use crate::certs::Issuer;
 use crate::clock::Clock;
 use crate::{keys, tls};
@@ -298,15 +297,6 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
             () = connection.go_away.notified() => serving.as_mut().graceful_shutdown(),
         }
     }
-}
-
-fn topic_of(certificate: &X509) -> String {
-    let uid = certificate
-        .subject_name()
-        .entries_by_nid(Nid::USERID)
-        .next();
-    uid.and_then(|entry| entry.data().to_string().ok())
-        .unwrap_or_default()
 }
 
 async fn answer(

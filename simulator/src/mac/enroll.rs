@@ -9,6 +9,7 @@ use plist::{Dictionary, Value};
 use serde_json::json;
 
 use super::events::MacStep;
+use super::profile::check_url;
 use super::wire::{CHECK_IN, CONNECT, Reply, Wire};
 use super::{Enrolled, EnrollmentProfile, Mac, MacError, Signing, messages};
 use crate::certs::{self, Identity};
@@ -36,6 +37,7 @@ impl Mac {
     pub async fn request_profile(&self, server_url: &str) -> Result<Vec<u8>, MacError> {
         let wire = Wire::new(&self.inner.world.trusted(), &[], None)?;
         let url = format!("{}/v1/enroll", server_url.trim_end_matches('/'));
+        check_url(&url, self.spec().allow_http_loopback)?;
         let reply = wire
             .post_json(&url, &json!({ "serial_number": self.spec().serial }))
             .await?;
@@ -141,6 +143,9 @@ impl Mac {
             self.check_in_as(&enrolled, &authenticate).await?,
         )?;
         self.tell(MacStep::Authenticated);
+        if spec.aborts_after_authenticate {
+            return Err(MacError::RolledBack);
+        }
         if mdm.declares("com.apple.mdm.bootstraptoken") {
             // Arrives before TokenUpdate; that it fails does not end the installation (1.6).
             let escrow = messages::set_bootstrap_token(&spec, &keys::random::<64>()?);
@@ -224,6 +229,14 @@ impl Mac {
             self.unenroll(why);
         }
         sent
+    }
+
+    /// The same TokenUpdate once more: duplicates are normal (apple-protocol 1.6, 12.3).
+    pub async fn repeat_token_update(&self) -> Result<(), MacError> {
+        let enrolled = self.enrolled()?;
+        let topic = &enrolled.profile.mdm.topic;
+        let update = messages::token_update(&self.spec(), topic, &enrolled.token, &enrolled.magic);
+        self.send_token_update(&enrolled, &update).await
     }
 
     /// The user removes the profile: one CheckOut where the profile asks for it, then silence.

@@ -56,6 +56,9 @@ pub enum MacError {
     NotEnrolled,
     #[error("the server sent what is not a command")]
     NotACommand,
+    /// As [`MacSpec::aborts_after_authenticate`] demands.
+    #[error("the installation was rolled back after Authenticate, as planned")]
+    RolledBack,
     /// A [`Loss`] that was asked for.
     #[error("the connection was lost, as planned")]
     Lost,

@@ -269,7 +269,7 @@ fn mdm_payload(
 }
 
 /// `https`, or, where allowed, `http` to this machine.
-fn check_url(text: &str, allow_http_loopback: bool) -> Result<(), ProfileError> {
+pub(super) fn check_url(text: &str, allow_http_loopback: bool) -> Result<(), ProfileError> {
     let refused = || ProfileError::NotHttps(text.to_owned());
     let url = Url::parse(text).map_err(|_| refused())?;
     let loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));

@@ -46,6 +46,7 @@ pub struct MacSpec {
     /// Whether replies repeat the RequestType; real ones differ (apple-protocol 3.2).
     pub names_request_type: bool,
     pub plist_style: PlistStyle,
+    /// Of all messages; a signing time in it means "with one", the Mac writes its own.
     pub signature: SignatureStyle,
     /// How long an attestation takes: least and most.
     pub attestation_latency: (Duration, Duration),
@@ -53,6 +54,9 @@ pub struct MacSpec {
     pub reaches_apple: bool,
     /// A second TokenUpdate for the installing user, where the server declares per-user connections.
     pub user_channel: bool,
+    /// The installation ends after Authenticate was accepted, as if macOS had rolled it back: no
+    /// TokenUpdate ever comes (apple-protocol 1.6).
+    pub aborts_after_authenticate: bool,
     /// How far the Mac's clock is ahead, milliseconds.
     pub clock_skew_ms: i64,
     /// How long it waits before it tries again after a failed session.
@@ -138,6 +142,7 @@ impl MacSpec {
             attestation_latency: (Duration::ZERO, zero_to_three),
             reaches_apple: true,
             user_channel: false,
+            aborts_after_authenticate: false,
             clock_skew_ms: 0,
             retry_delay: Duration::from_millis(200),
             allow_http_loopback: false,

@@ -1,17 +1,26 @@
 //! A Mac's journeys, against the rehearsal server.
 
+use std::sync::LazyLock;
+
 use openssl::x509::X509;
 use plist::Value;
 
 use super::{Lie, Loss, Mac, MacError, MacSpec, Signing, messages};
 use crate::apple::oid;
+use crate::authorities::Authorities;
 use crate::der;
 use crate::rehearsal::{Rehearsal, ScepMode, Seen, eventually};
 use crate::scep::ScepError;
 use crate::world::{World, WorldOptions};
 
+static AUTHORITIES: LazyLock<Authorities> = LazyLock::new(|| Authorities::new(None).unwrap());
+
 async fn scene() -> (World, Rehearsal) {
-    let world = World::start(WorldOptions::default()).await.unwrap();
+    let options = WorldOptions {
+        authorities: Some(AUTHORITIES.clone()),
+        ..WorldOptions::default()
+    };
+    let world = World::start(options).await.unwrap();
     let server = Rehearsal::start(world.topic()).await;
     world.trust(&server.root_pem);
     (world, server)
@@ -330,6 +339,27 @@ async fn each_lie_is_told_where_it_should_be() {
     };
     assert!(idle.signer == own && result.signer.is_some() && result.signer != own);
 
+    let mac = enrolled(
+        MacSpec::random().unwrap().lying(Lie::ReplaysOldChain),
+        &world,
+        &server,
+    )
+    .await;
+    for nonce in [1, 2] {
+        server.ask_attestation("A", Value::Data(vec![nonce; 32]));
+        mac.connect().await.unwrap();
+        mac.enroll(&server.url).await.unwrap();
+    }
+    let chains: Vec<_> = mac
+        .exchanges()
+        .into_iter()
+        .map(|one| one.attestation.unwrap())
+        .collect();
+    assert!(
+        chains[0].0 == chains[1].0 && chains[0].1 && !chains[1].1,
+        "not even re-enrollment renews it"
+    );
+
     let replayer = enrolled(
         MacSpec::random().unwrap().lying(Lie::ReplaysOldResult),
         &world,
@@ -427,7 +457,27 @@ async fn failed_enrollments_leave_nothing_behind() {
         })
     ));
     assert!(!mac.is_enrolled() && mac.push_address().is_none());
+    mac.change(|spec| spec.aborts_after_authenticate = true);
+    assert!(matches!(
+        mac.enroll(&server.url).await,
+        Err(MacError::RolledBack)
+    ));
+    assert_eq!(
+        server
+            .seen("/mdm/checkin")
+            .pop()
+            .unwrap()
+            .text("MessageType"),
+        "Authenticate"
+    );
+    mac.change(|spec| spec.aborts_after_authenticate = false);
     mac.enroll(&server.url).await.unwrap();
+    mac.repeat_token_update().await.unwrap();
+    let seen = server.seen("/mdm/checkin");
+    let [.., first, second] = &seen[..] else {
+        panic!("too few")
+    };
+    assert_eq!(first.body, second.body);
 }
 
 #[tokio::test]

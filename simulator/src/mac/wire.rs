@@ -141,9 +141,14 @@ impl Wire {
             match onward {
                 None => return Ok(reply),
                 Some(next) => {
-                    url = url
+                    let next = url
                         .join(next)
-                        .map_err(|_| MacError::BadUrl(next.to_owned()))?
+                        .map_err(|_| MacError::BadUrl(next.to_owned()))?;
+                    // App Transport Security lets nothing lead from TLS to plain HTTP.
+                    if url.scheme() == "https" && next.scheme() != "https" {
+                        return Err(MacError::BadUrl(next.to_string()));
+                    }
+                    url = next;
                 }
             }
         }
