@@ -122,6 +122,8 @@ impl Fleet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rehearsal::Rehearsal;
+    use crate::world::WorldOptions;
 
     #[test]
     fn a_fleet_with_liars_has_every_kind_and_no_two_alike() {
@@ -135,5 +137,27 @@ mod tests {
         let serials: std::collections::HashSet<_> =
             specs.iter().map(|spec| spec.serial.clone()).collect();
         assert_eq!(serials.len(), 12);
+    }
+
+    #[tokio::test]
+    async fn a_fleet_enrolls_lives_and_counts() {
+        let world = World::start(WorldOptions::default()).await.unwrap();
+        let server = Rehearsal::start(world.topic()).await;
+        world.trust(&server.root_pem);
+        let plan = FleetPlan {
+            count: 3,
+            liars: true,
+            ..FleetPlan::default()
+        };
+        let fleet = Fleet::enroll(&world, &plan, &server.url).await.unwrap();
+        server.ask("C1", "SecurityInfo");
+        fleet.macs[0].connect().await.unwrap();
+        let expected = FleetSummary {
+            macs: 3,
+            enrolled: 3,
+            asked: 1,
+            acknowledged: 1,
+        };
+        assert_eq!((fleet.living(), fleet.summary()), (3, expected));
     }
 }

@@ -210,11 +210,18 @@ impl Rehearsal {
                 });
                 self.mdm(&path)
             }
+            "/moved" => (301, "/mdm/connect", Vec::new()),
+            "/downgrade" => (307, "http://localhost:1/mdm/connect", Vec::new()),
             _ => (404, "text/plain", Vec::new()),
+        };
+        let name = if (300..400).contains(&status) {
+            "Location"
+        } else {
+            "Content-Type"
         };
         let mut response = Response::builder().status(status);
         if !content_type.is_empty() {
-            response = response.header("Content-Type", content_type);
+            response = response.header(name, content_type);
         }
         response.body(Full::new(content.into())).unwrap()
     }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use openssl::x509::X509;
 use plist::Value;
 
-use super::{Lie, Loss, Mac, MacError, MacSpec, Signing, messages};
+use super::{CONNECT, Lie, Loss, Mac, MacError, MacSpec, Signing, messages};
 use crate::apple::oid;
 use crate::authorities::Authorities;
 use crate::der;
@@ -512,4 +512,31 @@ async fn messages_can_be_sent_by_hand_under_any_signature() {
             None
         ]
     );
+}
+
+#[tokio::test]
+async fn redirects_are_followed_with_the_whole_message_but_never_to_plain_http() {
+    let (world, server) = scene().await;
+    let mac = enrolled(MacSpec::random().unwrap(), &world, &server).await;
+    let put = async |path: &str| {
+        let url = format!("{}{path}", server.url);
+        mac.signed_put(&url, CONNECT, b"the body", Signing::Own)
+            .await
+    };
+    assert_eq!(put("/moved").await.unwrap().status, 200);
+    let seen = server.seen("/mdm/connect").pop().unwrap();
+    assert!(&*seen.body == b"the body" && seen.signer.is_some());
+    assert!(matches!(put("/downgrade").await, Err(MacError::BadUrl(_))));
+}
+
+#[tokio::test]
+async fn servers_under_an_unknown_root_are_refused() {
+    let (_, server) = scene().await;
+    let (elsewhere, other) = scene().await;
+    let mac = Mac::new(MacSpec::random().unwrap(), &elsewhere);
+    assert!(matches!(
+        mac.enroll(&server.url).await,
+        Err(MacError::Unreachable(_))
+    ));
+    mac.enroll(&other.url).await.unwrap();
 }
