@@ -54,25 +54,24 @@ impl WorldFiles {
 }
 
 impl Authorities {
-    /// New ones, with a push certificate for `topic` or for a new topic, valid from yesterday by
-    /// the system clock.
-    pub fn new(topic: Option<&str>) -> Result<Self, ErrorStack> {
-        let now = Clock::system().now_ms();
-        let push_authority = PushAuthority::new(now)?;
+    /// New ones, with a push certificate for `topic` or for a new topic, valid from the day before
+    /// `now_ms`: the time of the worlds they are for, which may be a simulated one.
+    pub fn new(topic: Option<&str>, now_ms: i64) -> Result<Self, ErrorStack> {
+        let push_authority = PushAuthority::new(now_ms)?;
         let topic = topic.map_or_else(PushAuthority::new_topic, |topic| Ok(topic.to_owned()))?;
         Ok(Self {
-            apns_root: new_apns_root(now)?,
-            push_certificate: push_authority.issue(&topic, now - DAY_MS)?,
+            apns_root: new_apns_root()?,
+            push_certificate: push_authority.issue(&topic, now_ms - DAY_MS)?,
             push_authority,
             apple: AttestationAuthority::new()?,
         })
     }
 
-    /// Those of a folder; what is missing is made and kept. The push certificate stays while it
+    /// Those of a folder, by the system clock; what is missing is made and kept. The push certificate stays while it
     /// has the wanted topic (any, where none is wanted) and a month to go.
     pub fn in_folder(folder: &Path, topic: Option<&str>) -> Result<Self, WorldError> {
         let now = Clock::system().now_ms();
-        let root = || Ok(new_apns_root(now)?.identity);
+        let root = || Ok(new_apns_root()?.identity);
         let apns_root = Issuer {
             identity: keep(folder, "apns-root", root)?,
         };
@@ -123,12 +122,14 @@ impl Authorities {
     }
 }
 
-fn new_apns_root(now_ms: i64) -> Result<Issuer, ErrorStack> {
+/// TLS peers check certificates by the real time, whatever the simulated one is.
+fn new_apns_root() -> Result<Issuer, ErrorStack> {
+    let now = Clock::system().now_ms();
     Issuer::root(
         "SIMULATED Push Service Root",
         "Simulated, not Apple",
         KeyKind::P256,
-        now_ms,
+        now,
     )
 }
 

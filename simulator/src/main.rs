@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -105,16 +106,24 @@ struct MacsArgs {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     let filter =
         tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    match CommandLine::parse().command {
+    let outcome = match CommandLine::parse().command {
         Command::World(args) => run_world(args).await,
         Command::Macs(args) => run_macs(args).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where standard error is closed, the exit status still tells.
+            let _ = writeln!(std::io::stderr(), "attestd-sim: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -65,7 +65,7 @@ impl World {
                 given
             }
             (None, Some(folder)) => Authorities::in_folder(folder, options.topic.as_deref())?,
-            (None, None) => Authorities::new(options.topic.as_deref())?,
+            (None, None) => Authorities::new(options.topic.as_deref(), options.clock.now_ms())?,
         };
         let apns_options = ApnsOptions {
             port: options.apns_port,

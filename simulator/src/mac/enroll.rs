@@ -25,12 +25,9 @@ impl Mac {
     /// The whole way of a user: asks the server for a profile with this Mac's serial number and
     /// installs it.
     pub async fn enroll(&self, server_url: &str) -> Result<(), MacError> {
-        let profile = self.request_profile(server_url).await;
-        let installed = match profile {
-            Ok(profile) => self.install_profile(&profile).await,
-            Err(error) => Err(error),
-        };
-        self.tell_failure(installed)
+        let requested = self.request_profile(server_url).await;
+        let profile = self.tell_failure(requested)?;
+        self.install_profile(&profile).await
     }
 
     /// `POST {server}/v1/enroll`: the profile's bytes.
@@ -71,8 +68,8 @@ impl Mac {
         bytes: &[u8],
         identity: Identity,
     ) -> Result<(), MacError> {
-        let profile = self.read_profile(bytes)?;
-        let result = self.install(profile, identity).await;
+        let installed = async { self.install(self.read_profile(bytes)?, identity).await };
+        let result = installed.await;
         self.tell_failure(result)
     }
 

@@ -5,15 +5,17 @@ use std::sync::LazyLock;
 use openssl::x509::X509;
 use plist::Value;
 
-use super::{CONNECT, Lie, Loss, Mac, MacError, MacSpec, Signing, messages};
+use super::{CONNECT, Lie, Loss, Mac, MacError, MacSpec, MacStep, Signing, messages};
 use crate::apple::oid;
 use crate::authorities::Authorities;
+use crate::clock::{Clock, DAY_MS};
 use crate::der;
 use crate::rehearsal::{Rehearsal, ScepMode, Seen, eventually};
 use crate::scep::ScepError;
 use crate::world::{World, WorldOptions};
 
-static AUTHORITIES: LazyLock<Authorities> = LazyLock::new(|| Authorities::new(None).unwrap());
+static AUTHORITIES: LazyLock<Authorities> =
+    LazyLock::new(|| Authorities::new(None, Clock::system().now_ms()).unwrap());
 
 async fn scene() -> (World, Rehearsal) {
     let options = WorldOptions {
@@ -432,9 +434,10 @@ async fn it_unenrolls_on_apples_403_and_checks_out_on_removal() {
 }
 
 #[tokio::test]
-async fn failed_enrollments_leave_nothing_behind() {
+async fn failed_enrollments_leave_nothing_behind_and_are_told_once() {
     let (world, server) = scene().await;
     let mac = Mac::new(MacSpec::random().unwrap(), &world);
+    let mut events = mac.events();
     for (mode, expected) in [
         (ScepMode::Refuse, "Refused"),
         (ScepMode::Foreign, "ForeignSigner"),
@@ -446,6 +449,19 @@ async fn failed_enrollments_leave_nothing_behind() {
         };
         assert!(format!("{error:?}").starts_with(expected), "{error:?}");
         assert!(!matches!(error, ScepError::Crypto(_)));
+        let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok())
+            .map(|event| event.step)
+            .collect();
+        assert!(
+            matches!(
+                &told[..],
+                [
+                    MacStep::ProfileReceived { .. },
+                    MacStep::EnrollmentFailed { .. }
+                ]
+            ),
+            "{told:?}"
+        );
     }
     server.stage().scep = ScepMode::PendingOnce;
     server.stage().forced.push_back((500, ""));
@@ -539,4 +555,35 @@ async fn servers_under_an_unknown_root_are_refused() {
         Err(MacError::Unreachable(_))
     ));
     mac.enroll(&other.url).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_world_in_another_time_works_and_seven_days_pass_when_told() {
+    let clock = Clock::fixed(1_790_847_007_000);
+    let options = WorldOptions {
+        clock: clock.clone(),
+        ..WorldOptions::default()
+    };
+    let world = World::start(options).await.unwrap();
+    let server = Rehearsal::start(world.topic()).await;
+    world.trust(&server.root_pem);
+    let mac = enrolled(MacSpec::random().unwrap(), &world, &server).await;
+    assert_eq!(push(&world, &mac).await, 200);
+    for (nonce, days, fresh) in [(1, 0, true), (2, 6, false), (3, 2, true)] {
+        clock.advance(days * DAY_MS);
+        server.ask_attestation("A", Value::Data(vec![nonce; 32]));
+        mac.connect().await.unwrap();
+        let exchange = mac.exchanges().pop().unwrap();
+        assert_eq!(
+            exchange.attestation.map(|(_, fresh)| fresh),
+            Some(fresh),
+            "nonce {nonce}"
+        );
+    }
+    clock.advance(400 * DAY_MS);
+    assert_eq!(
+        push(&world, &mac).await,
+        403,
+        "the push certificate has expired"
+    );
 }
