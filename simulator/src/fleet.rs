@@ -85,15 +85,24 @@ impl Fleet {
         plan: &FleetPlan,
         server_url: &str,
     ) -> Result<Self, ErrorStack> {
-        world.keys().warm(plan.count.min(64)).await?;
-        let macs: Vec<Mac> = plan
-            .specs()?
+        Self::enroll_all(world, plan.specs()?, plan.at_once, server_url).await
+    }
+
+    /// As [`Fleet::enroll`], with Macs of the caller's making.
+    pub async fn enroll_all(
+        world: &World,
+        specs: Vec<MacSpec>,
+        at_once: usize,
+        server_url: &str,
+    ) -> Result<Self, ErrorStack> {
+        world.keys().warm(specs.len().min(64)).await?;
+        let macs: Vec<Mac> = specs
             .into_iter()
             .map(|spec| Mac::new(spec, world))
             .collect();
         let lives = futures_util::stream::iter(macs.clone())
             .map(|mac| async move { mac.enroll(server_url).await.ok().map(|()| mac.live()) })
-            .buffer_unordered(plan.at_once.max(1))
+            .buffer_unordered(at_once.max(1))
             .filter_map(std::future::ready)
             .collect()
             .await;
@@ -105,6 +114,7 @@ impl Fleet {
         self.lives.len()
     }
 
+    /// The fleet in numbers, as of now.
     pub fn summary(&self) -> FleetSummary {
         let exchanges: Vec<_> = self.macs.iter().flat_map(Mac::exchanges).collect();
         FleetSummary {

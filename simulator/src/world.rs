@@ -88,10 +88,12 @@ impl World {
         self.authorities.write_files(folder)
     }
 
+    /// The attestation double, also for chains made by hand.
     pub fn apple(&self) -> &AttestationAuthority {
         &self.authorities.apple
     }
 
+    /// The push double: faults, sleeping tokens, what was pushed.
     pub fn apns(&self) -> &Apns {
         &self.apns
     }
@@ -101,18 +103,22 @@ impl World {
         &self.authorities.push_authority
     }
 
+    /// The push certificate a server of this world is configured with.
     pub fn push_certificate(&self) -> &PushCertificate {
         &self.authorities.push_certificate
     }
 
+    /// The topic of that certificate.
     pub fn topic(&self) -> &str {
         &self.authorities.push_certificate.topic
     }
 
+    /// The time of this world.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
+    /// The keys of identities to come.
     pub fn keys(&self) -> &KeyPool {
         &self.keys
     }

@@ -134,6 +134,7 @@ impl Inbox {
         self.device.state().pending.is_some()
     }
 
+    /// Whether pushes are delivered at present.
     pub fn is_awake(&self) -> bool {
         self.device.state().awake
     }

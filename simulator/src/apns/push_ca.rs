@@ -26,6 +26,7 @@ pub struct PushCertificate {
 }
 
 impl PushAuthority {
+    /// A new authority, valid for ten years around `now_ms`.
     pub fn new(now_ms: i64) -> Result<Self, ErrorStack> {
         let issuer = Issuer::root(
             "SIMULATED Push CA",
@@ -43,6 +44,7 @@ impl PushAuthority {
         }
     }
 
+    /// Certificate and key, for [`PushAuthority::from_identity`].
     pub fn identity(&self) -> &Identity {
         &self.issuer.identity
     }

@@ -126,6 +126,7 @@ impl Apns {
         format!("https://localhost:{}", self.address.port())
     }
 
+    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

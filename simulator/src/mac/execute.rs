@@ -134,7 +134,8 @@ impl Mac {
                 _ => return Ok(self.bare(command, "CommandFormatError")),
             },
         };
-        let mut responses = query_responses(&self.spec(), queries.iter().copied(), rights);
+        let mut responses =
+            query_responses(&self.spec().presented(), queries.iter().copied(), rights);
         let mut attestation = None;
         if queries.contains(&ATTESTATION) && rights & right::DEVICE_INFORMATION != 0 {
             attestation = self.attest(nonce).await?;
@@ -184,7 +185,7 @@ impl Mac {
     }
 
     fn bare(&self, command: &Command, status: &'static str) -> Executed {
-        let reply = messages::status_reply(&self.spec(), &command.uuid, status);
+        let reply = messages::status_reply(&self.spec().presented(), &command.uuid, status);
         Executed {
             reply,
             status,

@@ -193,6 +193,7 @@ impl Mac {
         change(&mut lock(&self.inner.spec));
     }
 
+    /// The serial number.
     pub fn serial(&self) -> String {
         lock(&self.inner.spec).serial.clone()
     }
@@ -202,6 +203,7 @@ impl Mac {
         lock(&self.inner.spec).udid.clone()
     }
 
+    /// Whether an enrollment profile is installed.
     pub fn is_enrolled(&self) -> bool {
         self.state().enrolled.is_some()
     }
@@ -301,5 +303,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(test)]
+mod lie_tests;
 #[cfg(test)]
 mod tests;

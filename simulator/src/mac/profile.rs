@@ -39,6 +39,7 @@ pub struct MdmPayload {
 }
 
 impl MdmPayload {
+    /// Whether ServerCapabilities names this capability.
     pub fn declares(&self, capability: &str) -> bool {
         self.capabilities
             .iter()

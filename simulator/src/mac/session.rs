@@ -149,7 +149,7 @@ impl Mac {
     }
 
     async fn send_idle(&self, enrolled: &Enrolled) -> Result<Reply, MacError> {
-        let spec = self.spec();
+        let spec = self.spec().presented();
         let body = plist_xml::write(&Value::Dictionary(messages::idle(&spec)), spec.plist_style)?;
         let signature =
             self.sign_with(&enrolled.identity, &body, enrolled.profile.mdm.sign_message)?;

@@ -86,6 +86,9 @@ pub enum Lie {
     /// Enrolls normally, then signs replies to commands with this identity; `None` invents a
     /// foreign authority's one.
     SignsWithWrongIdentity(Option<Box<Identity>>),
+    /// Enrolls normally, then names this UDID in every message of the command channel, under its
+    /// own signature.
+    ClaimsAnotherUdid(String),
     /// Answers every attestation request with the first chain it ever got.
     ReplaysOldChain,
     /// Answers every command with the bytes of its first answer to such a command.
@@ -158,7 +161,7 @@ impl MacSpec {
             self.boot = BootPolicy {
                 sip_enabled: false,
                 secure_boot: SecureBoot::Permissive,
-                third_party_kexts: true,
+                third_party_kexts: false,
             };
             self.authenticated_root = false;
         }
@@ -183,7 +186,7 @@ impl MacSpec {
         self.boot = BootPolicy {
             sip_enabled: false,
             secure_boot: SecureBoot::Permissive,
-            third_party_kexts: true,
+            third_party_kexts: false,
         };
         self
     }
@@ -213,6 +216,15 @@ impl MacSpec {
         self.apple_silicon
             && self.reaches_apple
             && crate::apple::version_at_least(&self.os_version, 14, 0)
+    }
+
+    /// The Mac as it presents itself on the command channel: with another's UDID in
+    /// [`Lie::ClaimsAnotherUdid`].
+    pub(super) fn presented(mut self) -> Self {
+        if let Some(Lie::ClaimsAnotherUdid(udid)) = &self.lie {
+            self.udid.clone_from(udid);
+        }
+        self
     }
 
     /// What SecurityInfo claims of the boot: the truth, except in [`Lie::SipOffButClaimsOn`].

@@ -5,11 +5,10 @@ use std::sync::LazyLock;
 use openssl::x509::X509;
 use plist::Value;
 
-use super::{CONNECT, Lie, Loss, Mac, MacError, MacSpec, MacStep, Signing, messages};
+use super::{CONNECT, Loss, Mac, MacError, MacSpec, MacStep, Signing, messages};
 use crate::apple::oid;
 use crate::authorities::Authorities;
 use crate::clock::{Clock, DAY_MS};
-use crate::der;
 use crate::rehearsal::{Rehearsal, ScepMode, Seen, eventually};
 use crate::scep::ScepError;
 use crate::world::{World, WorldOptions};
@@ -17,7 +16,7 @@ use crate::world::{World, WorldOptions};
 static AUTHORITIES: LazyLock<Authorities> =
     LazyLock::new(|| Authorities::new(None, Clock::system().now_ms()).unwrap());
 
-async fn scene() -> (World, Rehearsal) {
+pub(super) async fn scene() -> (World, Rehearsal) {
     let options = WorldOptions {
         authorities: Some(AUTHORITIES.clone()),
         ..WorldOptions::default()
@@ -28,7 +27,7 @@ async fn scene() -> (World, Rehearsal) {
     (world, server)
 }
 
-async fn enrolled(spec: MacSpec, world: &World, server: &Rehearsal) -> Mac {
+pub(super) async fn enrolled(spec: MacSpec, world: &World, server: &Rehearsal) -> Mac {
     let mac = Mac::new(spec, world);
     mac.enroll(&server.url).await.unwrap();
     mac
@@ -64,7 +63,7 @@ async fn push_to(world: &World, token: &[u8], magic: &str) -> u16 {
     request.send().await.unwrap().status().as_u16()
 }
 
-fn chain_in(reply: &Seen) -> Vec<Vec<u8>> {
+pub(super) fn chain_in(reply: &Seen) -> Vec<Vec<u8>> {
     let body = reply.plist();
     let responses = body.get("QueryResponses").unwrap().as_dictionary().unwrap();
     let chain = responses
@@ -80,7 +79,7 @@ fn chain_in(reply: &Seen) -> Vec<Vec<u8>> {
 }
 
 /// The bytes of one attested property.
-fn property(leaf: &[u8], dotted: &str) -> Option<Vec<u8>> {
+pub(super) fn property(leaf: &[u8], dotted: &str) -> Option<Vec<u8>> {
     crate::certs::extension_value(&X509::from_der(leaf).unwrap(), dotted).unwrap()
 }
 
@@ -278,104 +277,6 @@ async fn macs_without_attestation_leave_the_key_out() {
             ("Acknowledged", 0)
         );
     }
-}
-
-#[tokio::test]
-async fn each_lie_is_told_where_it_should_be() {
-    let (world, server) = scene().await;
-    let victim = MacSpec::random().unwrap();
-    let nonce = || Value::Data(vec![3; 32]);
-
-    let denier = enrolled(
-        MacSpec::random().unwrap().lying(Lie::SipOffButClaimsOn),
-        &world,
-        &server,
-    )
-    .await;
-    server.ask("S", "SecurityInfo");
-    server.ask_attestation("A", nonce());
-    denier.connect().await.unwrap();
-    let seen = server.seen("/mdm/connect");
-    let claimed = seen[1].plist();
-    let claimed = claimed
-        .get("SecurityInfo")
-        .unwrap()
-        .as_dictionary()
-        .unwrap();
-    assert_eq!(
-        claimed.get("SystemIntegrityProtectionEnabled"),
-        Some(&Value::Boolean(true))
-    );
-    let leaf = &chain_in(&seen[2])[0];
-    assert_eq!(property(leaf, oid::SIP), Some(der::small_integer(1)));
-    assert_eq!(
-        property(leaf, oid::SECURE_BOOT),
-        Some(b"Permissive Security".to_vec())
-    );
-
-    let relay = Lie::RelaysAnotherMac(Box::new(victim.attested_state()));
-    let relay = enrolled(MacSpec::random().unwrap().lying(relay), &world, &server).await;
-    server.ask_attestation("A", nonce());
-    relay.connect().await.unwrap();
-    let leaf = chain_in(&server.seen("/mdm/connect").pop().unwrap()).remove(0);
-    assert_eq!(
-        property(&leaf, oid::SERIAL_NUMBER),
-        Some(victim.serial.into_bytes())
-    );
-    assert_eq!(property(&leaf, oid::FRESHNESS), Some(vec![3; 32]));
-
-    let impostor = enrolled(
-        MacSpec::random()
-            .unwrap()
-            .lying(Lie::SignsWithWrongIdentity(None)),
-        &world,
-        &server,
-    )
-    .await;
-    server.ask("S", "SecurityInfo");
-    impostor.connect().await.unwrap();
-    let seen = server.seen("/mdm/connect");
-    let own = Some(impostor.identity().unwrap().certificate.to_der().unwrap());
-    let [.., idle, result] = &seen[..] else {
-        panic!("too few")
-    };
-    assert!(idle.signer == own && result.signer.is_some() && result.signer != own);
-
-    let mac = enrolled(
-        MacSpec::random().unwrap().lying(Lie::ReplaysOldChain),
-        &world,
-        &server,
-    )
-    .await;
-    for nonce in [1, 2] {
-        server.ask_attestation("A", Value::Data(vec![nonce; 32]));
-        mac.connect().await.unwrap();
-        mac.enroll(&server.url).await.unwrap();
-    }
-    let chains: Vec<_> = mac
-        .exchanges()
-        .into_iter()
-        .map(|one| one.attestation.unwrap())
-        .collect();
-    assert!(
-        chains[0].0 == chains[1].0 && chains[0].1 && !chains[1].1,
-        "not even re-enrollment renews it"
-    );
-
-    let replayer = enrolled(
-        MacSpec::random().unwrap().lying(Lie::ReplaysOldResult),
-        &world,
-        &server,
-    )
-    .await;
-    server.ask("first", "SecurityInfo");
-    server.ask("second", "SecurityInfo");
-    replayer.connect().await.unwrap();
-    let seen = server.seen("/mdm/connect");
-    let [.., first, second] = &seen[..] else {
-        panic!("too few")
-    };
-    assert_eq!(first.body, second.body);
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// A 2xx.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
