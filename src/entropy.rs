@@ -31,14 +31,9 @@ pub fn draw<const N: usize>(entropy: &dyn Entropy) -> [u8; N] {
 pub struct OsEntropy(SystemRandom);
 
 impl Entropy for OsEntropy {
-    #[expect(
-        clippy::expect_used,
-        reason = "a server without randomness must stop, not go on"
-    )]
+    #[expect(clippy::expect_used, reason = "a server without randomness must stop, not go on")]
     fn fill(&self, bytes: &mut [u8]) {
-        self.0
-            .fill(bytes)
-            .expect("the operating system gives random bytes");
+        self.0.fill(bytes).expect("the operating system gives random bytes");
     }
 }
 
@@ -52,10 +47,7 @@ pub struct SeededEntropy {
 impl SeededEntropy {
     /// The stream that belongs to `seed`.
     pub fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            counter: AtomicU64::new(0),
-        }
+        Self { seed, counter: AtomicU64::new(0) }
     }
 }
 

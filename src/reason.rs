@@ -207,10 +207,7 @@ mod tests {
         assert_eq!(codes.len(), Reason::ALL.len());
         for reason in Reason::ALL {
             assert_eq!(Reason::from_code(reason.code()), Some(*reason));
-            assert!(
-                reason.owner_text().ends_with('.'),
-                "{reason} ends its sentence"
-            );
+            assert!(reason.owner_text().ends_with('.'), "{reason} ends its sentence");
         }
     }
 }

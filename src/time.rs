@@ -48,19 +48,13 @@ impl Timestamp {
     /// This time moved forward.
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
-        Self::from_millis(
-            self.0
-                .saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self::from_millis(self.0.saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// This time moved back.
     #[must_use]
     pub fn minus(self, span: Duration) -> Self {
-        Self::from_millis(
-            self.0
-                .saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self::from_millis(self.0.saturating_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// How long ago `earlier` was; zero when it lies ahead.
@@ -73,11 +67,7 @@ impl Timestamp {
         let parsed = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| NotATime)?;
         let millis = parsed.unix_timestamp_nanos() / 1_000_000;
         let millis = i64::try_from(millis).map_err(|_| NotATime)?;
-        if (0..=Self::MAX_MILLIS).contains(&millis) {
-            Ok(Self(millis))
-        } else {
-            Err(NotATime)
-        }
+        if (0..=Self::MAX_MILLIS).contains(&millis) { Ok(Self(millis)) } else { Err(NotATime) }
     }
 
     fn date_time(self) -> OffsetDateTime {
@@ -124,10 +114,7 @@ pub trait Clock: Send + Sync + fmt::Debug {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the wall clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -148,10 +135,7 @@ impl ManualClock {
 
     /// Moves the clock forward.
     pub fn advance(&self, span: Duration) {
-        self.0.fetch_add(
-            i64::try_from(span.as_millis()).unwrap_or(i64::MAX),
-            Ordering::SeqCst,
-        );
+        self.0.fetch_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
     }
 
     /// Sets the clock, backwards too.
@@ -177,21 +161,12 @@ mod tests {
         assert_eq!(time.to_string(), "2026-10-01T09:30:07Z");
         let offset = Timestamp::parse("2026-10-01T11:30:07+02:00").expect("valid");
         assert_eq!(offset, time);
-        assert_eq!(
-            Timestamp::from_millis(1_790_847_007_250).to_string(),
-            "2026-10-01T09:30:07.25Z"
-        );
+        assert_eq!(Timestamp::from_millis(1_790_847_007_250).to_string(), "2026-10-01T09:30:07.25Z");
     }
 
     #[test]
     fn refuses_what_is_not_a_time() {
-        for text in [
-            "",
-            "2026-10-01",
-            "yesterday",
-            "1969-12-31T23:59:59Z",
-            "2026-13-01T00:00:00Z",
-        ] {
+        for text in ["", "2026-10-01", "yesterday", "1969-12-31T23:59:59Z", "2026-13-01T00:00:00Z"] {
             assert_eq!(Timestamp::parse(text), Err(NotATime), "{text}");
         }
     }
@@ -200,12 +175,7 @@ mod tests {
     fn spans_never_overflow_or_go_negative() {
         let end = Timestamp::from_millis(i64::MAX);
         assert_eq!(end.plus(Duration::MAX), end);
-        assert_eq!(
-            Timestamp::from_millis(5)
-                .minus(Duration::from_secs(1))
-                .millis(),
-            0
-        );
+        assert_eq!(Timestamp::from_millis(5).minus(Duration::from_secs(1)).millis(), 0);
         assert_eq!(Timestamp::from_millis(5).since(end), Duration::ZERO);
     }
 }
