@@ -1,0 +1,365 @@
+//! Installing and removing the enrollment profile (apple-protocol 1.6, 1.7, 2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa;
+use plist::{Dictionary, Value};
+use serde_json::json;
+
+use super::events::MacStep;
+use super::profile::check_url;
+use super::wire::{CHECK_IN, CONNECT, Reply, Wire};
+use super::{Enrolled, EnrollmentProfile, Mac, MacError, Signing, messages};
+use crate::certs::{self, Identity};
+use crate::keys::{self, KeyKind};
+use crate::plist_xml;
+use crate::scep::ScepClient;
+
+/// What enrollment profiles are served as (apple-protocol 1.1).
+const PROFILE_TYPE: &str = "application/x-apple-aspen-config";
+const TOKEN_UPDATE_TRIES: u32 = 3;
+
+impl Mac {
+    /// The whole way of a user: asks the server for a profile with this Mac's serial number and
+    /// installs it.
+    pub async fn enroll(&self, server_url: &str) -> Result<(), MacError> {
+        let requested = self.request_profile(server_url).await;
+        let profile = self.tell_failure(requested)?;
+        self.install_profile(&profile).await
+    }
+
+    /// `POST {server}/v1/enroll`: the profile's bytes.
+    pub async fn request_profile(&self, server_url: &str) -> Result<Vec<u8>, MacError> {
+        let wire = Wire::new(&self.inner.world.trusted(), &[], None)?;
+        let url = format!("{}/v1/enroll", server_url.trim_end_matches('/'));
+        check_url(&url, self.spec().allow_http_loopback)?;
+        let reply = wire
+            .post_json(&url, &json!({ "serial_number": self.spec().serial }))
+            .await?;
+        if reply.status != 200 {
+            return Err(MacError::Refused {
+                step: "POST /v1/enroll",
+                reply: Box::new(reply),
+            });
+        }
+        if !reply.content_type().starts_with(PROFILE_TYPE) {
+            return Err(MacError::NotAProfile(reply.content_type().to_owned()));
+        }
+        Ok(reply.body.to_vec())
+    }
+
+    /// Installs a profile: SCEP, Authenticate, TokenUpdate. Nothing of it remains after a failure.
+    pub async fn install_profile(&self, bytes: &[u8]) -> Result<(), MacError> {
+        let installed = async {
+            let profile = self.read_profile(bytes)?;
+            let identity = self.identity_for(&profile).await?;
+            self.install(profile, identity).await
+        };
+        let result = installed.await;
+        self.tell_failure(result)
+    }
+
+    /// As [`Mac::install_profile`] with an identity from elsewhere: adopted fleets, EC keys, and
+    /// identities somebody stole.
+    pub async fn install_profile_with(
+        &self,
+        bytes: &[u8],
+        identity: Identity,
+    ) -> Result<(), MacError> {
+        let installed = async { self.install(self.read_profile(bytes)?, identity).await };
+        let result = installed.await;
+        self.tell_failure(result)
+    }
+
+    /// Reads a profile as this Mac would.
+    pub fn read_profile(&self, bytes: &[u8]) -> Result<EnrollmentProfile, MacError> {
+        let profile = EnrollmentProfile::read(bytes, self.spec().allow_http_loopback)?;
+        self.tell(MacStep::ProfileReceived {
+            signed: profile.signed,
+        });
+        Ok(profile)
+    }
+
+    /// Only the SCEP part: an identity for this profile, used for nothing yet.
+    pub async fn identity_for(&self, profile: &EnrollmentProfile) -> Result<Identity, MacError> {
+        let wire = Wire::new(&self.inner.world.trusted(), &profile.roots, None)?;
+        let key = self.new_key(profile.scep.key_size).await?;
+        let clock = self.clock();
+        let client = ScepClient {
+            http: wire.client(),
+            settings: &profile.scep,
+            clock: &clock,
+        };
+        let identity = client.identity(key).await?;
+        self.tell(MacStep::IdentityIssued {
+            certificate: certs::fingerprint(&identity.certificate)?,
+        });
+        Ok(identity)
+    }
+
+    async fn new_key(&self, bits: u32) -> Result<PKey<Private>, MacError> {
+        if bits == 2048 {
+            return Ok(self.inner.world.keys().take(KeyKind::Rsa2048).await?);
+        }
+        let made = tokio::task::spawn_blocking(move || PKey::from_rsa(Rsa::generate(bits)?));
+        Ok(made.await.map_err(|_| MacError::Cancelled)??)
+    }
+
+    async fn install(
+        &self,
+        profile: EnrollmentProfile,
+        identity: Identity,
+    ) -> Result<(), MacError> {
+        let spec = self.spec();
+        let world = &self.inner.world;
+        let wire = Wire::new(&world.trusted(), &profile.roots, Some(&identity))?;
+        let mut enrolled = Enrolled {
+            profile,
+            identity,
+            wire,
+            token: keys::random::<32>()?.to_vec(),
+            magic: keys::random_uuid()?,
+            inbox: None,
+        };
+        let mdm = enrolled.profile.mdm.clone();
+        let accepted = |step, reply: Reply| {
+            if reply.is_success() {
+                Ok(())
+            } else {
+                Err(MacError::Refused {
+                    step,
+                    reply: Box::new(reply),
+                })
+            }
+        };
+        let authenticate = messages::authenticate(&spec, &mdm.topic, mdm.access_rights);
+        accepted(
+            "Authenticate",
+            self.check_in_as(&enrolled, &authenticate).await?,
+        )?;
+        self.tell(MacStep::Authenticated);
+        if spec.aborts_after_authenticate {
+            return Err(MacError::RolledBack);
+        }
+        if mdm.declares("com.apple.mdm.bootstraptoken") {
+            // Arrives before TokenUpdate; that it fails does not end the installation (1.6).
+            let escrow = messages::set_bootstrap_token(&spec, &keys::random::<64>()?);
+            if let Err(error) = self.check_in_as(&enrolled, &escrow).await {
+                tracing::info!(%error, "the bootstrap token was not escrowed");
+            }
+        }
+        enrolled.inbox = Some(world.apns().register(&enrolled.token, &mdm.topic));
+        let update = messages::token_update(&spec, &mdm.topic, &enrolled.token, &enrolled.magic);
+        if let Err(error) = self.send_token_update(&enrolled, &update).await {
+            world.apns().unregister(&enrolled.token);
+            return Err(error);
+        }
+        if spec.user_channel && mdm.declares("com.apple.mdm.per-user-connections") {
+            let (token, magic, user) = (
+                keys::random::<32>()?,
+                keys::random_uuid()?,
+                keys::random_uuid()?,
+            );
+            let update = messages::user_token_update(&spec, &mdm.topic, &token, &magic, &user);
+            self.send_token_update(&enrolled, &update).await?;
+        }
+        self.become_enrolled(enrolled);
+        self.tell(MacStep::Enrolled);
+        Ok(())
+    }
+
+    fn become_enrolled(&self, enrolled: Enrolled) {
+        let former = {
+            let mut state = self.state();
+            // A new enrollment has no attested key and no cached chain (5.3).
+            state.attestation.reset();
+            state.unsent = None;
+            state.auto_poll = false;
+            state.enrolled.replace(Arc::new(enrolled))
+        };
+        if let Some(former) = former {
+            self.inner.world.apns().unregister(&former.token);
+        }
+        self.inner.poke.notify_one();
+    }
+
+    async fn send_token_update(
+        &self,
+        enrolled: &Enrolled,
+        update: &Dictionary,
+    ) -> Result<(), MacError> {
+        let mut tries = 1;
+        loop {
+            let outcome = self.check_in_as(enrolled, update).await;
+            let error = match outcome {
+                Ok(reply) if reply.is_success() => return Ok(()),
+                Ok(reply) => MacError::Refused {
+                    step: "TokenUpdate",
+                    reply: Box::new(reply),
+                },
+                Err(error) => error,
+            };
+            if tries == TOKEN_UPDATE_TRIES {
+                return Err(error);
+            }
+            tries += 1;
+            tokio::time::sleep(self.spec().retry_delay).await;
+        }
+    }
+
+    /// APNs gives the Mac a new token: TokenUpdate, and the old token dies.
+    pub async fn rotate_token(&self) -> Result<(), MacError> {
+        let former = self.enrolled()?;
+        let mut enrolled = Enrolled::clone(&former);
+        enrolled.token = keys::random::<32>()?.to_vec();
+        let topic = enrolled.profile.mdm.topic.clone();
+        enrolled.inbox = Some(self.inner.world.apns().register(&enrolled.token, &topic));
+        let update = messages::token_update(&self.spec(), &topic, &enrolled.token, &enrolled.magic);
+        self.state().enrolled = Some(Arc::new(enrolled.clone()));
+        self.inner.world.apns().unregister(&former.token);
+        self.inner.poke.notify_one();
+        let sent = self.send_token_update(&enrolled, &update).await;
+        let answer = sent.as_ref().err().and_then(MacError::reply);
+        if let Some(why) = answer.and_then(|reply| reply.unenrolls(&self.spec().os_version)) {
+            self.unenroll(why);
+        }
+        sent
+    }
+
+    /// The same TokenUpdate once more: duplicates are normal (apple-protocol 1.6, 12.3).
+    pub async fn repeat_token_update(&self) -> Result<(), MacError> {
+        let enrolled = self.enrolled()?;
+        let topic = &enrolled.profile.mdm.topic;
+        let update = messages::token_update(&self.spec(), topic, &enrolled.token, &enrolled.magic);
+        self.send_token_update(&enrolled, &update).await
+    }
+
+    /// The user removes the profile: one CheckOut where the profile asks for it, then silence.
+    pub async fn remove_profile(&self) -> Result<Option<Reply>, MacError> {
+        let enrolled = self.enrolled()?;
+        let mdm = &enrolled.profile.mdm;
+        let mut answer = None;
+        if mdm.check_out_when_removed {
+            let body = messages::check_out(&self.spec(), &mdm.topic);
+            // One attempt, best effort (2.5).
+            answer = self.check_in_as(&enrolled, &body).await.ok();
+        }
+        self.unenroll("the user removed the profile");
+        Ok(answer)
+    }
+
+    /// Drops the enrollment and everything that hangs on it.
+    pub(super) fn unenroll(&self, why: &str) {
+        let former = {
+            let mut state = self.state();
+            state.attestation.reset();
+            state.unsent = None;
+            state.auto_poll = false;
+            state.enrolled.take()
+        };
+        if let Some(former) = former {
+            self.inner.world.apns().unregister(&former.token);
+            self.tell(MacStep::Unenrolled {
+                why: why.to_owned(),
+            });
+        }
+        self.inner.poke.notify_one();
+    }
+
+    async fn check_in_as(&self, enrolled: &Enrolled, body: &Dictionary) -> Result<Reply, MacError> {
+        let body = plist_xml::write(&Value::Dictionary(body.clone()), self.spec().plist_style)?;
+        let signature =
+            self.sign_with(&enrolled.identity, &body, enrolled.profile.mdm.sign_message)?;
+        enrolled
+            .wire
+            .put(
+                &enrolled.profile.mdm.check_in_url,
+                CHECK_IN,
+                &body,
+                signature.as_deref(),
+            )
+            .await
+    }
+
+    fn tell_failure<T>(&self, result: Result<T, MacError>) -> Result<T, MacError> {
+        if let Err(error) = &result {
+            self.tell(MacStep::EnrollmentFailed { why: error.chain() });
+        }
+        result
+    }
+
+    /// Sends any check-in: hostile, repeated, or out of order.
+    pub async fn check_in(
+        &self,
+        body: &Dictionary,
+        signing: Signing<'_>,
+    ) -> Result<Reply, MacError> {
+        let bytes = plist_xml::write(&Value::Dictionary(body.clone()), self.spec().plist_style)?;
+        let url = self.enrolled()?.profile.mdm.check_in_url.clone();
+        self.signed_put(&url, CHECK_IN, &bytes, signing).await
+    }
+
+    /// Sends any message of the command channel.
+    pub async fn connect_with(
+        &self,
+        body: &Dictionary,
+        signing: Signing<'_>,
+    ) -> Result<Reply, MacError> {
+        let bytes = plist_xml::write(&Value::Dictionary(body.clone()), self.spec().plist_style)?;
+        let url = self.enrolled()?.profile.mdm.server_url.clone();
+        self.signed_put(&url, CONNECT, &bytes, signing).await
+    }
+
+    /// Sends any bytes to any URL as this Mac.
+    pub async fn signed_put(
+        &self,
+        url: &str,
+        content_type: &str,
+        body: &[u8],
+        signing: Signing<'_>,
+    ) -> Result<Reply, MacError> {
+        let (wire, identity) = match self.enrolled() {
+            Ok(enrolled) => (enrolled.wire.clone(), Some(enrolled.identity.clone())),
+            Err(_not_enrolled) => (Wire::new(&self.inner.world.trusted(), &[], None)?, None),
+        };
+        let signature = match signing {
+            Signing::Own => match &identity {
+                None => return Err(MacError::NotEnrolled),
+                Some(identity) => self.sign_with(identity, body, true)?,
+            },
+            Signing::By(identity) => self.sign_with(identity, body, true)?,
+            Signing::ByInStyle(identity, style) => {
+                Some(crate::cms::mdm_signature(identity, body, style)?)
+            }
+            Signing::Header(header) => Some(header.to_owned()),
+            Signing::Unsigned => None,
+        };
+        wire.put(url, content_type, body, signature.as_deref())
+            .await
+    }
+
+    /// This Mac's signature over `body` in its style, where messages are signed.
+    pub(super) fn sign_with(
+        &self,
+        identity: &Identity,
+        body: &[u8],
+        sign_message: bool,
+    ) -> Result<Option<String>, MacError> {
+        if !sign_message {
+            return Ok(None);
+        }
+        let mut style = self.spec().signature;
+        // The time in the style only says that there is one; a Mac writes its own.
+        style.signing_time = style.signing_time.map(|_| self.clock().now_seconds());
+        Ok(Some(crate::cms::mdm_signature(identity, body, &style)?))
+    }
+
+    /// How long a random attestation of this Mac takes.
+    pub(super) fn attestation_delay(&self) -> Duration {
+        let (least, most) = self.spec().attestation_latency;
+        let draw = keys::random::<1>().map_or(0, |bytes| bytes[0]);
+        least + most.saturating_sub(least).mul_f64(f64::from(draw) / 255.0)
+    }
+}
