@@ -50,7 +50,9 @@ pub trait Sealer: Send + Sync + std::fmt::Debug {
 /// A sealed value does not open. One answer for every cause, because the cause helps only whoever
 /// tampers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the sealed value does not open: it was sealed under another master key, for another place, or was changed")]
+#[error(
+    "the sealed value does not open: it was sealed under another master key, for another place, or was changed"
+)]
 pub struct Unsealable;
 
 #[cfg(test)]

@@ -84,7 +84,11 @@ impl Decryptor for TestKey {
     ) -> Result<Secret<Vec<u8>>, KeyFailure> {
         let rsa = self.key.rsa().map_err(|_| KeyFailure)?;
         let mut plaintext = vec![0; usize::try_from(rsa.size()).unwrap_or(0)];
-        if rsa.private_decrypt(ciphertext, &mut plaintext, Padding::PKCS1) .ok() != Some(length) {
+        if rsa
+            .private_decrypt(ciphertext, &mut plaintext, Padding::PKCS1)
+            .ok()
+            != Some(length)
+        {
             plaintext = ciphertext.to_vec();
         }
         plaintext.truncate(length);
