@@ -17,6 +17,7 @@
 
 pub mod apns;
 pub mod attestation;
+pub mod ca;
 pub mod enrollment;
 pub mod entropy;
 pub mod ids;
@@ -26,6 +27,7 @@ pub mod pki;
 pub mod posture;
 pub mod push;
 pub mod reason;
+pub mod scep;
 pub mod secret;
 pub mod time;
 pub mod verification;

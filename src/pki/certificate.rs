@@ -5,11 +5,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use const_oid::ObjectIdentifier;
 
+use super::extension::{
+    BasicConstraints, Extension, Extensions, KeyUsage, read_basic_constraints, read_extension,
+    read_key_usage,
+};
 use super::key::{LegacyDigest, PublicKey, SignatureAlgorithm};
 use super::tlv::{DerFault, Reader, Tlv, tag, whole};
+use super::x509_time::time_of;
 use super::{MAX_CERTIFICATE, Name, PkiError, oid};
 use crate::ids::CertificateHash;
 use crate::time::Timestamp;
@@ -19,6 +25,9 @@ const MAX_EXTENSIONS: usize = 64;
 
 /// RFC 5280 section 4.1.2.2: at most 20 octets, and a sign octet.
 const MAX_SERIAL: usize = 21;
+
+/// notAfter names the last second of validity, which belongs to it whole.
+const LAST_SECOND: Duration = Duration::from_millis(999);
 
 /// A certificate, borrowed from its DER. Well formed; nothing about it is verified yet.
 #[derive(Clone, Copy)]
@@ -46,30 +55,6 @@ pub struct OwnedCertificate {
     der: Arc<[u8]>,
 }
 
-/// One extension.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extension<'a> {
-    /// Contents octets of its object identifier.
-    pub oid: &'a [u8],
-    /// Whether whoever does not understand it must refuse the certificate.
-    pub critical: bool,
-    /// The contents of its OCTET STRING: DER by the standard, raw bytes in some of Apple's.
-    pub value: &'a [u8],
-}
-
-/// RFC 5280 section 4.2.1.9.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BasicConstraints {
-    /// May issue certificates.
-    pub ca: bool,
-    /// How many intermediates may follow below it.
-    pub path_length: Option<u8>,
-}
-
-/// RFC 5280 section 4.2.1.3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeyUsage(u16);
-
 impl<'a> Certificate<'a> {
     /// Reads one certificate that fills `der` exactly.
     ///
@@ -81,16 +66,18 @@ impl<'a> Certificate<'a> {
         if der.len() > MAX_CERTIFICATE {
             return Err(PkiError::TooLarge(MAX_CERTIFICATE));
         }
-        let mut outer = Reader::new(der);
-        let certificate = outer
-            .expect(tag::SEQUENCE)
-            .map_err(|_| PkiError::NotACertificate)?;
-        let mut parts = certificate.inside();
-        let tbs = parts
-            .expect(tag::SEQUENCE)
-            .map_err(|_| PkiError::NotACertificate)?;
+        Self::read(der).map_err(|error| match error {
+            PkiError::Malformed { .. } if !begins_like_a_certificate(der) => {
+                PkiError::NotACertificate
+            }
+            other => other,
+        })
+    }
+
+    fn read(der: &'a [u8]) -> Result<Self, PkiError> {
         let fault = PkiError::malformed("certificate");
-        outer.finish().map_err(&fault)?;
+        let mut parts = whole(der, tag::SEQUENCE).map_err(&fault)?.inside();
+        let tbs = parts.expect(tag::SEQUENCE).map_err(&fault)?;
         let outer_algorithm = parts.expect(tag::SEQUENCE).map_err(&fault)?.raw;
         let signature = parts.octets_in_bit_string().map_err(&fault)?;
         parts.finish().map_err(&fault)?;
@@ -193,7 +180,7 @@ impl<'a> Certificate<'a> {
 
     /// Whether `now` lies within its validity.
     pub fn is_valid_at(&self, now: Timestamp) -> bool {
-        self.not_before <= now && now <= last_instant(self.not_after)
+        self.not_before <= now && now <= self.not_after.plus(LAST_SECOND)
     }
 
     /// The SubjectPublicKeyInfo as received.
@@ -236,7 +223,7 @@ impl<'a> Certificate<'a> {
 
     /// Every extension, in the order received.
     pub fn extensions(&self) -> Extensions<'a> {
-        Extensions(Reader::new(self.extensions))
+        Extensions::new(self.extensions)
     }
 
     /// The extension of this type.
@@ -355,38 +342,26 @@ impl fmt::Debug for OwnedCertificate {
     }
 }
 
-/// The extensions of one certificate.
-#[derive(Debug, Clone)]
-pub struct Extensions<'a>(Reader<'a>);
-
-impl<'a> Iterator for Extensions<'a> {
-    type Item = Extension<'a>;
-
-    fn next(&mut self) -> Option<Extension<'a>> {
-        // Read once already when the certificate was parsed: the end is the only way to fail.
-        read_extension(&mut self.0).ok()
+/// Two sequences, then the explicit version, or the serial number and an algorithm: so that a broken
+/// or cut certificate can be told from something else, a certificate request for one.
+fn begins_like_a_certificate(der: &[u8]) -> bool {
+    fn inside(der: &[u8]) -> Option<&[u8]> {
+        match der {
+            [tag::SEQUENCE, 0..=0x7f, rest @ ..] => Some(rest),
+            [tag::SEQUENCE, long @ 0x81..=0x84, rest @ ..] => rest.get(usize::from(long & 0x7f)..),
+            _ => None,
+        }
     }
-}
-
-impl KeyUsage {
-    /// May sign what is not a certificate.
-    pub fn digital_signature(self) -> bool {
-        self.bit(0)
+    let Some(fields) = inside(der).and_then(inside) else {
+        return false;
+    };
+    if fields.starts_with(&[tag::context_constructed(0), 3, tag::INTEGER, 1]) {
+        return true;
     }
-
-    /// May have keys encrypted to it.
-    pub fn key_encipherment(self) -> bool {
-        self.bit(2)
-    }
-
-    /// May sign certificates.
-    pub fn key_cert_sign(self) -> bool {
-        self.bit(5)
-    }
-
-    fn bit(self, number: u32) -> bool {
-        self.0 & (0x8000 >> number) != 0
-    }
+    let mut fields = Reader::new(fields);
+    let serial = fields.expect(tag::INTEGER);
+    let algorithm = fields.expect(tag::SEQUENCE);
+    serial.is_ok() && algorithm.is_ok_and(|one| one.inside().peek() == Some(tag::OBJECT_IDENTIFIER))
 }
 
 fn version(fields: &mut Reader<'_>) -> Result<u8, DerFault> {
@@ -416,103 +391,10 @@ fn serial<'a>(fields: &mut Reader<'a>) -> Result<&'a [u8], DerFault> {
 
 fn validity_of(validity: Tlv<'_>) -> Result<(Timestamp, Timestamp), DerFault> {
     let mut times = validity.inside();
-    let not_before = read_time(times.any()?)?;
-    let not_after = read_time(times.any()?)?;
+    let not_before = time_of(times.any()?)?;
+    let not_after = time_of(times.any()?)?;
     times.finish()?;
     Ok((not_before, not_after))
-}
-
-/// RFC 5280 section 4.1.2.5: seconds always, no fraction, always UTC. Times before 1970 become 1970,
-/// which no present time can tell apart.
-pub(crate) fn read_time(element: Tlv<'_>) -> Result<Timestamp, DerFault> {
-    let (year, rest) = match (element.tag, element.value) {
-        (tag::UTC_TIME, [a, b, rest @ ..]) => {
-            let year = two_digits(*a, *b)?;
-            (if year < 50 { 2000 + year } else { 1900 + year }, rest)
-        }
-        (tag::GENERALIZED_TIME, [a, b, c, d, rest @ ..]) => {
-            (two_digits(*a, *b)? * 100 + two_digits(*c, *d)?, rest)
-        }
-        _ => return Err(DerFault::Tag),
-    };
-    let &[m1, m2, d1, d2, h1, h2, n1, n2, s1, s2, b'Z'] = rest else {
-        return Err(DerFault::Value);
-    };
-    let small = |a, b| two_digits(a, b).and_then(|n| u8::try_from(n).map_err(|_| DerFault::Value));
-    let month = time::Month::try_from(small(m1, m2)?).map_err(|_| DerFault::Value)?;
-    let date = time::Date::from_calendar_date(year, month, small(d1, d2)?);
-    let clock = time::Time::from_hms(small(h1, h2)?, small(n1, n2)?, small(s1, s2)?);
-    let (Ok(date), Ok(clock)) = (date, clock) else {
-        return Err(DerFault::Value);
-    };
-    Ok(Timestamp::from_seconds(
-        date.with_time(clock).assume_utc().unix_timestamp(),
-    ))
-}
-
-fn two_digits(tens: u8, ones: u8) -> Result<i32, DerFault> {
-    if tens.is_ascii_digit() && ones.is_ascii_digit() {
-        Ok(i32::from(tens - b'0') * 10 + i32::from(ones - b'0'))
-    } else {
-        Err(DerFault::Value)
-    }
-}
-
-fn last_instant(not_after: Timestamp) -> Timestamp {
-    not_after.plus(std::time::Duration::from_millis(999))
-}
-
-fn read_extension<'a>(reader: &mut Reader<'a>) -> Result<Extension<'a>, DerFault> {
-    let mut parts = reader.expect(tag::SEQUENCE)?.inside();
-    let oid = parts.oid()?;
-    let critical = parts.peek() == Some(tag::BOOLEAN) && {
-        // DER leaves the default (false) out.
-        if !parts.boolean()? {
-            return Err(DerFault::Value);
-        }
-        true
-    };
-    let value = parts.expect(tag::OCTET_STRING)?.value;
-    parts.finish()?;
-    Ok(Extension {
-        oid,
-        critical,
-        value,
-    })
-}
-
-fn read_basic_constraints(value: &[u8]) -> Result<BasicConstraints, DerFault> {
-    let mut parts = whole(value, tag::SEQUENCE)?.inside();
-    let ca = parts.peek() == Some(tag::BOOLEAN) && {
-        if !parts.boolean()? {
-            return Err(DerFault::Value);
-        }
-        true
-    };
-    let path_length = if parts.is_empty() {
-        None
-    } else {
-        Some(parts.small_integer()?)
-    };
-    parts.finish()?;
-    // RFC 5280: a path length without CA means nothing; who writes it means something else.
-    if path_length.is_some() && !ca {
-        return Err(DerFault::Value);
-    }
-    Ok(BasicConstraints { ca, path_length })
-}
-
-fn read_key_usage(value: &[u8]) -> Result<KeyUsage, DerFault> {
-    let (unused, bits) = match whole(value, tag::BIT_STRING)?.value {
-        [unused, only] => (*unused, u16::from_be_bytes([*only, 0])),
-        [unused, first, second] => (*unused, u16::from_be_bytes([*first, *second])),
-        _ => return Err(DerFault::Value),
-    };
-    if unused > 7 || bits == 0 {
-        Err(DerFault::Value)
-    } else {
-        Ok(KeyUsage(bits))
-    }
 }
 
 #[cfg(test)]
@@ -659,46 +541,6 @@ mod tests {
                 "{refused:?}"
             );
         }
-    }
-
-    #[test]
-    fn times_are_those_of_rfc_5280() {
-        let read = |tag, value: &[u8]| {
-            read_time(Tlv {
-                tag,
-                value,
-                raw: &[],
-            })
-            .map(|time| time.to_string())
-        };
-        assert_eq!(
-            read(tag::UTC_TIME, b"261001093007Z"),
-            Ok("2026-10-01T09:30:07Z".into())
-        );
-        assert_eq!(
-            read(tag::UTC_TIME, b"991231235959Z"),
-            Ok("1999-12-31T23:59:59Z".into())
-        );
-        assert_eq!(
-            read(tag::UTC_TIME, b"500101000000Z"),
-            Ok("1970-01-01T00:00:00Z".into())
-        );
-        let last = read(tag::GENERALIZED_TIME, b"99991231235959Z");
-        assert_eq!(last, Ok("9999-12-31T23:59:59Z".into()));
-        for bad in [
-            "2610010930Z",
-            "261001093007",
-            "261301093007Z",
-            "261001093007+0100",
-            "26100109300xZ",
-        ] {
-            assert_eq!(
-                read(tag::UTC_TIME, bad.as_bytes()),
-                Err(DerFault::Value),
-                "{bad}"
-            );
-        }
-        assert!(read(tag::GENERALIZED_TIME, b"20261001093007.5Z").is_err());
     }
 
     proptest! {

@@ -129,6 +129,14 @@ impl KnownIntermediates {
     /// Authorities have few intermediates alive at a time; Apple's has one.
     const CAPACITY: usize = 64;
 
+    /// Whether nothing was remembered yet.
+    pub fn is_empty(&self) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
+    }
+
     fn contains(&self, key: &[u8; 32]) -> bool {
         self.0
             .lock()

@@ -162,20 +162,11 @@ impl SignatureAlgorithm {
     /// RSA: parameters NULL (RFC 4055 section 5); ECDSA: absent (RFC 5758 section 3.2).
     pub fn parse(algorithm: &[u8]) -> Result<Self, PkiError> {
         let (oid, parameters) = algorithm_parts(algorithm)?;
-        let table = [
-            (oid::SHA1_WITH_RSA, Self::Rsa(Digest::Sha1)),
-            (oid::SHA256_WITH_RSA, Self::Rsa(Digest::Sha256)),
-            (oid::SHA384_WITH_RSA, Self::Rsa(Digest::Sha384)),
-            (oid::SHA512_WITH_RSA, Self::Rsa(Digest::Sha512)),
-            (oid::ECDSA_WITH_SHA1, Self::Ecdsa(Digest::Sha1)),
-            (oid::ECDSA_WITH_SHA256, Self::Ecdsa(Digest::Sha256)),
-            (oid::ECDSA_WITH_SHA384, Self::Ecdsa(Digest::Sha384)),
-            (oid::ECDSA_WITH_SHA512, Self::Ecdsa(Digest::Sha512)),
-        ];
-        let found = table
-            .iter()
-            .find(|(known, _)| known.as_bytes() == oid)
-            .map(|(_, found)| *found);
+        let digests = [Digest::Sha1, Digest::Sha256, Digest::Sha384, Digest::Sha512];
+        let found = digests
+            .into_iter()
+            .flat_map(|digest| [Self::Rsa(digest), Self::Ecdsa(digest)])
+            .find(|known| known.oid().as_bytes() == oid);
         match (found, parameters) {
             (Some(Self::Rsa(digest)), Some([tag::NULL, 0])) => Ok(Self::Rsa(digest)),
             (Some(Self::Ecdsa(digest)), None) => Ok(Self::Ecdsa(digest)),
@@ -190,9 +181,9 @@ impl SignatureAlgorithm {
         }
     }
 
-    /// Its AlgorithmIdentifier.
-    pub fn to_der(self) -> Vec<u8> {
-        let oid = match self {
+    /// Its name.
+    pub fn oid(self) -> ObjectIdentifier {
+        match self {
             Self::Rsa(Digest::Sha1) => oid::SHA1_WITH_RSA,
             Self::Rsa(Digest::Sha256) => oid::SHA256_WITH_RSA,
             Self::Rsa(Digest::Sha384) => oid::SHA384_WITH_RSA,
@@ -201,10 +192,14 @@ impl SignatureAlgorithm {
             Self::Ecdsa(Digest::Sha256) => oid::ECDSA_WITH_SHA256,
             Self::Ecdsa(Digest::Sha384) => oid::ECDSA_WITH_SHA384,
             Self::Ecdsa(Digest::Sha512) => oid::ECDSA_WITH_SHA512,
-        };
+        }
+    }
+
+    /// Its AlgorithmIdentifier.
+    pub fn to_der(self) -> Vec<u8> {
         match self {
-            Self::Rsa(_) => write::sequence(&[&write::oid(oid), &write::null()]),
-            Self::Ecdsa(_) => write::sequence(&[&write::oid(oid)]),
+            Self::Rsa(_) => write::sequence(&[&write::oid(self.oid()), &write::null()]),
+            Self::Ecdsa(_) => write::sequence(&[&write::oid(self.oid())]),
         }
     }
 }

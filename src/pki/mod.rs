@@ -21,8 +21,11 @@
 pub mod ber;
 pub mod certificate;
 pub mod chain;
+#[cfg(test)]
+mod chain_test;
 pub mod cms;
 pub mod csr;
+pub mod extension;
 pub mod key;
 pub mod name;
 pub mod oid;
@@ -32,12 +35,14 @@ pub(crate) mod test_key;
 pub mod tlv;
 pub mod topic;
 pub mod write;
+pub mod x509_time;
 
-pub use certificate::{BasicConstraints, Certificate, Extension, KeyUsage, OwnedCertificate};
+pub use certificate::{Certificate, OwnedCertificate};
 pub use chain::{
     ChainRefusal, ChainShape, KnownIntermediates, TrustAnchors, VerifiedChain, verify_chain,
 };
 pub use csr::CertificateRequest;
+pub use extension::{BasicConstraints, Extension, KeyUsage};
 pub use key::{
     Decryptor, Digest, KeyAlgorithm, LegacyDigest, PublicKey, SignatureAlgorithm, Signer,
 };

@@ -91,6 +91,14 @@ pub const CONTENT_TYPE: ObjectIdentifier = oid("1.2.840.113549.1.9.3");
 pub const MESSAGE_DIGEST: ObjectIdentifier = oid("1.2.840.113549.1.9.4");
 /// id-signingTime, RFC 5652 section 11.3.
 pub const SIGNING_TIME: ObjectIdentifier = oid("1.2.840.113549.1.9.5");
+/// aes128-CBC, RFC 3565 section 4.1.
+pub const AES128_CBC: ObjectIdentifier = oid("2.16.840.1.101.3.4.1.2");
+/// aes192-CBC, RFC 3565 section 4.1.
+pub const AES192_CBC: ObjectIdentifier = oid("2.16.840.1.101.3.4.1.22");
+/// aes256-CBC, RFC 3565 section 4.1.
+pub const AES256_CBC: ObjectIdentifier = oid("2.16.840.1.101.3.4.1.42");
+/// des-ede3-cbc, RFC 3370 section 5.1.
+pub const DES_EDE3_CBC: ObjectIdentifier = oid("1.2.840.113549.3.7");
 
 // Certificate requests.
 

@@ -101,11 +101,14 @@ mod tests {
                 "{bytes:02x?}"
             );
         }
+        let request = include_bytes!("../../tests/fixtures/acme/acme-csr-good.der");
+        assert_eq!(read_certificates(request), Err(PkiError::NotACertificate));
         let cut = &LEAF[..LEAF.len() - 40];
         let broken = String::from_utf8_lossy(LEAF).replacen("MII", "M!I", 1);
         let mut trailing = read_certificates(LEAF).expect("PEM")[0].as_der().to_vec();
         trailing.push(0);
-        for bytes in [cut, broken.as_bytes(), &trailing] {
+        let cut_der = &trailing[..trailing.len() - 40];
+        for bytes in [cut, broken.as_bytes(), &trailing, cut_der] {
             assert!(matches!(
                 read_certificates(bytes),
                 Err(PkiError::Malformed { .. })

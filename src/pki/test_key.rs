@@ -1,11 +1,15 @@
 //! Private keys for unit tests, held by OpenSSL: another implementation than the one tested.
 
+use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::{Padding, Rsa};
+use openssl::x509::{X509, X509Builder, X509Name};
 
+use super::OwnedCertificate;
 use super::key::{Decryptor, Digest, KeyFailure, SignatureAlgorithm, Signer};
 use crate::secret::Secret;
 
@@ -94,4 +98,50 @@ impl Decryptor for TestKey {
         plaintext.truncate(length);
         Ok(Secret::new(plaintext))
     }
+}
+
+/// A certificate that signs itself, made by OpenSSL.
+pub(crate) fn self_signed(key: &TestKey, common_name: &str) -> OwnedCertificate {
+    self_signed_with(key, common_name, |_| {})
+}
+
+pub(crate) fn self_signed_with(
+    key: &TestKey,
+    common_name: &str,
+    change: impl FnOnce(&mut X509Builder),
+) -> OwnedCertificate {
+    issued_with(key, common_name, key, common_name, change)
+}
+
+/// A certificate for `key` by another, made by OpenSSL; valid from 2023 to 2033.
+pub(crate) fn issued_with(
+    key: &TestKey,
+    common_name: &str,
+    issuer_key: &TestKey,
+    issuer: &str,
+    change: impl FnOnce(&mut X509Builder),
+) -> OwnedCertificate {
+    let mut builder = X509::builder().expect("builder");
+    builder.set_version(2).expect("version");
+    let serial = BigNum::from_u32(0x1234).and_then(|number| number.to_asn1_integer());
+    builder
+        .set_serial_number(&serial.expect("serial"))
+        .expect("serial");
+    let name = |text| {
+        let mut name = X509Name::builder().expect("name");
+        name.append_entry_by_text("CN", text).expect("name");
+        name.build()
+    };
+    builder
+        .set_subject_name(&name(common_name))
+        .expect("subject");
+    builder.set_issuer_name(&name(issuer)).expect("issuer");
+    let time = |seconds| Asn1Time::from_unix(seconds).expect("time");
+    builder.set_not_before(&time(1_700_000_000)).expect("time");
+    builder.set_not_after(&time(2_000_000_000)).expect("time");
+    builder.set_pubkey(&key.key).expect("key");
+    change(&mut builder);
+    let digest = openssl_digest(issuer_key.algorithm().digest());
+    builder.sign(&issuer_key.key, digest).expect("signed");
+    OwnedCertificate::parse(builder.build().to_der().expect("DER")).expect("strict")
 }

@@ -3,7 +3,7 @@
 use const_oid::ObjectIdentifier;
 
 use crate::pki::tlv::tag;
-use crate::pki::{Certificate, PkiError, Signer, oid, write};
+use crate::pki::{Certificate, PkiError, SignatureAlgorithm, Signer, oid, write};
 use crate::time::Timestamp;
 
 /// A message to be signed, content attached.
@@ -94,7 +94,7 @@ impl<'a> SignedDataBuilder<'a> {
             &signer,
             &digest.to_der(),
             &sent_attributes,
-            &key.algorithm().to_der(),
+            &signature_algorithm(key.algorithm()),
             &write::octet_string(&signature),
         ]);
         let mut enclosed = certificate.as_der().to_vec();
@@ -124,6 +124,17 @@ pub fn certificates_only(certificates: &[Certificate<'_>]) -> Vec<u8> {
     ])
 }
 
+/// RFC 3370 section 3.2 has implementations write rsaEncryption here, whatever the digest; the name
+/// that includes the digest is refused by some (strongSwan's SCEP client among them).
+fn signature_algorithm(algorithm: SignatureAlgorithm) -> Vec<u8> {
+    match algorithm {
+        SignatureAlgorithm::Rsa(_) => {
+            write::sequence(&[&write::oid(oid::RSA_ENCRYPTION), &write::null()])
+        }
+        SignatureAlgorithm::Ecdsa(_) => algorithm.to_der(),
+    }
+}
+
 fn content_info(signed_data: &[&[u8]]) -> Vec<u8> {
     let signed_data = write::sequence(signed_data);
     write::sequence(&[
@@ -149,42 +160,20 @@ fn serial(certificate: &Certificate<'_>) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use der::Decode;
     use openssl::cms::{CMSOptions, CmsContentInfo};
     use openssl::pkcs7::Pkcs7;
 
     use super::*;
     use crate::pki::cms::MAX_ATTACHED;
     use crate::pki::cms::signed_data::{SignedData, read};
-    use crate::pki::test_key::TestKey;
-    use crate::pki::{OwnedCertificate, read_certificates};
-
-    fn self_signed(key: &TestKey) -> OwnedCertificate {
-        let mut builder = openssl::x509::X509::builder().expect("builder");
-        builder.set_version(2).expect("version");
-        let serial = openssl::bn::BigNum::from_u32(7)
-            .and_then(|n| n.to_asn1_integer())
-            .expect("7");
-        builder.set_serial_number(&serial).expect("serial");
-        let mut name = openssl::x509::X509Name::builder().expect("name");
-        name.append_entry_by_text("CN", "profile signer")
-            .expect("name");
-        let name = name.build();
-        builder.set_subject_name(&name).expect("subject");
-        builder.set_issuer_name(&name).expect("issuer");
-        let start = openssl::asn1::Asn1Time::from_unix(1_700_000_000).expect("time");
-        let end = openssl::asn1::Asn1Time::from_unix(2_000_000_000).expect("time");
-        builder.set_not_before(&start).expect("time");
-        builder.set_not_after(&end).expect("time");
-        builder.set_pubkey(&key.key).expect("key");
-        let digest = crate::pki::test_key::openssl_digest(key.algorithm().digest());
-        builder.sign(&key.key, digest).expect("signed");
-        OwnedCertificate::parse(builder.build().to_der().expect("DER")).expect("strict")
-    }
+    use crate::pki::read_certificates;
+    use crate::pki::test_key::{TestKey, self_signed};
 
     #[test]
     fn a_signed_profile_verifies_with_openssl_and_with_us() {
         for key in [TestKey::rsa(), TestKey::p256(), TestKey::p384()] {
-            let owned = self_signed(&key);
+            let owned = self_signed(&key, "signer");
             let signed = SignedDataBuilder::attached(b"<plist/>")
                 .signing_time(Timestamp::from_seconds(1_790_847_007))
                 .attribute(oid::CHALLENGE_PASSWORD, &write::printable_string("x"))
@@ -198,6 +187,11 @@ mod tests {
                 .verify(None, None, None, Some(&mut content), options)
                 .expect("openssl verifies");
             assert_eq!(content, b"<plist/>");
+
+            // And a third reader, which takes strict DER only.
+            let third = ::cms::content_info::ContentInfo::from_der(&signed).expect("cms reads it");
+            let third: ::cms::signed_data::SignedData = third.content.decode_as().expect("reads");
+            assert_eq!(third.signer_infos.0.len(), 1);
 
             let der = read(&signed, MAX_ATTACHED).expect("DER");
             let ours = SignedData::parse(&der).expect("parsed");
@@ -235,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_key_signs_only_under_its_own_certificate() {
-        let owned = self_signed(&TestKey::p256());
+        let owned = self_signed(&TestKey::p256(), "signer");
         let other = SignedDataBuilder::attached(b"x").sign(&owned.certificate(), &TestKey::p256());
         assert_eq!(other, Err(PkiError::UnsupportedKey));
     }

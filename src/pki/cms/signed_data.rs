@@ -11,13 +11,10 @@ use std::borrow::Cow;
 
 use const_oid::ObjectIdentifier;
 
-use crate::pki::key::algorithm_parts;
+use super::refusal::{Refused, SignedDataRefusal};
+use super::signer_info::{SignerId, SignerInfo, next_attribute};
 use crate::pki::tlv::{DerFault, Reader, Tlv, tag};
-use crate::pki::{
-    Certificate, Digest, LegacyDigest, Name, OwnedCertificate, PkiError, SignatureAlgorithm, ber,
-    oid,
-};
-use crate::reason::Reason;
+use crate::pki::{Certificate, Digest, LegacyDigest, PkiError, SignatureAlgorithm, ber, oid};
 
 /// More certificates than any honest message encloses.
 const MAX_CERTIFICATES: usize = 8;
@@ -36,108 +33,6 @@ pub struct SignedData<'a> {
     algorithm: SignatureAlgorithm,
     signed_attributes: Option<Tlv<'a>>,
     signature: &'a [u8],
-}
-
-/// How a message names its signer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SignerId<'a> {
-    /// By issuer and serial number.
-    IssuerAndSerial {
-        /// The issuer's name.
-        issuer: Name<'a>,
-        /// Contents octets of the serial number.
-        serial: &'a [u8],
-    },
-    /// By subjectKeyIdentifier.
-    KeyIdentifier(&'a [u8]),
-}
-
-/// Why a message was refused, and what was read from it until then.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{cause}")]
-pub struct Refused {
-    /// Why.
-    pub cause: SignedDataRefusal,
-    /// The signer's certificate, once found.
-    pub signer: Option<OwnedCertificate>,
-    /// The digest algorithm, once read.
-    pub digest: Option<Digest>,
-}
-
-/// Why a SignedData is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SignedDataRefusal {
-    /// The outer form is not that of a CMS message at all.
-    #[error("not a CMS message")]
-    NotCms,
-    /// Larger than anything honest.
-    #[error("larger than any honest message")]
-    TooLarge,
-    /// A CMS message, but broken or not signed data.
-    #[error("malformed message: {0}")]
-    Malformed(DerFault),
-    /// No signer, or more than one.
-    #[error("there must be exactly one signer")]
-    SignerCount,
-    /// The signer's certificate is not enclosed.
-    #[error("the signer's certificate is not enclosed")]
-    CertificateMissing,
-    /// An enclosed certificate is broken, or two match the signer.
-    #[error("the enclosed certificates are not usable")]
-    CertificateMalformed,
-    /// Content is attached to a signature that must be detached.
-    #[error("content is attached to a detached signature")]
-    ContentAttached,
-    /// There is no content where it must be attached.
-    #[error("the content is missing")]
-    ContentMissing,
-    /// The signed attributes lack one they must have, have one twice, or name another content type.
-    #[error("the signed attributes are not as they must be")]
-    Attributes,
-    /// A digest, key or signature algorithm that is not accepted, or two that contradict.
-    #[error("an algorithm is not accepted")]
-    UnsupportedAlgorithm,
-    /// The signed digest is that of another content.
-    #[error("the signature is over another content")]
-    DigestMismatch,
-    /// The signature is not the signer's.
-    #[error("the signature does not verify")]
-    SignatureInvalid,
-}
-
-impl SignedDataRefusal {
-    /// What it is called in answers.
-    pub fn reason(&self) -> Reason {
-        match self {
-            Self::NotCms | Self::Malformed(_) => Reason::RequestMalformed,
-            Self::TooLarge => Reason::RequestTooLarge,
-            Self::SignerCount
-            | Self::CertificateMissing
-            | Self::CertificateMalformed
-            | Self::ContentAttached
-            | Self::ContentMissing
-            | Self::Attributes
-            | Self::UnsupportedAlgorithm
-            | Self::DigestMismatch
-            | Self::SignatureInvalid => Reason::SignatureInvalid,
-        }
-    }
-}
-
-impl From<SignedDataRefusal> for Refused {
-    fn from(cause: SignedDataRefusal) -> Self {
-        Self {
-            cause,
-            signer: None,
-            digest: None,
-        }
-    }
-}
-
-impl From<DerFault> for Refused {
-    fn from(fault: DerFault) -> Self {
-        SignedDataRefusal::Malformed(fault).into()
-    }
 }
 
 /// A CMS message as DER, borrowed if it is DER already. `cap`: the most bytes taken.
@@ -362,108 +257,6 @@ impl<'a> Members<'a> {
     }
 }
 
-/// The one SignerInfo.
-struct SignerInfo<'a> {
-    id: SignerId<'a>,
-    digest: Digest,
-    algorithm: SignatureAlgorithm,
-    signed_attributes: Option<Tlv<'a>>,
-    signature: &'a [u8],
-}
-
-impl<'a> SignerInfo<'a> {
-    fn parse(mut infos: Reader<'a>) -> Result<Self, Refused> {
-        if infos.is_empty() {
-            return Err(SignedDataRefusal::SignerCount.into());
-        }
-        let mut info = infos.expect(tag::SEQUENCE)?.inside();
-        if !infos.is_empty() {
-            return Err(SignedDataRefusal::SignerCount.into());
-        }
-        let unsupported = |_| SignedDataRefusal::UnsupportedAlgorithm;
-        let version = info.small_integer()?;
-        let id = SignerId::parse(info.any()?)?;
-        if !matches!(
-            (version, id),
-            (1, SignerId::IssuerAndSerial { .. }) | (3, SignerId::KeyIdentifier(_))
-        ) {
-            return Err(DerFault::Value.into());
-        }
-        let digest = Digest::parse(info.expect(tag::SEQUENCE)?.raw).map_err(unsupported)?;
-        let refuse = |cause: SignedDataRefusal| Refused {
-            cause,
-            signer: None,
-            digest: Some(digest),
-        };
-        let broken = |fault| refuse(SignedDataRefusal::Malformed(fault));
-        let signed_attributes = info.optional(tag::context_constructed(0)).map_err(broken)?;
-        let algorithm = info.expect(tag::SEQUENCE).map_err(broken)?.raw;
-        let algorithm = signature_algorithm(algorithm, digest).map_err(refuse)?;
-        let signature = info.expect(tag::OCTET_STRING).map_err(broken)?.value;
-        info.optional(tag::context_constructed(1)).map_err(broken)?;
-        info.finish().map_err(broken)?;
-        Ok(Self {
-            id,
-            digest,
-            algorithm,
-            signed_attributes,
-            signature,
-        })
-    }
-}
-
-impl<'a> SignerId<'a> {
-    fn parse(element: Tlv<'a>) -> Result<Self, DerFault> {
-        if element.tag == tag::context(0) {
-            return Ok(Self::KeyIdentifier(element.value));
-        }
-        if element.tag != tag::SEQUENCE {
-            return Err(DerFault::Tag);
-        }
-        let mut parts = element.inside();
-        let issuer = parts.expect(tag::SEQUENCE)?.raw;
-        let issuer = Name::parse(issuer).map_err(|_| DerFault::Value)?;
-        let serial = parts.integer()?;
-        parts.finish()?;
-        Ok(Self::IssuerAndSerial { issuer, serial })
-    }
-
-    /// Whether it names this certificate.
-    pub fn names(&self, certificate: &Certificate<'_>) -> bool {
-        match self {
-            Self::IssuerAndSerial { issuer, serial } => {
-                *serial == certificate.serial() && issuer.as_der() == certificate.issuer().as_der()
-            }
-            Self::KeyIdentifier(identifier) => {
-                certificate.subject_key_identifier() == Some(*identifier)
-            }
-        }
-    }
-}
-
-/// A SignerInfo names its algorithm either whole or by the kind of key only (RFC 3370 section 3.2;
-/// Apple's security framework writes both), and must not contradict the digest.
-fn signature_algorithm(
-    identifier: &[u8],
-    digest: Digest,
-) -> Result<SignatureAlgorithm, SignedDataRefusal> {
-    let unsupported = SignedDataRefusal::UnsupportedAlgorithm;
-    let (oid, parameters) = algorithm_parts(identifier).map_err(|_| unsupported)?;
-    let plain = matches!(parameters, None | Some([tag::NULL, 0]));
-    let rsa = SignatureAlgorithm::Rsa(digest);
-    let ecdsa = SignatureAlgorithm::Ecdsa(digest);
-    let whole_names = |algorithm: SignatureAlgorithm| {
-        algorithm_parts(&algorithm.to_der()).is_ok_and(|(own, _)| own == oid)
-    };
-    if plain && (oid == oid::RSA_ENCRYPTION.as_bytes() || whole_names(rsa)) {
-        Ok(rsa)
-    } else if oid == oid::EC_PUBLIC_KEY.as_bytes() || (plain && whole_names(ecdsa)) {
-        Ok(ecdsa)
-    } else {
-        Err(unsupported)
-    }
-}
-
 fn read_enclosed(certificates: Option<Tlv<'_>>) -> Result<Vec<Certificate<'_>>, SignedDataRefusal> {
     let mut enclosed = Vec::new();
     let Some(certificates) = certificates else {
@@ -499,31 +292,6 @@ fn find_signer<'c, 'a>(
         return Err(SignedDataRefusal::CertificateMalformed);
     }
     Ok(first)
-}
-
-impl From<DerFault> for SignedDataRefusal {
-    fn from(fault: DerFault) -> Self {
-        Self::Malformed(fault)
-    }
-}
-
-struct Attribute<'a> {
-    oid: &'a [u8],
-    value: Tlv<'a>,
-}
-
-/// The next attribute; every attribute used here has exactly one value.
-fn next_attribute<'a>(reader: &mut Reader<'a>) -> Result<Option<Attribute<'a>>, DerFault> {
-    if reader.is_empty() {
-        return Ok(None);
-    }
-    let mut parts = reader.expect(tag::SEQUENCE)?.inside();
-    let oid = parts.oid()?;
-    let mut values = parts.expect(tag::SET)?.inside();
-    parts.finish()?;
-    let value = values.any()?;
-    values.finish()?;
-    Ok(Some(Attribute { oid, value }))
 }
 
 #[cfg(test)]
