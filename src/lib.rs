@@ -16,6 +16,7 @@
 //! `tests/it/architecture.rs` holds this picture as data and fails on any other edge.
 
 pub mod apns;
+pub mod app;
 pub mod attestation;
 pub mod ca;
 pub mod cli;
@@ -38,3 +39,4 @@ pub mod store;
 pub mod telemetry;
 pub mod time;
 pub mod verification;
+pub mod workers;

@@ -371,7 +371,7 @@ mod tests {
             let envelope =
                 enveloped_data::seal(b"a request", &own.certificate(), &sealing).expect("sealed");
             let envelope = EnvelopedData::parse(&envelope).expect("an envelope");
-            let open = |key: &dyn Decryptor| envelope.open(&own.certificate(), key, &[0; 32]);
+            let open = |key: &dyn Decryptor| envelope.open(&own.certificate(), key);
             let opened = open(keeper.decryptor(role).expect("there").as_ref());
             assert_eq!(opened, Ok(Secret::new(b"a request".to_vec())));
             let nonsense = open(&other.decryptor().expect("RSA"));
