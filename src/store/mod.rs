@@ -51,6 +51,7 @@ pub use self::evidence::Evidence;
 use self::exchange::sqlite::Writer;
 pub use self::exchange::{Changes, Exchange};
 pub use self::push_certificates::{PushCertificate, Standing};
+use self::refusals::Noted;
 pub use self::refusals::Refusal;
 use self::roster::Roster;
 pub use self::roster::{Known, Speaker};
@@ -76,6 +77,7 @@ struct Inner {
     roster: Arc<Roster>,
     announcer: Arc<Announcer>,
     seen: Seen,
+    noted: Noted,
     /// Held as long as the store is open.
     _lock: Option<File>,
 }
@@ -126,6 +128,7 @@ impl Store {
             roster,
             announcer,
             seen: Seen::default(),
+            noted: Noted::default(),
             _lock: lock,
         }));
         if store.schema_is_current().await? {

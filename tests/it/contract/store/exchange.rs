@@ -8,6 +8,7 @@ use attestd::verification::{CommandState, Kind, State};
 use sea_orm::{ConnectionTrait, Statement};
 
 use super::fixture::{Mac, event, later};
+use crate::harness::database::Database;
 
 /// Raises the Mac's posture by one revision and tells so.
 async fn raise(store: &Store, mac: &Mac) -> Result<Option<u64>, StoreError> {
@@ -329,6 +330,54 @@ on_both! {
             assert_eq!(told, in_order, "the events of a Mac are in the order of its revisions");
         }
     }
+}
+
+on_both! {
+    async fn an_exchange_waits_for_the_writer_and_sees_what_it_wrote(db: Database) {
+        let mac = Mac::enroll(1, &db.store).await;
+        let mut write = db.store.write().await.expect("begins");
+        assert_eq!(write.posture(mac.device_id()).await.expect("answers"), None);
+        write.save_posture(&mac.posture(1)).await.expect("is saved");
+        let waiting: Vec<_> = (0..20)
+            .map(|_| {
+                let (store, mac) = (db.store.clone(), mac.clone());
+                tokio::spawn(async move { raise(&store, &mac).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert!(waiting.iter().all(|task| !task.is_finished()));
+        write.commit().await.expect("commits");
+        let mut revisions = Vec::new();
+        for task in waiting {
+            revisions.push(task.await.expect("ends").expect("is kept").expect("is known"));
+        }
+        revisions.sort_unstable();
+        assert!(revisions.into_iter().eq(2..=21), "each saw the one before");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgresql_two_nodes_lose_nothing_of_one_mac() {
+    let db = Database::postgresql().await;
+    let mac = Mac::enroll(1, &db.store).await;
+    let other_node = db.beside().await;
+    let tasks: Vec<_> = (0..40)
+        .map(|turn| {
+            let node = if turn % 2 == 0 {
+                &db.store
+            } else {
+                &other_node
+            };
+            let (node, mac) = (node.clone(), mac.clone());
+            tokio::spawn(async move { raise(&node, &mac).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("ends").expect("is kept");
+    }
+    let read = other_node.read().await.expect("begins");
+    let posture = read.posture(mac.device_id()).await.expect("answers");
+    assert_eq!(posture.expect("is there").revision, 40);
 }
 
 on_both! {

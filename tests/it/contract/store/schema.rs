@@ -76,17 +76,3 @@ async fn an_address_of_no_known_form_is_refused() {
         );
     }
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_is_set_to_survive_a_power_cut() {
-    let db = Database::sqlite().await;
-    let read = db.plain().await;
-    let select = Statement::from_string(read.get_database_backend(), "PRAGMA journal_mode");
-    let row = read
-        .query_one_raw(select)
-        .await
-        .expect("answers")
-        .expect("is there");
-    let mode: String = row.try_get_by_index(0).expect("a word");
-    assert_eq!(mode, "wal");
-}
