@@ -119,14 +119,15 @@ impl Connections {
     }
 }
 
-/// Opens the database behind an address. A SQLite file is made when it is not there.
-pub(super) async fn connect(url: &str) -> Result<Connections, StoreError> {
+/// Opens the database behind an address. Its owner makes a SQLite file that is not there; anybody
+/// else is told that there is none.
+pub(super) async fn connect(url: &str, owner: bool) -> Result<Connections, StoreError> {
     let backend = Backend::of(url)?;
     let (write, read) = match &backend {
         Backend::Sqlite(path) => {
-            let write = sqlite(path, 1, false).await?;
+            let write = sqlite(path, 1, Use::Write { create: owner }).await?;
             // After the writer, so that the file exists and is in WAL mode.
-            let read = sqlite(path, READERS, true).await?;
+            let read = sqlite(path, READERS, Use::Read).await?;
             (write, read)
         }
         Backend::Postgres => {
@@ -141,10 +142,17 @@ pub(super) async fn connect(url: &str) -> Result<Connections, StoreError> {
     })
 }
 
+/// What connections to a SQLite file are for.
+#[derive(Debug, Clone, Copy)]
+enum Use {
+    Write { create: bool },
+    Read,
+}
+
 async fn sqlite(
     path: &Path,
     connections: u32,
-    read_only: bool,
+    purpose: Use,
 ) -> Result<DatabaseConnection, StoreError> {
     let file = path.to_owned();
     // The address is only a carrier here: the file name is set below, because a name with a
@@ -160,16 +168,15 @@ async fn sqlite(
         .map_sqlx_sqlite_opts(move |sqlite| {
             let sqlite = sqlite
                 .filename(&file)
-                .create_if_missing(!read_only)
+                .create_if_missing(matches!(purpose, Use::Write { create: true }))
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
                 .pragma("temp_store", "memory")
                 .busy_timeout(BUSY_TIMEOUT);
-            if read_only {
-                sqlite.pragma("query_only", "on")
-            } else {
-                sqlite
+            match purpose {
+                Use::Write { .. } => sqlite,
+                Use::Read => sqlite.pragma("query_only", "on"),
             }
         });
     Ok(Database::connect(options).await?)
@@ -235,7 +242,9 @@ mod tests {
     async fn every_writing_connection_survives_a_power_cut_and_checks_references() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("attestd.db");
-        let orm = sqlite(&path, 1, false).await.expect("opens");
+        let orm = sqlite(&path, 1, Use::Write { create: true })
+            .await
+            .expect("opens");
         let own = sqlite_for_the_writer(&path).expect("opens");
         for (pragma, expected) in [("synchronous", 2), ("foreign_keys", 1)] {
             let sql = format!("PRAGMA {pragma}");

@@ -84,7 +84,8 @@ struct Inner {
 
 impl Store {
     /// Opens a database (`sqlite:///path/to/file.db` or `postgres://…`) beside whoever else has it
-    /// open. On SQLite such a store may not change what is about a Mac. Does not migrate.
+    /// open. On SQLite the file must be there, and such a store may not change what is about a Mac.
+    /// Does not migrate.
     ///
     /// # Errors
     /// `AddressMalformed`, `Unavailable`.
@@ -92,8 +93,8 @@ impl Store {
         Self::assemble(url, sealer, None).await
     }
 
-    /// Opens a database as the server that owns it: on SQLite there is at most one at a time. On
-    /// PostgreSQL it is the same as [`Store::open`].
+    /// Opens a database as the server that owns it: on SQLite there is at most one at a time, and
+    /// the file is made when it is not there. On PostgreSQL it is the same as [`Store::open`].
     ///
     /// # Errors
     /// As [`Store::open`]; `InUse`, `LockFile`.
@@ -110,7 +111,7 @@ impl Store {
         sealer: Arc<dyn Sealer>,
         lock: Option<File>,
     ) -> Result<Self, StoreError> {
-        let connections = database::connect(url).await?;
+        let connections = database::connect(url, lock.is_some()).await?;
         let baton = Arc::default();
         let roster = Arc::default();
         let announcer = Arc::new(Announcer::new());

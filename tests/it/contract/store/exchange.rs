@@ -84,7 +84,8 @@ on_both! {
         assert_eq!(second.ledger.as_ref(), Some(&minted));
 
         let read = db.store.read().await.expect("begins");
-        assert_eq!(read.command(&command.command_uuid).await.expect("answers"), Some(command.clone()));
+        let stored = read.command(&command.command_uuid).await.expect("answers");
+        assert_eq!(stored.as_ref(), Some(&command));
         assert_eq!(read.minted_for(&command.command_uuid).await.expect("answers"), Some(minted));
         assert_eq!(
             read.evidence(evidence.evidence_id).await.expect("answers"),
@@ -252,7 +253,8 @@ on_both! {
         };
         let (late, early) = (handed_over(1, later(900)), handed_over(2, later(100)));
         let changes = Changes { minted: vec![late, early.clone()], ..Changes::default() };
-        let exchange = |changes| db.store.exchange(mac.device_id(), None, Some([7; 32]), |it| (changes, it));
+        let nonce = Some([7; 32]);
+        let exchange = |changes| db.store.exchange(mac.device_id(), None, nonce, |it| (changes, it));
         exchange(changes).await.expect("is kept");
         let found = exchange(Changes::default()).await.expect("is kept").expect("is known");
         assert_eq!(found.ledger.as_ref(), Some(&early));
@@ -395,7 +397,8 @@ on_both! {
         let outstanding = write.outstanding_commands(mac.device_id()).await.expect("answers");
         assert_eq!(outstanding, std::slice::from_ref(&command));
         write.save_command(&concluded).await.expect("is saved");
-        let stored = write.command(&command.command_uuid).await.expect("answers").expect("is there");
+        let stored = write.command(&command.command_uuid).await.expect("answers");
+        let stored = stored.expect("is there");
         assert_eq!(stored.state, CommandState::Answered);
         assert_eq!((stored.kind, stored.concluded_at), (Kind::Mda, Some(later(9))));
         assert_eq!(write.outstanding_commands(mac.device_id()).await.expect("answers"), []);

@@ -115,8 +115,8 @@ on_both! {
             let subject = format!("SIM{at}…");
             let refusal = Refusal::once(None, Reason::TicketUnknown, "enroll", "detail", later(1));
             db.store.note_refusal(Refusal { subject, ..refusal });
-            let same = Refusal::once(None, Reason::SignatureInvalid, "connect", "detail", later(at));
-            db.store.note_refusal(same);
+            let reason = Reason::SignatureInvalid;
+            db.store.note_refusal(Refusal::once(None, reason, "connect", "detail", later(at)));
         }
         db.store.flush_refusals().await.expect("is written");
         db.store.flush_refusals().await.expect("has nothing to do");

@@ -76,3 +76,18 @@ async fn an_address_of_no_known_form_is_refused() {
         );
     }
 }
+
+#[tokio::test]
+async fn only_its_owner_makes_a_sqlite_file() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("attestd.db");
+    let url = format!("sqlite://{}", path.display());
+    let opened = Store::open(&url, sealer()).await;
+    assert!(
+        matches!(opened, Err(StoreError::Unavailable(_))),
+        "{opened:?}"
+    );
+    assert!(!path.exists());
+    Store::open_exclusive(&url, sealer()).await.expect("opens");
+    assert!(path.exists());
+}
