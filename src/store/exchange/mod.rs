@@ -118,7 +118,8 @@ trait Columns {
     fn bytes(&self, index: usize) -> Result<Option<Vec<u8>>, StoreError>;
 }
 
-/// The columns of [`load!`].
+/// The columns of [`load!`]. One that is never null in the schema is read as empty if it is null
+/// all the same; no noun can be read from that.
 struct Loaded {
     device_id: String,
     udid: String,
