@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::Result;
 use attestd_sim::{MacEvent, MacStep};
-use comfy_table::Table as Grid;
+use comfy_table::{Table as Grid, presets};
 use serde_json::{Value, json};
 
 use super::Character;
@@ -170,6 +170,7 @@ impl Table {
 
     fn text(&self) -> String {
         let mut grid = Grid::new();
+        grid.load_style(presets::UTF8_FULL_CONDENSED);
         grid.set_header([
             "Mac",
             "is",
