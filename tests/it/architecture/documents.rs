@@ -9,7 +9,7 @@ use super::{NOUNS, OTHERS, WORDS, none_of, tested};
 fn section<'a>(document: &'a str, heading: &str) -> &'a str {
     let (_, rest) = document
         .split_once(&format!("\n{heading}\n"))
-        .unwrap_or_else(|| panic!("no heading {heading}"));
+        .expect(heading);
     let rank = heading.split(' ').next().unwrap_or_default();
     rest.split(&format!("\n{rank} ")).next().unwrap_or(rest)
 }

@@ -34,7 +34,7 @@ pub fn sources(folder: &str) -> Vec<SourceFile> {
 
 /// A file of the repository.
 pub fn read(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|fault| panic!("{path}: {fault}"))
+    fs::read_to_string(root().join(path)).expect(path)
 }
 
 fn root() -> PathBuf {
