@@ -232,11 +232,8 @@ pub enum Unusable {
         path: PathBuf,
         cause: std::io::Error,
     },
-    #[error("{path}: {cause}")]
-    Malformed {
-        path: PathBuf,
-        cause: Box<toml::de::Error>,
-    },
+    #[error("the configuration is not well formed: {0}")]
+    Malformed(Box<toml::de::Error>),
     #[error("base_url must be https://host[:port] without path, query or user, but is {0:?}")]
     BaseUrl(String),
     #[error(
@@ -272,12 +269,16 @@ impl Config {
             path: path.to_owned(),
             cause,
         })?;
-        let mut config: Self = toml::from_str(&text).map_err(|cause| Unusable::Malformed {
-            path: path.to_owned(),
-            cause: Box::new(cause),
-        })?;
-        config.check(insecure_http)?;
+        let mut config = Self::parse(&text, insecure_http)?;
         config.resolve(path.parent().unwrap_or(Path::new(".")));
+        Ok(config)
+    }
+
+    /// Reads and checks the text of a configuration file; paths stay as written.
+    pub fn parse(text: &str, insecure_http: bool) -> Result<Self, Unusable> {
+        let config: Self =
+            toml::from_str(text).map_err(|cause| Unusable::Malformed(Box::new(cause)))?;
+        config.check(insecure_http)?;
         Ok(config)
     }
 

@@ -17,6 +17,7 @@
 //! `tests/it/architecture` holds this picture as data and fails on any other edge.
 
 pub mod apns;
+pub mod app;
 pub mod attestation;
 pub mod ca;
 pub mod cli;
@@ -39,3 +40,4 @@ pub mod store;
 pub mod telemetry;
 pub mod time;
 pub mod verification;
+pub mod workers;

@@ -132,7 +132,8 @@ impl MigrationTrait for Migration {
                     .take(),
             )
             .await?;
-        // Not unique: a legacy nonce is the same for every command of a Mac.
+        // Not unique: a legacy nonce is the same for every command of a Mac. In the order of time,
+        // so that the first hand-over is found without sorting.
         manager
             .create_index(
                 Index::create()
@@ -140,6 +141,7 @@ impl MigrationTrait for Migration {
                     .table("nonces")
                     .col("device_id")
                     .col("nonce")
+                    .col("minted_at")
                     .take(),
             )
             .await?;

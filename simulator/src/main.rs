@@ -1,5 +1,7 @@
 //! The command line of the simulator.
 
+mod demo;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -45,6 +47,11 @@ enum Command {
     /// Example: attestd-sim macs --with-world ./world --server https://localhost:8443
     /// --trust server-root.pem --count 12 --liars --json
     Macs(MacsArgs),
+    /// Show a whole posture round on this machine: a server, Apple's doubles and twelve Macs, four
+    /// of which must not be trusted. Exit status 0 only if each got the verdict it deserves.
+    ///
+    /// Example: attestd-sim demo --attestd target/debug/attestd --macs 12
+    Demo(demo::DemoArgs),
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +123,7 @@ async fn main() -> ExitCode {
     let outcome = match CommandLine::parse().command {
         Command::World(args) => run_world(args).await,
         Command::Macs(args) => run_macs(args).await,
+        Command::Demo(args) => demo::run(args).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

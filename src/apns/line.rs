@@ -159,10 +159,8 @@ impl Line {
                 Ok(PushOutcome::RetryLater(Passing::ConnectionEnding)) => self.retire(&session),
                 Ok(outcome) => return outcome,
                 Err(Lost::Elsewhere) => self.retire(&session),
-                Err(Lost::For(outcome)) => {
-                    self.retire(&session);
-                    return outcome;
-                }
+                // One stream failed; that says nothing about its connection.
+                Err(Lost::For(outcome)) => return outcome,
             }
         }
         PushOutcome::RetryLater(Passing::Disconnected)

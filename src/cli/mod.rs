@@ -3,11 +3,19 @@
 //! Exit status, unless a command says otherwise: 0 done; 1 refused or failed; 2 wrong arguments or
 //! unreadable input; 64 unusable configuration.
 
+mod check_config;
+mod init;
+mod output;
+mod push_cert;
+mod serve;
+mod store;
+mod token;
 mod verify;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
 #[command(name = "attestd", version, about, long_about = ABOUT, max_term_width = 100)]
@@ -21,19 +29,51 @@ attestd is an Apple MDM server whose only job is attestation: it enrols Macs wit
 profile, asks each Mac's operating system and Apple itself what state the Mac is in, judges the
 answers by a policy, and tells a coordinator which Macs may be trusted, why, and until when.
 
-First steps:  attestd init DIR --base-url https://mdm.example.org
-              attestd check-config --config DIR/attestd.toml
-              attestd serve --config DIR/attestd.toml";
+First steps:
+  attestd init DIR --base-url https://mdm.example.org
+  attestd push-cert install --config DIR/attestd.toml --certificate FILE --key FILE
+  attestd token create --config DIR/attestd.toml --role coordinator --label NAME
+  attestd serve --config DIR/attestd.toml";
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make a data folder: keys, database and configuration. Never overwrites anything.
+    Init(init::Arguments),
+    /// Serve Macs, coordinator and operators until stopped (SIGTERM or Ctrl-C).
+    Serve(serve::Arguments),
+    /// Check a configuration and print it as it is understood, secrets hidden.
+    CheckConfig(check_config::Arguments),
+    /// Bearer tokens of the internal API.
+    Token(token::Arguments),
+    /// The push certificate from Apple that lets this server wake Macs.
+    PushCert(push_cert::Arguments),
     /// Check evidence offline: no server, no database, one JSON object as answer.
     Verify(verify::Arguments),
 }
 
+/// Which configuration a command works with.
+#[derive(Debug, Args)]
+struct Configured {
+    /// The configuration file that `attestd init` made.
+    #[arg(long, value_name = "FILE", env = "ATTESTD_CONFIG")]
+    config: PathBuf,
+    /// Accept a plain http base URL on a loopback address: for trying things out, never for Macs
+    /// of others.
+    #[arg(long)]
+    insecure_http: bool,
+}
+
+/// Exit status for a configuration that cannot be used.
+const UNUSABLE_CONFIGURATION: u8 = 64;
+
 /// Runs the command the process was started with.
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
+        Command::Init(arguments) => output::exit("init", init::run(&arguments)),
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::CheckConfig(arguments) => check_config::run(&arguments),
+        Command::Token(arguments) => output::exit("token", token::run(&arguments)),
+        Command::PushCert(arguments) => output::exit("push-cert", push_cert::run(&arguments)),
         Command::Verify(arguments) => verify::run(&arguments),
     }
 }

@@ -80,6 +80,10 @@ pub async fn enroll(
 /// Not JSON of this form, or no serial number; the text says which, for the person who asked.
 pub fn bounds(body: &[u8]) -> Result<Bounds, String> {
     let body = if body.is_empty() { b"{}" } else { body };
+    // Derived readers take a JSON array for an object.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err("the body must be a JSON object".to_owned());
+    }
     let request: EnrollRequest =
         serde_json::from_slice(body).map_err(|fault| format!("the body is not valid: {fault}"))?;
     let serial = match request.serial_number.as_deref() {

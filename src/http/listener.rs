@@ -1,0 +1,157 @@
+//! One listener: accept, TLS, HTTP/1.1 and HTTP/2, and an orderly end.
+//!
+//! The accept loop is our own so that every connection has deadlines from its first byte: a TLS
+//! handshake that dawdles, request headers that trickle and connections that idle are all cut off.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::Service as _;
+
+/// Longest TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Longest time in which request headers must be complete.
+const HEADERS: Duration = Duration::from_secs(15);
+/// Idle HTTP/2 connections are asked for a sign of life this often.
+const PING: Duration = Duration::from_secs(30);
+/// Requests in flight may take this long to end once the service stops.
+const DRAIN: Duration = Duration::from_secs(20);
+/// Connections at a time; more wait in the kernel's queue.
+const CONNECTIONS: usize = 20_000;
+/// Streams one HTTP/2 connection may have open.
+const STREAMS: u32 = 128;
+
+/// A bound socket and what answers on it.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    routes: Router,
+}
+
+impl Listener {
+    /// Binds an address. With `tls`, only TLS is spoken on it.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn bind(
+        address: SocketAddr,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        routes: Router,
+    ) -> std::io::Result<Self> {
+        let socket = TcpListener::bind(address).await?;
+        Ok(Self { socket, tls, routes })
+    }
+
+    /// The address bound, with the port the system chose for port 0.
+    ///
+    /// # Errors
+    /// The socket is no longer usable.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Serves until `stop`, then lets the requests in flight end.
+    pub async fn serve(self, stop: CancellationToken) {
+        let graceful = GracefulShutdown::new();
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut server = Builder::new(TokioExecutor::new());
+        server.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).keep_alive(true);
+        server
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .max_concurrent_streams(STREAMS);
+        let server = Arc::new(server);
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = accept(&self.socket, &places) => accepted,
+            };
+            let (stream, peer, place) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: a moment helps, ending would not.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let connection = Connection {
+                server: Arc::clone(&server),
+                tls: self.tls.clone().map(TlsAcceptor::from),
+                routes: self.routes.clone(),
+                peer,
+            };
+            let watcher = graceful.watcher();
+            tokio::spawn(async move {
+                connection.serve(stream, watcher).await;
+                drop(place);
+            });
+        }
+        if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+            tracing::warn!("some requests did not end in time and were cut off");
+        }
+    }
+}
+
+async fn accept(
+    socket: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, peer) = socket.accept().await?;
+    Ok((stream, peer, place))
+}
+
+struct Connection {
+    server: Arc<Builder<TokioExecutor>>,
+    tls: Option<TlsAcceptor>,
+    routes: Router,
+    peer: SocketAddr,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, watcher: hyper_util::server::graceful::Watcher) {
+        // Replies are small and awaited: no reason to hold them back.
+        let _ = stream.set_nodelay(true);
+        match &self.tls {
+            None => self.speak(TokioIo::new(stream), watcher).await,
+            Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
+                Ok(Ok(stream)) => self.speak(TokioIo::new(stream), watcher).await,
+                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                Err(_) => tracing::debug!("TLS handshake took too long"),
+            },
+        }
+    }
+
+    async fn speak<I>(&self, io: I, watcher: hyper_util::server::graceful::Watcher)
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    {
+        let peer = self.peer;
+        let routes = self.routes.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let mut routes = routes.clone();
+            let mut request = request.map(axum::body::Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            async move { routes.call(request).await }
+        });
+        let connection = self.server.serve_connection(io, service).into_owned();
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, "connection ended");
+        }
+    }
+}

@@ -95,6 +95,10 @@ pub async fn read(
 }
 
 fn read_request(ctx: &Context, headers: &HeaderMap, body: &[u8]) -> Result<Wanted, String> {
+    // Derived readers take a JSON array for an object.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err("the body must be a JSON object".to_owned());
+    }
     let request: VerificationRequest =
         serde_json::from_slice(body).map_err(|fault| fault.to_string())?;
     if request.kinds.is_empty() {

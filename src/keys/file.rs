@@ -195,11 +195,14 @@ mod tests {
     use openssl::asn1::Asn1Time;
     use openssl::hash::MessageDigest;
     use openssl::pkey::{PKey, Private};
+    use openssl::rsa::Rsa;
     use openssl::x509::{X509Builder, X509NameBuilder};
 
     use super::*;
     use crate::entropy::{OsEntropy, draw};
     use crate::keys::MasterKey;
+    use crate::pki::cms::cipher::ContentCipher;
+    use crate::pki::cms::{EnvelopedData, Sealing, enveloped_data};
 
     fn seal() -> Arc<MasterSeal> {
         let entropy = Arc::new(OsEntropy::default());
@@ -329,9 +332,7 @@ mod tests {
         let keeper = keeper(folder.path(), &seal());
         let role = KeyRole::ProfileSigner;
         keeper.generate(role, KeyKind::P256).expect("made");
-        let issuer = openssl::rsa::Rsa::generate(2048)
-            .and_then(PKey::from_rsa)
-            .expect("a key");
+        let issuer = Rsa::generate(2048).and_then(PKey::from_rsa).expect("a key");
         let own = certificate(&keeper.public_key(role).expect("there"), &issuer);
         let foreign = certificate(&issuer.public_key_to_der().expect("der"), &issuer);
         let refused = keeper.keep_certificates(role, std::slice::from_ref(&foreign));
@@ -346,5 +347,35 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn an_envelope_for_the_registration_authority_opens_with_its_kept_key_only() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keeper = keeper(folder.path(), &seal());
+        let role = KeyRole::RegistrationAuthority;
+        keeper.generate(role, KeyKind::Rsa2048).expect("made");
+        let foreign = Rsa::generate(2048).and_then(PKey::from_rsa).expect("a key");
+        let own = certificate(&keeper.public_key(role).expect("there"), &foreign);
+        let other = KeyPair::generate(KeyKind::Rsa2048).expect("made");
+        for cipher in [
+            ContentCipher::Aes128,
+            ContentCipher::Aes256,
+            ContentCipher::TripleDes,
+        ] {
+            let sealing = Sealing {
+                cipher,
+                key: Secret::new(draw(&OsEntropy::default())),
+                vector: [7; 16],
+            };
+            let envelope =
+                enveloped_data::seal(b"a request", &own.certificate(), &sealing).expect("sealed");
+            let envelope = EnvelopedData::parse(&envelope).expect("an envelope");
+            let open = |key: &dyn Decryptor| envelope.open(&own.certificate(), key);
+            let opened = open(keeper.decryptor(role).expect("there").as_ref());
+            assert_eq!(opened, Ok(Secret::new(b"a request".to_vec())));
+            let nonsense = open(&other.decryptor().expect("RSA"));
+            assert_ne!(nonsense, Ok(Secret::new(b"a request".to_vec())));
+        }
     }
 }

@@ -15,6 +15,12 @@ use super::error::StoreError;
 
 /// How long a statement waits for another process's write before it fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pages of the writer thread in memory: room for the pages of a whole batch, which would be
+/// written twice otherwise.
+const WRITER_CACHE_KIB: i64 = 8 * 1024;
+/// The write-ahead log is copied into the file after this many pages (16 MiB): what is changed
+/// often is then copied once for many changes.
+const CHECKPOINT_PAGES: i64 = 4096;
 /// Connections that read beside the one that writes (SQLite).
 const READERS: u32 = 4;
 /// Connections to PostgreSQL.
@@ -113,14 +119,15 @@ impl Connections {
     }
 }
 
-/// Opens the database behind an address. A SQLite file is made when it is not there.
-pub(super) async fn connect(url: &str) -> Result<Connections, StoreError> {
+/// Opens the database behind an address. Its owner makes a SQLite file that is not there; anybody
+/// else is told that there is none.
+pub(super) async fn connect(url: &str, owner: bool) -> Result<Connections, StoreError> {
     let backend = Backend::of(url)?;
     let (write, read) = match &backend {
         Backend::Sqlite(path) => {
-            let write = sqlite(path, 1, false).await?;
+            let write = sqlite(path, 1, Use::Write { create: owner }).await?;
             // After the writer, so that the file exists and is in WAL mode.
-            let read = sqlite(path, READERS, true).await?;
+            let read = sqlite(path, READERS, Use::Read).await?;
             (write, read)
         }
         Backend::Postgres => {
@@ -135,10 +142,17 @@ pub(super) async fn connect(url: &str) -> Result<Connections, StoreError> {
     })
 }
 
+/// What connections to a SQLite file are for.
+#[derive(Debug, Clone, Copy)]
+enum Use {
+    Write { create: bool },
+    Read,
+}
+
 async fn sqlite(
     path: &Path,
     connections: u32,
-    read_only: bool,
+    purpose: Use,
 ) -> Result<DatabaseConnection, StoreError> {
     let file = path.to_owned();
     // The address is only a carrier here: the file name is set below, because a name with a
@@ -154,15 +168,15 @@ async fn sqlite(
         .map_sqlx_sqlite_opts(move |sqlite| {
             let sqlite = sqlite
                 .filename(&file)
-                .create_if_missing(!read_only)
+                .create_if_missing(matches!(purpose, Use::Write { create: true }))
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
+                .pragma("temp_store", "memory")
                 .busy_timeout(BUSY_TIMEOUT);
-            if read_only {
-                sqlite.pragma("query_only", "on")
-            } else {
-                sqlite
+            match purpose {
+                Use::Write { .. } => sqlite,
+                Use::Read => sqlite.pragma("query_only", "on"),
             }
         });
     Ok(Database::connect(options).await?)
@@ -187,6 +201,10 @@ pub(super) fn sqlite_for_the_writer(path: &Path) -> Result<rusqlite::Connection,
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "foreign_keys", "on")?;
+    // Undo pages of savepoints stay in memory; spilled to a file they cost more than the writes.
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
@@ -211,5 +229,44 @@ pub(super) fn lock(database: &Path) -> Result<File, StoreError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.display().to_string())),
         Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{ConnectionTrait, DbBackend, Statement};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_writing_connection_survives_a_power_cut_and_checks_references() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("attestd.db");
+        let orm = sqlite(&path, 1, Use::Write { create: true })
+            .await
+            .expect("opens");
+        let own = sqlite_for_the_writer(&path).expect("opens");
+        for (pragma, expected) in [("synchronous", 2), ("foreign_keys", 1)] {
+            let sql = format!("PRAGMA {pragma}");
+            let select = Statement::from_string(DbBackend::Sqlite, sql.as_str());
+            let row = orm.query_one_raw(select).await.expect("answers");
+            let set: i32 = row.expect("a row").try_get_by_index(0).expect("a number");
+            assert_eq!(set, expected, "{pragma} of the ORM's connection");
+            let set: i32 = own.query_row(&sql, [], |row| row.get(0)).expect("a number");
+            assert_eq!(set, expected, "{pragma} of the writer thread's connection");
+        }
+        let mode: String = own
+            .query_row("PRAGMA journal_mode", [], |row| row.get(0))
+            .expect("a word");
+        assert_eq!(mode, "wal");
+    }
+
+    #[test]
+    fn addresses_are_told_apart() {
+        let path = PathBuf::from("/var/lib/attestd/attestd.db");
+        let sqlite = Backend::of("sqlite:///var/lib/attestd/attestd.db").expect("well formed");
+        assert_eq!(sqlite, Backend::Sqlite(path));
+        let postgres = Backend::of("postgres://attestd@db/attestd").expect("well formed");
+        assert_eq!(postgres, Backend::Postgres);
     }
 }

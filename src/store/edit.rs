@@ -9,8 +9,8 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement, Value};
 
 use super::error::StoreError;
 
-/// A statement that changes rows; `$1` is the first value. The numbers first appear in rising order:
-/// the ORM binds by number, SQLite's own library in the order of appearance.
+/// A statement that changes rows; `$1` is the first value. The numbers first appear in rising
+/// order: the ORM binds by number, SQLite's own library in the order of appearance.
 #[derive(Debug, Clone)]
 pub(super) struct Edit {
     pub(super) sql: Cow<'static, str>,

@@ -51,6 +51,7 @@ pub use self::evidence::Evidence;
 use self::exchange::sqlite::Writer;
 pub use self::exchange::{Changes, Exchange};
 pub use self::push_certificates::{PushCertificate, Standing};
+use self::refusals::Noted;
 pub use self::refusals::Refusal;
 use self::roster::Roster;
 pub use self::roster::{Known, Speaker};
@@ -76,13 +77,15 @@ struct Inner {
     roster: Arc<Roster>,
     announcer: Arc<Announcer>,
     seen: Seen,
+    noted: Noted,
     /// Held as long as the store is open.
     _lock: Option<File>,
 }
 
 impl Store {
     /// Opens a database (`sqlite:///path/to/file.db` or `postgres://…`) beside whoever else has it
-    /// open. On SQLite such a store may not change what is about a Mac. Does not migrate.
+    /// open. On SQLite the file must be there, and such a store may not change what is about a Mac.
+    /// Does not migrate.
     ///
     /// # Errors
     /// `AddressMalformed`, `Unavailable`.
@@ -90,8 +93,8 @@ impl Store {
         Self::assemble(url, sealer, None).await
     }
 
-    /// Opens a database as the server that owns it: on SQLite there is at most one at a time. On
-    /// PostgreSQL it is the same as [`Store::open`].
+    /// Opens a database as the server that owns it: on SQLite there is at most one at a time, and
+    /// the file is made when it is not there. On PostgreSQL it is the same as [`Store::open`].
     ///
     /// # Errors
     /// As [`Store::open`]; `InUse`, `LockFile`.
@@ -108,7 +111,7 @@ impl Store {
         sealer: Arc<dyn Sealer>,
         lock: Option<File>,
     ) -> Result<Self, StoreError> {
-        let connections = database::connect(url).await?;
+        let connections = database::connect(url, lock.is_some()).await?;
         let baton = Arc::default();
         let roster = Arc::default();
         let announcer = Arc::new(Announcer::new());
@@ -126,6 +129,7 @@ impl Store {
             roster,
             announcer,
             seen: Seen::default(),
+            noted: Noted::default(),
             _lock: lock,
         }));
         if store.schema_is_current().await? {

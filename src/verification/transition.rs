@@ -384,10 +384,7 @@ mod tests {
         assert!(verification.settle(None, late));
         assert_eq!(verification.state(), State::TimedOut);
         let finished = verification.finished.expect("settled");
-        assert_eq!(
-            finished.reasons,
-            [Reason::PushTokenInvalid, Reason::PushTokenInvalid]
-        );
+        assert_eq!(finished.reasons, [Reason::PushTokenInvalid]);
     }
 
     #[test]

@@ -2,4 +2,5 @@
 
 mod architecture;
 mod contract;
+mod flows;
 mod harness;

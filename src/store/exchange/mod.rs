@@ -101,6 +101,7 @@ macro_rules! load {
              LEFT JOIN verifications v ON v.device_id = e.device_id AND v.finished_at IS NULL \
              LEFT JOIN commands c ON c.command_uuid = $1 AND c.device_id = e.device_id \
              LEFT JOIN verifications w ON w.verification_id = c.verification_id \
+                AND v.verification_id IS NULL \
              LEFT JOIN postures p ON p.device_id = e.device_id \
              LEFT JOIN nonces a ON a.command_uuid = $1 AND a.device_id = e.device_id \
              LEFT JOIN nonces l ON l.command_uuid = (SELECT n.command_uuid FROM nonces n \
@@ -118,7 +119,8 @@ trait Columns {
     fn bytes(&self, index: usize) -> Result<Option<Vec<u8>>, StoreError>;
 }
 
-/// The columns of [`load!`].
+/// The columns of [`load!`]. One that is never null in the schema is read as empty if it is null
+/// all the same; no noun can be read from that.
 struct Loaded {
     device_id: String,
     udid: String,

@@ -81,7 +81,7 @@ on_both! {
         assert_eq!(read.enrollment_by_udid(&mac.enrollment.udid).await.expect("answers"), expected);
         assert_eq!(
             read.enrollments_by_serial(&serial).await.expect("answers"),
-            [mac.enrollment.clone()]
+            std::slice::from_ref(&mac.enrollment)
         );
         let mut everybody = vec![mac.enrollment.clone(), other.enrollment];
         everybody.sort_by(|a, b| a.device_id.cmp(&b.device_id));

@@ -8,6 +8,7 @@ use attestd::verification::{CommandState, Kind, State};
 use sea_orm::{ConnectionTrait, Statement};
 
 use super::fixture::{Mac, event, later};
+use crate::harness::database::Database;
 
 /// Raises the Mac's posture by one revision and tells so.
 async fn raise(store: &Store, mac: &Mac) -> Result<Option<u64>, StoreError> {
@@ -83,7 +84,8 @@ on_both! {
         assert_eq!(second.ledger.as_ref(), Some(&minted));
 
         let read = db.store.read().await.expect("begins");
-        assert_eq!(read.command(&command.command_uuid).await.expect("answers"), Some(command.clone()));
+        let stored = read.command(&command.command_uuid).await.expect("answers");
+        assert_eq!(stored.as_ref(), Some(&command));
         assert_eq!(read.minted_for(&command.command_uuid).await.expect("answers"), Some(minted));
         assert_eq!(
             read.evidence(evidence.evidence_id).await.expect("answers"),
@@ -251,7 +253,8 @@ on_both! {
         };
         let (late, early) = (handed_over(1, later(900)), handed_over(2, later(100)));
         let changes = Changes { minted: vec![late, early.clone()], ..Changes::default() };
-        let exchange = |changes| db.store.exchange(mac.device_id(), None, Some([7; 32]), |it| (changes, it));
+        let nonce = Some([7; 32]);
+        let exchange = |changes| db.store.exchange(mac.device_id(), None, nonce, |it| (changes, it));
         exchange(changes).await.expect("is kept");
         let found = exchange(Changes::default()).await.expect("is kept").expect("is known");
         assert_eq!(found.ledger.as_ref(), Some(&early));
@@ -332,6 +335,54 @@ on_both! {
 }
 
 on_both! {
+    async fn an_exchange_waits_for_the_writer_and_sees_what_it_wrote(db: Database) {
+        let mac = Mac::enroll(1, &db.store).await;
+        let mut write = db.store.write().await.expect("begins");
+        assert_eq!(write.posture(mac.device_id()).await.expect("answers"), None);
+        write.save_posture(&mac.posture(1)).await.expect("is saved");
+        let waiting: Vec<_> = (0..20)
+            .map(|_| {
+                let (store, mac) = (db.store.clone(), mac.clone());
+                tokio::spawn(async move { raise(&store, &mac).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert!(waiting.iter().all(|task| !task.is_finished()));
+        write.commit().await.expect("commits");
+        let mut revisions = Vec::new();
+        for task in waiting {
+            revisions.push(task.await.expect("ends").expect("is kept").expect("is known"));
+        }
+        revisions.sort_unstable();
+        assert!(revisions.into_iter().eq(2..=21), "each saw the one before");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgresql_two_nodes_lose_nothing_of_one_mac() {
+    let db = Database::postgresql().await;
+    let mac = Mac::enroll(1, &db.store).await;
+    let other_node = db.beside().await;
+    let tasks: Vec<_> = (0..40)
+        .map(|turn| {
+            let node = if turn % 2 == 0 {
+                &db.store
+            } else {
+                &other_node
+            };
+            let (node, mac) = (node.clone(), mac.clone());
+            tokio::spawn(async move { raise(&node, &mac).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("ends").expect("is kept");
+    }
+    let read = other_node.read().await.expect("begins");
+    let posture = read.posture(mac.device_id()).await.expect("answers");
+    assert_eq!(posture.expect("is there").revision, 40);
+}
+
+on_both! {
     async fn a_command_changes_its_state_and_nothing_else(db: Database) {
         let mac = Mac::enroll(1, &db.store).await;
         let verification = mac.verification(1);
@@ -346,7 +397,8 @@ on_both! {
         let outstanding = write.outstanding_commands(mac.device_id()).await.expect("answers");
         assert_eq!(outstanding, std::slice::from_ref(&command));
         write.save_command(&concluded).await.expect("is saved");
-        let stored = write.command(&command.command_uuid).await.expect("answers").expect("is there");
+        let stored = write.command(&command.command_uuid).await.expect("answers");
+        let stored = stored.expect("is there");
         assert_eq!(stored.state, CommandState::Answered);
         assert_eq!((stored.kind, stored.concluded_at), (Kind::Mda, Some(later(9))));
         assert_eq!(write.outstanding_commands(mac.device_id()).await.expect("answers"), []);

@@ -77,16 +77,17 @@ async fn an_address_of_no_known_form_is_refused() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_is_set_to_survive_a_power_cut() {
-    let db = Database::sqlite().await;
-    let read = db.plain().await;
-    let select = Statement::from_string(read.get_database_backend(), "PRAGMA journal_mode");
-    let row = read
-        .query_one_raw(select)
-        .await
-        .expect("answers")
-        .expect("is there");
-    let mode: String = row.try_get_by_index(0).expect("a word");
-    assert_eq!(mode, "wal");
+#[tokio::test]
+async fn only_its_owner_makes_a_sqlite_file() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("attestd.db");
+    let url = format!("sqlite://{}", path.display());
+    let opened = Store::open(&url, sealer()).await;
+    assert!(
+        matches!(opened, Err(StoreError::Unavailable(_))),
+        "{opened:?}"
+    );
+    assert!(!path.exists());
+    Store::open_exclusive(&url, sealer()).await.expect("opens");
+    assert!(path.exists());
 }

@@ -67,7 +67,8 @@ on_both! {
         write.save_verification(&due).await.expect("is saved");
         write.save_verification(&deferred).await.expect("is saved");
 
-        assert_eq!(write.owing(now(), None, 10).await.expect("answers"), std::slice::from_ref(&due));
+        let owing = write.owing(now(), None, 10).await.expect("answers");
+        assert_eq!(owing, std::slice::from_ref(&due));
         let both = write.owing(later(60), None, 10).await.expect("answers");
         assert_eq!(both.len(), 2);
         let after = Some(&both[0].verification_id);

@@ -1,0 +1,25 @@
+//! What the service's work costs, as ratios to one bare RSA-2048 verification of OpenSSL measured
+//! in the same run (R). Run by `./dev bench`; goals in docs/performance.md.
+
+mod fleet;
+mod primitives;
+mod report;
+mod server;
+
+use self::report::Report;
+
+fn main() {
+    // `cargo bench` passes `--bench`; `cargo test --benches` does not and must not measure.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let macs = std::env::var("ATTESTD_BENCH_MACS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1000);
+    let mut report = Report::default();
+    let yardstick = primitives::run(&mut report);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(server::run(&mut report, yardstick, macs));
+    report.print();
+}

@@ -1,0 +1,198 @@
+//! `attestd-sim demo`: a server, Apple's doubles and a fleet on this machine, and what becomes of
+//! them: most Macs are honest, four are not, each in its own way.
+
+mod server;
+mod table;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use attestd_sim::certs::Issuer;
+use attestd_sim::{Fleet, Lie, MacEvent, MacSpec, World, WorldOptions};
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::TryRecvError;
+
+use self::server::Server;
+use self::table::{Row, Table};
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// The server's binary.
+    #[arg(long, value_name = "FILE", default_value = "target/debug/attestd")]
+    attestd: PathBuf,
+    /// How many Macs. The last four lie, or are in a bad state; with fewer than five, fewer are.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=500))]
+    macs: u16,
+    /// Print one JSON summary at the end instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Keep everything up until Ctrl-C.
+    #[arg(long)]
+    stay: bool,
+    /// Where to keep the demo's files; a temporary folder when not given.
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+/// How long all Macs together may take to get their verdicts.
+const PATIENCE: Duration = Duration::from_secs(120);
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// What a Mac is, and so what must be said of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Character {
+    Honest,
+    SipOffButClaimsOn,
+    ReducedSecurity,
+    RelaysAnotherMac,
+    SignsWithWrongIdentity,
+}
+
+impl Character {
+    fn of(index: usize, count: usize) -> Self {
+        let liars = [
+            Self::SipOffButClaimsOn,
+            Self::ReducedSecurity,
+            Self::RelaysAnotherMac,
+            Self::SignsWithWrongIdentity,
+        ];
+        let honest = count.saturating_sub(liars.len()).max(1);
+        index.checked_sub(honest).and_then(|liar| liars.get(liar)).copied().unwrap_or(Self::Honest)
+    }
+
+    fn spec(self) -> Result<MacSpec> {
+        let spec = MacSpec::random()?;
+        Ok(match self {
+            Self::Honest => spec,
+            Self::SipOffButClaimsOn => spec.lying(Lie::SipOffButClaimsOn),
+            Self::ReducedSecurity => spec.with_reduced_security(),
+            Self::RelaysAnotherMac => {
+                let other = MacSpec::random()?.attested_state();
+                spec.lying(Lie::RelaysAnotherMac(Box::new(other)))
+            }
+            Self::SignsWithWrongIdentity => spec.lying(Lie::SignsWithWrongIdentity(None)),
+        })
+    }
+
+    /// In the table.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Honest => "honest",
+            Self::SipOffButClaimsOn => "SIP off, claims on",
+            Self::ReducedSecurity => "Reduced Security",
+            Self::RelaysAnotherMac => "relays another Mac",
+            Self::SignsWithWrongIdentity => "foreign signature",
+        }
+    }
+
+    /// The verdict it deserves and the first reason for it.
+    pub(crate) fn deserves(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Honest => ("affirming", "provider_not_bound"),
+            Self::SipOffButClaimsOn => ("contraindicated", "sip_disabled"),
+            Self::ReducedSecurity => ("contraindicated", "secure_boot_reduced"),
+            Self::RelaysAnotherMac => ("contraindicated", "serial_mismatch"),
+            Self::SignsWithWrongIdentity => ("unknown", "identity_mismatch"),
+        }
+    }
+
+    fn is_satisfied(self, verdict: &str, reasons: &[String]) -> bool {
+        let (deserved, first) = self.deserves();
+        let conflict = reasons.iter().any(|reason| reason == "evidence_conflict");
+        verdict == deserved
+            && reasons.first().is_some_and(|reason| reason == first)
+            && (self != Self::SipOffButClaimsOn || conflict)
+    }
+}
+
+pub(crate) async fn run(args: DemoArgs) -> Result<()> {
+    let temporary = tempfile::tempdir().context("making a temporary folder")?;
+    let folder = args.folder.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let world_folder = folder.join("world");
+    let options = WorldOptions { folder: Some(world_folder.clone()), ..WorldOptions::default() };
+    let world = World::start(options).await.context("starting Apple's doubles")?;
+    let files = world.write_files(&world_folder).context("writing the world's files")?;
+
+    let now_ms = world.clock().now_ms();
+    let root = Issuer::root("SIMULATED TLS root", "Simulated", attestd_sim::keys::KeyKind::P256, now_ms)?;
+    let tls = root.loopback_server(now_ms)?;
+    world.trust(&root.certificate_pem()?);
+    let server =
+        Server::start(&args.attestd, &folder, &world, &files, &root.certificate_pem()?, &tls)
+            .await?;
+
+    let count = usize::from(args.macs);
+    let characters: Vec<_> = (0..count).map(|index| Character::of(index, count)).collect();
+    let specs = characters.iter().map(|one| one.spec()).collect::<Result<Vec<_>>>()?;
+    let rows = specs.iter().zip(&characters).map(|(spec, one)| Row::new(&spec.serial, *one));
+    let mut table = Table::new(rows.collect(), !args.json);
+    let mut events = world.events();
+    table.show()?;
+
+    let enrolling = tokio::spawn({
+        let (world, url) = (world.clone(), server.base_url.clone());
+        async move { Fleet::enroll_all(&world, specs, 8, &url).await }
+    });
+    let started = Instant::now();
+    while !table.is_satisfied() && started.elapsed() < PATIENCE && server.is_running() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        follow(&mut events, &mut table);
+        for row in table.unsettled() {
+            if let Some(posture) = server.posture(&row.serial).await? {
+                row.judged(&posture);
+            }
+        }
+        table.show()?;
+    }
+    let _fleet = enrolling.await.context("enrolling")??;
+    let took = started.elapsed();
+    finish(&args, &server, &table, took)?;
+    if args.stay {
+        if !args.json {
+            crate::line("Everything stays up. Ctrl-C ends it.")?;
+        }
+        tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")?;
+    }
+    server.stop().await?;
+    ensure!(table.is_satisfied(), "not every Mac got the verdict it deserves");
+    Ok(())
+}
+
+fn follow(events: &mut Receiver<MacEvent>, table: &mut Table) {
+    loop {
+        match events.try_recv() {
+            Ok(event) => table.happened(&event),
+            Err(TryRecvError::Lagged(_)) => {}
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+        }
+    }
+}
+
+fn finish(args: &DemoArgs, server: &Server, table: &Table, took: Duration) -> Result<()> {
+    let example = table.example();
+    if args.json {
+        let summary: Value = json!({
+            "satisfied": table.is_satisfied(),
+            "seconds": took.as_secs_f64(),
+            "base_url": server.base_url,
+            "internal_url": server.internal_url,
+            "macs": table.summary(),
+        });
+        return crate::say(&summary);
+    }
+    let verdict = if table.is_satisfied() {
+        "Every Mac got the verdict it deserves"
+    } else {
+        "NOT every Mac got the verdict it deserves"
+    };
+    crate::line(&format!("\n{verdict}, after {:.1} s.", took.as_secs_f64()))?;
+    crate::line("Apple and the Macs are simulated: the postures say \"anchor\": \"custom\".\n")?;
+    crate::line("The same posture from the internal API (--stay keeps it up):\n")?;
+    for command in server.curl_lines(example) {
+        crate::line(&format!("  {command}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! The composition root: settings in, a running service out. Only here are shells made and joined.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use rustls::ServerConfig;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_util::sync::CancellationToken;
+
+use crate::apns::{Apns, ApnsSettings, Endpoint};
+use crate::attestation::Anchors;
+use crate::config::Config;
+use crate::enrollment::profile::{Constants, Uuids};
+use crate::entropy::{Entropy, OsEntropy};
+use crate::flows::{Authorities, Context, Held, Settings, refuse, wake};
+use crate::http::limit::PerClient;
+use crate::http::listener::Listener;
+use crate::http::{self, Public};
+use crate::keys::{FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal};
+use crate::pki::{KnownIntermediates, read_certificates};
+use crate::posture::policy::{Policy, STRICT};
+use crate::store::Store;
+use crate::telemetry::Metrics;
+use crate::time::{Clock, SystemClock};
+use crate::workers::{self, Queues};
+
+/// Name of the master key file in the data folder.
+pub const MASTER_KEY: &str = "master.key";
+/// Name of the folder of sealed keys in the data folder.
+pub const KEYS: &str = "keys";
+/// Name of the embedded database in the data folder.
+pub const DATABASE: &str = "attestd.db";
+/// The fact that names the server the database belongs to.
+pub const SERVER_ID: &str = "server_id";
+
+/// A service that is ready to answer.
+#[derive(Debug)]
+pub struct App {
+    ctx: Arc<Context>,
+    queues: Queues,
+    public: Listener,
+    internal: Listener,
+}
+
+impl App {
+    /// Makes everything a configuration asks for and binds both listeners.
+    ///
+    /// # Errors
+    /// What is missing or does not fit, with what to do about it.
+    pub async fn start(config: &Config) -> anyhow::Result<Self> {
+        Self::start_at(config, Arc::new(SystemClock)).await
+    }
+
+    /// As [`App::start`], on another clock.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_at(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy::default());
+        let seal = Arc::new(MasterSeal::new(&master_key(config)?, Arc::clone(&entropy)));
+        let keeper = FileKeeper::open(config.data_dir.join(KEYS), Arc::clone(&seal))
+            .context("the folder of keys cannot be used; `attestd init` makes it")?;
+        let store = Store::open_exclusive(&database_url(config)?, seal).await?;
+        store.migrate().await.context("the database cannot be brought up to date")?;
+        claim_database(&store, &config.base_url).await?;
+
+        let (wakeups, waiting_wakeups) = wake::queue();
+        let (refusals, waiting_refusals) = refuse::queue();
+        let ctx = Arc::new(Context {
+            store,
+            apns: Apns::new(apns_settings(config)?, Arc::clone(&clock), Arc::clone(&entropy))?,
+            authorities: authorities(&keeper)?,
+            policy: Arc::new(policy(config)?),
+            anchors: anchors(config)?,
+            intermediates: KnownIntermediates::default(),
+            settings: settings(config)?,
+            metrics: Metrics::new(),
+            clock,
+            entropy,
+            wakeups,
+            refusals,
+        });
+        let limit = |per_minute| -> anyhow::Result<Arc<PerClient>> {
+            let per_minute = NonZeroU32::new(per_minute).context("a limit of zero")?;
+            Ok(Arc::new(PerClient::new(per_minute, config.public.behind_proxy)))
+        };
+        let public = http::public(Public {
+            ctx: Arc::clone(&ctx),
+            enroll_limit: limit(config.public.enroll_per_minute)?,
+            scep_limit: limit(config.public.scep_per_minute)?,
+        });
+        let internal = http::internal(Arc::clone(&ctx));
+        let (outside, inside) = (&config.public, &config.internal);
+        let public_tls = tls(outside.tls_certificate.as_deref(), outside.tls_key.as_deref())?;
+        let internal_tls = tls(inside.tls_certificate.as_deref(), inside.tls_key.as_deref())?;
+        let public = Listener::bind(outside.listen, public_tls, public)
+            .await
+            .with_context(|| format!("{} cannot be bound", outside.listen))?;
+        let internal = Listener::bind(inside.listen, internal_tls, internal)
+            .await
+            .with_context(|| format!("{} cannot be bound", inside.listen))?;
+        let queues = Queues { wakeups: waiting_wakeups, refusals: waiting_refusals };
+        Ok(Self { ctx, queues, public, internal })
+    }
+
+    /// The addresses bound: public, internal.
+    ///
+    /// # Errors
+    /// A socket that is no longer usable.
+    pub fn addresses(&self) -> std::io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.public.address()?, self.internal.address()?))
+    }
+
+    /// Serves until `stop`. Then: no new connections, requests in flight end, workers end, what is
+    /// soft is written.
+    pub async fn serve(self, stop: CancellationToken) {
+        let workers_stop = CancellationToken::new();
+        let mut workers = workers::start(&self.ctx, self.queues, &workers_stop);
+        tokio::join!(self.public.serve(stop.clone()), self.internal.serve(stop));
+        workers_stop.cancel();
+        while workers.join_next().await.is_some() {}
+    }
+}
+
+/// Reads the master key from where the configuration, the environment or systemd put it.
+///
+/// # Errors
+/// No key, or one that must not be used.
+pub fn master_key(config: &Config) -> anyhow::Result<MasterKey> {
+    let beside = config.data_dir.join(MASTER_KEY);
+    let configured = config.secrets.master_key_file.as_deref();
+    let found = MasterKeySource::find(configured, |name| std::env::var_os(name));
+    let source = match found {
+        Ok(source) => source,
+        Err(_) if beside.exists() => MasterKeySource::File(beside),
+        Err(fault) => return Err(fault.into()),
+    };
+    Ok(MasterKey::read(&source)?)
+}
+
+/// The address of the database.
+///
+/// # Errors
+/// A file with the address that cannot be read.
+pub fn database_url(config: &Config) -> anyhow::Result<String> {
+    let database = &config.database;
+    if let Some(file) = &database.url_file {
+        let url = std::fs::read_to_string(file)
+            .with_context(|| format!("database.url_file {} cannot be read", file.display()))?;
+        return Ok(url.trim().to_owned());
+    }
+    if let Some(url) = &database.url {
+        return Ok(url.clone());
+    }
+    let folder = std::path::absolute(&config.data_dir)?;
+    Ok(format!("sqlite://{}", folder.join(DATABASE).display()))
+}
+
+/// A database belongs to one server: nonces and profiles are made in its name.
+async fn claim_database(store: &Store, server_id: &str) -> anyhow::Result<()> {
+    let mut tx = store.write().await?;
+    match tx.fact(SERVER_ID).await? {
+        Some(known) if known == server_id => {}
+        Some(known) => bail!(
+            "this database belongs to {known}, but base_url is {server_id}: an enrolled Mac can \
+             never change its server's URL, so base_url must stay what it was"
+        ),
+        None => {
+            tx.set_fact(SERVER_ID, server_id).await?;
+            tx.commit().await?;
+        }
+    }
+    Ok(())
+}
+
+fn authorities(keeper: &dyn KeyKeeper) -> anyhow::Result<Authorities> {
+    let held = |role| -> anyhow::Result<Held> {
+        Ok(Held { signer: keeper.signer(role)?, chain: keeper.certificates(role)? })
+    };
+    Ok(Authorities {
+        device_ca: held(KeyRole::DeviceCa)?,
+        registration: held(KeyRole::RegistrationAuthority)?,
+        registration_decryptor: keeper.decryptor(KeyRole::RegistrationAuthority)?,
+        profile_signer: held(KeyRole::ProfileSigner)?,
+    })
+}
+
+fn settings(config: &Config) -> anyhow::Result<Settings> {
+    let base = &config.base_url;
+    let tls_root = match &config.public.tls_root {
+        None => None,
+        Some(path) => {
+            let roots = read_certificates(&read(path)?)
+                .with_context(|| format!("{} holds no certificate", path.display()))?;
+            roots.first().map(|root| root.as_der().to_vec())
+        }
+    };
+    Ok(Settings {
+        server_id: base.clone(),
+        profile: Constants {
+            identifier: config.payload_identifier(),
+            organization: config.enrollment.organization.clone(),
+            uuids: Uuids::of(base),
+            server_url: format!("{base}/mdm/connect"),
+            check_in_url: format!("{base}/mdm/checkin"),
+            scep_url: format!("{base}/scep"),
+            tls_root,
+        },
+        identity_lifetime: config.enrollment.identity_lifetime.0,
+        attestation_hold: config.attestation.hold.0,
+        patience: config.verification.patience.0,
+    })
+}
+
+fn policy(config: &Config) -> anyhow::Result<Policy> {
+    match &config.policy.file {
+        None => Ok(Policy::parse(STRICT)?),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("the policy {} cannot be read", path.display()))?;
+            Policy::parse(&text).with_context(|| format!("the policy {}", path.display()))
+        }
+    }
+}
+
+fn anchors(config: &Config) -> anyhow::Result<Anchors> {
+    match &config.attestation.root {
+        None => Ok(Anchors::apple()?),
+        Some(path) => {
+            tracing::warn!("attestations are judged by another root than Apple's");
+            Anchors::custom(&read(path)?)
+                .with_context(|| format!("{} is no root certificate", path.display()))
+        }
+    }
+}
+
+fn apns_settings(config: &Config) -> anyhow::Result<ApnsSettings> {
+    let extra_roots = match &config.apns.root {
+        None => None,
+        Some(path) => Some(read(path)?),
+    };
+    let endpoint = Endpoint::parse(&config.apns.url)?;
+    Ok(ApnsSettings { endpoint, extra_roots, ..ApnsSettings::default() })
+}
+
+fn tls(
+    certificate: Option<&Path>,
+    key: Option<&Path>,
+) -> anyhow::Result<Option<Arc<ServerConfig>>> {
+    let (Some(certificate), Some(key)) = (certificate, key) else { return Ok(None) };
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("{} cannot be read", certificate.display()))?;
+    let key = PrivateKeyDer::from_pem_file(key)
+        .with_context(|| format!("{} cannot be read", key.display()))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .context("TLS certificate and key do not fit together")?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Some(Arc::new(config)))
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
+}

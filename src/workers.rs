@@ -1,0 +1,131 @@
+//! The only loops. Each does one thing again and again until the service stops; what it does is a
+//! flow that runs once, so that tests call the flow and wait for nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::flows::{Context, Failure, refuse, rotate_push_certificate, sweep, wake};
+use crate::http::error;
+
+/// How often what is due is looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How often a newly installed push certificate is looked for.
+const PUSH_CERTIFICATE: Duration = Duration::from_secs(5);
+/// How often "last seen" is written.
+const SEEN: Duration = Duration::from_secs(5);
+/// Refusals are gathered this long before they are written.
+const AUDIT: Duration = Duration::from_millis(200);
+/// Pushes under way at a time.
+const PUSHES: usize = 1024;
+
+/// The queues that workers empty.
+#[derive(Debug)]
+pub struct Queues {
+    pub wakeups: wake::Waiting,
+    pub refusals: refuse::Waiting,
+}
+
+/// Starts every worker; each ends when `stop` is cancelled.
+pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> JoinSet<()> {
+    let mut workers = JoinSet::new();
+    let Queues { wakeups, refusals } = queues;
+    workers.spawn(wake_macs(Arc::clone(ctx), wakeups, stop.clone()));
+    workers.spawn(record_refusals(Arc::clone(ctx), refusals, stop.clone()));
+    workers.spawn(follow_push_certificate(Arc::clone(ctx), stop.clone()));
+    workers.spawn(every(SWEEP, Arc::clone(ctx), stop.clone(), "sweep", |ctx| async move {
+        sweep::run_once(&ctx).await
+    }));
+    workers.spawn(every(SEEN, Arc::clone(ctx), stop.clone(), "seen", |ctx| async move {
+        Ok(ctx.store.flush_seen().await?)
+    }));
+    workers
+}
+
+async fn every<F, R>(
+    period: Duration,
+    ctx: Arc<Context>,
+    stop: CancellationToken,
+    name: &'static str,
+    run_once: F,
+) where
+    F: Fn(Arc<Context>) -> R,
+    R: Future<Output = Result<(), Failure>>,
+{
+    while !pause(period, &stop).await {
+        report(&ctx, name, run_once(Arc::clone(&ctx)).await);
+    }
+    // Once more, so that soft state reaches the disk.
+    report(&ctx, name, run_once(Arc::clone(&ctx)).await);
+}
+
+async fn wake_macs(ctx: Arc<Context>, mut wakeups: wake::Waiting, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(PUSHES));
+    loop {
+        let device_id = tokio::select! {
+            () = stop.cancelled() => return,
+            next = wakeups.next() => match next {
+                Some(device_id) => device_id,
+                None => return,
+            },
+        };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let ctx = Arc::clone(&ctx);
+        tokio::spawn(async move {
+            report(&ctx, "wake", wake::wake(&ctx, &device_id).await);
+            drop(place);
+        });
+    }
+}
+
+async fn record_refusals(
+    ctx: Arc<Context>,
+    mut refusals: refuse::Waiting,
+    stop: CancellationToken,
+) {
+    loop {
+        let batch = tokio::select! {
+            () = stop.cancelled() => return,
+            batch = refusals.take() => batch,
+        };
+        if batch.is_empty() {
+            return;
+        }
+        report(&ctx, "refuse", refuse::record(&ctx, batch).await);
+        if pause(AUDIT, &stop).await {
+            return;
+        }
+    }
+}
+
+async fn follow_push_certificate(ctx: Arc<Context>, stop: CancellationToken) {
+    let mut generation = 0;
+    loop {
+        match rotate_push_certificate::take_into_use(&ctx, generation).await {
+            Ok(in_use) => generation = in_use,
+            Err(failure) => report(&ctx, "rotate_push_certificate", Err(failure)),
+        }
+        if pause(PUSH_CERTIFICATE, &stop).await {
+            return;
+        }
+    }
+}
+
+/// Waits; true when the service stops meanwhile.
+async fn pause(period: Duration, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => true,
+        () = tokio::time::sleep(period) => false,
+    }
+}
+
+fn report(ctx: &Context, worker: &'static str, result: Result<(), Failure>) {
+    if let Err(failure) = result {
+        ctx.metrics.worker_failures.inc();
+        tracing::warn!(worker, "a run failed and will be repeated");
+        error::log(&failure);
+    }
+}

@@ -1,0 +1,24 @@
+//! Journeys, named after the flow they walk: real sockets, the simulated world, both databases.
+
+/// A journey that runs on both databases, as `name::on_sqlite` and `name::on_postgresql`.
+macro_rules! journey {
+    (async fn $name:ident($backend:ident: Backend) $body:block) => {
+        async fn $name($backend: crate::harness::scene::Backend) $body
+
+        mod $name {
+            use crate::harness::scene::Backend;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_sqlite() {
+                super::$name(Backend::Sqlite).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_postgresql() {
+                super::$name(Backend::PostgreSql).await;
+            }
+        }
+    };
+}
+
+mod posture_round;

@@ -1,0 +1,215 @@
+//! A server as an operator sets it up, and the simulated world around it.
+//!
+//! The service runs in this process on real sockets and a clock that the test moves; it is set up
+//! by the real commands. Everything else goes over the wire.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use attestd::app::App;
+use attestd::config::Config;
+use attestd::time::{Clock as _, ManualClock, SystemClock, Timestamp};
+use attestd_sim::{Authorities, Clock, Mac, MacSpec, World, WorldOptions};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::database::Database;
+use super::internal_api::InternalApi;
+
+/// Which database the server stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Sqlite,
+    PostgreSql,
+}
+
+/// A running server in its world.
+#[derive(Debug)]
+pub struct Scene {
+    pub world: World,
+    pub base_url: String,
+    pub api: InternalApi,
+    pub home: TempDir,
+    clock: Arc<ManualClock>,
+    world_clock: Clock,
+    config: PathBuf,
+    server: Option<Running>,
+    /// Keeps a PostgreSQL database.
+    _database: Option<Database>,
+}
+
+#[derive(Debug)]
+struct Running {
+    stop: CancellationToken,
+    done: JoinHandle<()>,
+}
+
+/// The certificate authorities of every world in this process: made once, because keys cost.
+fn authorities() -> Authorities {
+    static AUTHORITIES: OnceLock<Authorities> = OnceLock::new();
+    AUTHORITIES
+        .get_or_init(|| {
+            let topic = "com.apple.mgmt.External.0f0e0d0c-0b0a-4908-8706-050403020100";
+            Authorities::new(Some(topic), SystemClock.now().millis()).expect("authorities")
+        })
+        .clone()
+}
+
+impl Scene {
+    /// A server with a push certificate, a coordinator's token and no Macs.
+    pub async fn new(backend: Backend) -> Self {
+        Self::configured(backend, "").await
+    }
+
+    /// As [`Scene::new`], with further lines of configuration: whole tables such as
+    /// `[verification]`.
+    pub async fn configured(backend: Backend, tables: &str) -> Self {
+        let now = SystemClock.now();
+        let world_clock = Clock::fixed(now.millis());
+        let options = WorldOptions {
+            authorities: Some(authorities()),
+            clock: world_clock.clone(),
+            ..WorldOptions::default()
+        };
+        let world = World::start(options).await.expect("a world");
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let files = world.write_files(home.path()).expect("the world's files");
+
+        let base_url = format!("http://127.0.0.1:{}", free_port());
+        let folder = home.path().join("server");
+        let made = attestd(&["init", text(&folder), "--base-url", &base_url, "--insecure-http"]);
+        assert!(made.status.success(), "{made:?}");
+        let database = match backend {
+            Backend::Sqlite => None,
+            Backend::PostgreSql => Some(Database::postgresql().await),
+        };
+        let database_table = match &database {
+            None => String::new(),
+            Some(database) => format!("[database]\nurl = \"{}\"\n", database.url),
+        };
+        let config = folder.join("scene.toml");
+        let body = format!(
+            "base_url = \"{base_url}\"\n\
+             [public]\nlisten = \"{}\"\nenroll_per_minute = 100000\nscep_per_minute = 100000\n\
+             [internal]\nlisten = \"127.0.0.1:0\"\n\
+             [apns]\nurl = \"{}\"\nroot = \"{}\"\n\
+             [attestation]\nhold = \"0s\"\nroot = \"{}\"\n\
+             {database_table}{tables}",
+            base_url.trim_start_matches("http://"),
+            world.apns().url(),
+            files.apns_root.display(),
+            files.attestation_root.display(),
+        );
+        std::fs::write(&config, body).expect("a configuration");
+
+        let install = ["push-cert", "install", "--insecure-http", "--config", text(&config)];
+        let certificate = ["--certificate", text(&files.push_certificate)];
+        let key = ["--key", text(&files.push_key)];
+        let installed = attestd(&[&install[..], &certificate, &key].concat());
+        assert!(installed.status.success(), "{installed:?}");
+
+        let mut scene = Self {
+            world,
+            base_url,
+            api: InternalApi::nowhere(),
+            home,
+            clock: Arc::new(ManualClock::at(now)),
+            world_clock,
+            config,
+            server: None,
+            _database: database,
+        };
+        let token = scene.token("coordinator");
+        scene.start().await;
+        scene.api.token = token;
+        scene
+    }
+
+    /// A new token of a role, as an operator makes one.
+    pub fn token(&self, role: &str) -> String {
+        let create = ["token", "create", "--insecure-http", "--config", text(&self.config)];
+        let made = attestd(&[&create[..], &["--role", role, "--label", "test", "--json"]].concat());
+        assert!(made.status.success(), "{made:?}");
+        let made: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
+        made["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// Starts the server (again).
+    pub async fn start(&mut self) {
+        let config = Config::load(&self.config, true).expect("a configuration");
+        let clock: Arc<ManualClock> = Arc::clone(&self.clock);
+        let app = App::start_at(&config, clock).await.expect("the server starts");
+        let (_, internal) = app.addresses().expect("addresses");
+        self.api.url = format!("http://{internal}");
+        let stop = CancellationToken::new();
+        let done = tokio::spawn(app.serve(stop.clone()));
+        self.server = Some(Running { stop, done });
+    }
+
+    /// Stops the server as SIGTERM does.
+    pub async fn stop(&mut self) {
+        if let Some(Running { stop, done }) = self.server.take() {
+            stop.cancel();
+            done.await.expect("the server stops");
+        }
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Now, for the server and for the world.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Moves time for the server and for the world.
+    pub fn pass(&self, span: Duration) {
+        self.clock.advance(span);
+        self.world_clock.advance(i64::try_from(span.as_millis()).expect("a span of this century"));
+    }
+
+    /// A Mac that is not enrolled.
+    pub fn mac(&self, spec: MacSpec) -> Mac {
+        let mut spec = spec;
+        spec.allow_http_loopback = true;
+        Mac::new(spec, &self.world)
+    }
+
+    /// An honest Mac that is not enrolled.
+    pub fn honest_mac(&self) -> Mac {
+        self.mac(MacSpec::random().expect("a Mac"))
+    }
+
+    /// A Mac that enrols and then lives: it answers pushes. The life ends when it is dropped.
+    pub async fn living_mac(&self, spec: MacSpec) -> (Mac, attestd_sim::Life) {
+        let mac = self.mac(spec);
+        mac.enroll(&self.base_url).await.expect("enrols");
+        let life = mac.live();
+        (mac, life)
+    }
+
+    /// A URL of the public listener.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base_url)
+    }
+}
+
+/// Runs the real command.
+pub fn attestd(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_attestd")).args(arguments).output().expect("attestd runs")
+}
+
+fn free_port() -> u16 {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    socket.local_addr().expect("an address").port()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a UTF-8 path")
+}
