@@ -352,10 +352,11 @@ impl Config {
             &mut self.apns.root,
             &mut self.attestation.root,
             &mut self.policy.file,
-        ] {
-            if let Some(path) = path {
-                *path = folder.join(&*path);
-            }
+        ]
+        .into_iter()
+        .flatten()
+        {
+            absolute(path);
         }
     }
 

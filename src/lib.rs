@@ -9,11 +9,12 @@
 //!          http, workers -> flows -> store, apns, keys
 //! ---------------- below: no async, no I/O, no clock ----------------
 //! publication -> verification -> posture -> attestation, mdm
-//! enrollment -> mdm        scep, ca, push, mdm, attestation -> pki        (edges are transitive)
+//! publication -> enrollment -> mdm
+//! scep, ca, push, mdm, attestation -> pki        (edges between nouns are transitive)
 //! ids, time, entropy, secret, reason: open to all
 //! ```
 //!
-//! `tests/it/architecture.rs` holds this picture as data and fails on any other edge.
+//! `tests/it/architecture` holds this picture as data and fails on any other edge.
 
 pub mod apns;
 pub mod app;

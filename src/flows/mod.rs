@@ -13,6 +13,7 @@
 //! | [`sweep`] | what is due or overdue |
 //! | [`verify_now`] | the coordinator wants a fresh answer |
 //! | [`read_posture`] | the coordinator reads what is believed |
+//! | [`read_status`] | an operator, or a load balancer, asks how the service is |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`refuse`] | something was refused: counted, and one line for the audit |
 //! | [`rotate_push_certificate`] | the yearly push certificate |
@@ -28,6 +29,7 @@ pub mod identify;
 pub mod issue_by_scep;
 pub mod issue_ticket;
 pub mod read_posture;
+pub mod read_status;
 pub mod refuse;
 pub mod rotate_push_certificate;
 pub mod sweep;
@@ -106,6 +108,16 @@ pub enum Failure {
     NoPushCertificate,
     #[error("{0}")]
     Inconsistent(&'static str),
+}
+
+impl Failure {
+    /// Whether the same request may succeed later without anybody's doing here.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(StoreError::Unavailable(_) | StoreError::Conflict) | Self::NoPushCertificate
+        )
+    }
 }
 
 impl Held {

@@ -1,5 +1,7 @@
 //! What is believed is read: by device, or the attempt under way.
 
+use std::time::Duration;
+
 use super::{Context, Failure};
 use crate::enrollment::{Enrollment, Identity, State};
 use crate::ids::{DeviceId, SerialNumber, Udid, VerificationId};
@@ -83,6 +85,31 @@ pub async fn read_verification(
         p.verdict
     });
     Ok(Some(VerificationV1::new(&verification, &attempt, verdict)))
+}
+
+/// An attempt once it has ended, or as it is after `wait`.
+pub async fn await_verification(
+    ctx: &Context,
+    verification_id: &VerificationId,
+    wait: Duration,
+) -> Result<Option<VerificationV1>, Failure> {
+    let Some(verification) = read_verification(ctx, verification_id).await? else {
+        return Ok(None);
+    };
+    let mut watch = ctx.store.watch(&verification.device_id);
+    let waiting = async {
+        loop {
+            let verification = read_verification(ctx, verification_id).await?;
+            if verification.as_ref().is_none_or(|v| v.finished_at.is_some()) {
+                return Ok::<_, Failure>(verification);
+            }
+            watch.changed().await;
+        }
+    };
+    match tokio::time::timeout(wait, waiting).await {
+        Ok(ended) => ended,
+        Err(_) => read_verification(ctx, verification_id).await,
+    }
 }
 
 /// Why an attempt has not brought everything: what was refused in the Mac's name since it began,

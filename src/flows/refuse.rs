@@ -69,12 +69,25 @@ impl Waiting {
     }
 }
 
+/// What lines must share to be joined.
+#[derive(PartialEq, Eq, Hash)]
+struct Kind {
+    device_id: Option<DeviceId>,
+    named: Option<Udid>,
+    reason: Reason,
+    surface: &'static str,
+}
+
 /// Writes a batch to the audit, lines of one kind joined.
 pub async fn record(ctx: &Context, batch: Vec<Refused>) -> Result<(), Failure> {
-    let mut lines: HashMap<(Option<DeviceId>, Option<Udid>, Reason, &str), Refusal> = HashMap::new();
+    let mut lines: HashMap<Kind, Refusal> = HashMap::new();
     for refused in batch {
-        let key =
-            (refused.device_id.clone(), refused.named.clone(), refused.reason, refused.surface);
+        let key = Kind {
+            device_id: refused.device_id.clone(),
+            named: refused.named.clone(),
+            reason: refused.reason,
+            surface: refused.surface,
+        };
         let line = lines.entry(key).or_insert_with(|| Refusal {
             subject: "-".to_owned(),
             device_id: refused.device_id.clone(),
@@ -89,9 +102,9 @@ pub async fn record(ctx: &Context, batch: Vec<Refused>) -> Result<(), Failure> {
         line.last_at = line.last_at.max(refused.at);
     }
     let mut tx = ctx.store.write().await?;
-    for ((_, named, _, _), mut line) in lines {
+    for (kind, mut line) in lines {
         if line.device_id.is_none()
-            && let Some(udid) = named
+            && let Some(udid) = kind.named
         {
             line.device_id = tx.enrollment_by_udid(&udid).await?.map(|found| found.device_id);
         }

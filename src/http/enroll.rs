@@ -50,7 +50,7 @@ pub async fn enroll(
         let message = "the request is larger than 64 KiB";
         return error::enroll_error(StatusCode::PAYLOAD_TOO_LARGE, INVALID, message);
     };
-    let bounds = match read(&body) {
+    let bounds = match bounds(&body) {
         Ok(bounds) => bounds,
         Err(message) => return error::enroll_error(StatusCode::BAD_REQUEST, INVALID, &message),
     };
@@ -74,7 +74,11 @@ pub async fn enroll(
     }
 }
 
-fn read(body: &[u8]) -> Result<Bounds, String> {
+/// What a request asks for: `{}`, or one serial number the ticket is bound to.
+///
+/// # Refusals
+/// Not JSON of this form, or no serial number; the text says which, for the person who asked.
+pub fn bounds(body: &[u8]) -> Result<Bounds, String> {
     let body = if body.is_empty() { b"{}" } else { body };
     // Derived readers take a JSON array for an object.
     if body.trim_ascii_start().first() != Some(&b'{') {
@@ -111,7 +115,7 @@ mod tests {
 
     #[test]
     fn both_historic_forms_are_read() {
-        let serial = |body: &[u8]| read(body).map(|b| b.serial.map(|s| s.to_string()));
+        let serial = |body: &[u8]| bounds(body).map(|b| b.serial.map(|s| s.to_string()));
         assert_eq!(
             serial(b"{\"serial_number\":\"C02XL3FHJG5J\"}"),
             Ok(Some("C02XL3FHJG5J".to_owned()))

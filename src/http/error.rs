@@ -10,7 +10,6 @@ use serde_json::json;
 use super::problem::Problem;
 use crate::flows::Failure;
 use crate::reason::Reason;
-use crate::store::StoreError;
 
 /// A failure of ours, logged once, here.
 pub fn log(failure: &Failure) {
@@ -25,10 +24,10 @@ pub fn log(failure: &Failure) {
 }
 
 fn status_of(failure: &Failure) -> StatusCode {
-    match failure {
-        Failure::Store(StoreError::Unavailable(_) | StoreError::Conflict)
-        | Failure::NoPushCertificate => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    if failure.may_pass() {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::INTERNAL_SERVER_ERROR
     }
 }
 

@@ -9,13 +9,14 @@ use axum::response::{IntoResponse, Response};
 use super::internal::allowed;
 use crate::flows::Context;
 use crate::flows::authorize::Act;
+use crate::flows::read_status::is_ready;
 
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
 pub async fn readyz(State(ctx): State<Arc<Context>>) -> Response {
-    match ctx.store.ping().await {
+    match is_ready(&ctx).await {
         Ok(()) => "ready\n".into_response(),
         Err(error) => {
             tracing::warn!(%error, "not ready");

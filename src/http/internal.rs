@@ -15,6 +15,7 @@ use super::problem::Problem;
 use crate::enrollment::State as EnrollmentState;
 use crate::flows::authorize::{Act, Standing, authorize};
 use crate::flows::read_posture::{Found, Name, find};
+use crate::flows::read_status::read_status;
 use crate::flows::{Context, Failure};
 use crate::ids::{DeviceId, SerialNumber, Udid};
 
@@ -135,21 +136,16 @@ pub async fn status(State(ctx): State<Arc<Context>>, headers: HeaderMap) -> Resp
 
 async fn describe_service(ctx: &Context) -> Result<Value, Failure> {
     let now = ctx.clock.now();
-    let tx = ctx.store.read().await?;
-    let certificates = tx.push_certificates().await?;
-    let active = certificates
-        .iter()
-        .find(|certificate| certificate.standing == crate::store::Standing::Active);
-    let push_certificate = active.map(|certificate| {
+    let status = read_status(ctx).await?;
+    let push_certificate = status.push_certificate.map(|certificate| {
         json!({
             "topic": certificate.topic,
             "not_after": certificate.not_after,
             "days_left": certificate.not_after.since(now).as_secs() / 86_400,
         })
     });
-    let apns: Vec<_> = ctx
+    let apns: Vec<_> = status
         .apns
-        .state()
         .into_iter()
         .map(|topic| {
             json!({
@@ -162,7 +158,7 @@ async fn describe_service(ctx: &Context) -> Result<Value, Failure> {
         .collect();
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "database": ctx.store.backend(),
+        "database": status.database,
         "policy_id": ctx.policy.id,
         "anchor": ctx.anchors.kind(),
         "push_certificate": push_certificate,

@@ -1,7 +1,7 @@
 //! Bytes to types and back; no rules.
 //!
-//! Two listeners, never mixed: [`public`] for Macs and the world, [`internal`] for coordinator and
-//! operators. Layers, outside in: panic to 500, count, deadline, body limit, route.
+//! Two listeners, never mixed: [`public`] for Macs and the world, [`internal()`] for coordinator
+//! and operators. Layers, outside in: panic to 500, count, deadline, body limit, route.
 
 pub mod enroll;
 pub mod error;

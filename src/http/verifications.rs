@@ -15,7 +15,7 @@ use super::error;
 use super::internal::allowed;
 use super::problem::Problem;
 use crate::flows::authorize::Act;
-use crate::flows::read_posture::read_verification;
+use crate::flows::read_posture::{await_verification, read_verification};
 use crate::flows::verify_now::{Outcome, Wanted, verify_now};
 use crate::flows::{Context, Failure};
 use crate::ids::{DeviceId, VerificationId, sha256};
@@ -161,23 +161,9 @@ async fn follow(
     verification_id: &VerificationId,
     wait: Option<Duration>,
 ) -> Result<Option<VerificationV1>, Failure> {
-    let Some(verification) = read_verification(ctx, verification_id).await? else {
-        return Ok(None);
-    };
-    let Some(wait) = wait else { return Ok(Some(verification)) };
-    let mut watch = ctx.store.watch(&verification.device_id);
-    let waiting = async {
-        loop {
-            let verification = read_verification(ctx, verification_id).await?;
-            if verification.as_ref().is_none_or(|v| v.finished_at.is_some()) {
-                return Ok::<_, Failure>(verification);
-            }
-            watch.changed().await;
-        }
-    };
-    match tokio::time::timeout(wait, waiting).await {
-        Ok(ended) => ended,
-        Err(_) => read_verification(ctx, verification_id).await,
+    match wait {
+        None => read_verification(ctx, verification_id).await,
+        Some(wait) => await_verification(ctx, verification_id, wait).await,
     }
 }
 

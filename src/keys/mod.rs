@@ -1,7 +1,7 @@
 //! Private keys: made, kept and used here, and never seen outside.
 //!
 //! One seam, [`KeyKeeper`]: whoever needs a signature asks for the signer of a role and gets
-//! something that signs, not a key. Kept in sealed files ([`file`]); another keeper (a KMS, an HSM)
+//! something that signs, not a key. Kept in sealed files ([`mod@file`]); another keeper (a KMS, an HSM)
 //! implements the same trait. Push certificate keys are many and come and go, so they are rows in
 //! the store, sealed with the same [`MasterSeal`]; [`KeyPair`] makes and opens those.
 

@@ -1,0 +1,7 @@
+//! The body of `POST /v1/enroll`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|body: &[u8]| {
+    let _ = attestd::http::enroll::bounds(body);
+});
