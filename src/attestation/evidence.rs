@@ -64,10 +64,13 @@ impl Evidence {
         EvidenceId::of(&bytes)
     }
 
-    /// What the leaf says, without any reason to believe it; for showing beside a refusal.
-    pub fn unverified_statement(&self) -> Option<(Statement, Option<Vec<u8>>)> {
+    /// What the leaf says, without any reason to believe it; for showing beside a refusal. The
+    /// freshness code is as [`VerifiedEvidence::freshness_code`] gives it for this length.
+    pub fn unverified_statement(&self, length: usize) -> Option<(Statement, Option<Vec<u8>>)> {
         let leaf = Certificate::parse(self.certificates.first()?).ok()?;
-        Some((Statement::read(&leaf), statement::freshness_code(&leaf)))
+        let code = statement::freshness_code(&leaf)
+            .map(|code| statement::unwrap_octet_string(&code, length).to_vec());
+        Some((Statement::read(&leaf), code))
     }
 
     /// The leaf's validity, without any reason to believe it.
