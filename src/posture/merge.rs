@@ -82,7 +82,14 @@ impl Posture {
 
     /// The Mac left: nothing good is said of it any more.
     pub fn leave(&mut self, policy: &Policy, now: Timestamp) {
-        self.revise(policy, Circumstances { enrolled: false, attempt: &[], now });
+        self.revise(
+            policy,
+            Circumstances {
+                enrolled: false,
+                attempt: &[],
+                now,
+            },
+        );
     }
 
     /// The Mac enrols anew: what it showed under the former enrollment is history. Negatives stay:
@@ -102,6 +109,13 @@ impl Posture {
         {
             self.attested = None;
         }
-        self.revise(policy, Circumstances { enrolled: false, attempt: &[], now });
+        self.revise(
+            policy,
+            Circumstances {
+                enrolled: false,
+                attempt: &[],
+                now,
+            },
+        );
     }
 }
