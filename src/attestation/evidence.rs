@@ -64,10 +64,13 @@ impl Evidence {
         EvidenceId::of(&bytes)
     }
 
-    /// What the leaf says, without any reason to believe it; for showing beside a refusal.
-    pub fn unverified_statement(&self) -> Option<(Statement, Option<Vec<u8>>)> {
+    /// What the leaf says, without any reason to believe it; for showing beside a refusal. The
+    /// freshness code is as [`VerifiedEvidence::freshness_code`] gives it for this length.
+    pub fn unverified_statement(&self, length: usize) -> Option<(Statement, Option<Vec<u8>>)> {
         let leaf = Certificate::parse(self.certificates.first()?).ok()?;
-        Some((Statement::read(&leaf), statement::freshness_code(&leaf)))
+        let code = statement::freshness_code(&leaf)
+            .map(|code| statement::unwrap_octet_string(&code, length).to_vec());
+        Some((Statement::read(&leaf), code))
     }
 
     /// The leaf's validity, without any reason to believe it.
@@ -162,5 +165,112 @@ impl VerifiedEvidence {
     /// Whose root it rests on.
     pub fn anchor(&self) -> Anchor {
         self.anchor
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::read_certificates;
+
+    fn der(name: &str) -> Vec<u8> {
+        let path = format!(
+            "{}/tests/fixtures/mda/sim-mda-{name}.pem",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let file = std::fs::read(path).expect("fixture");
+        read_certificates(&file).expect("PEM")[0].as_der().to_vec()
+    }
+
+    fn chain(names: &[&str]) -> Evidence {
+        Evidence {
+            certificates: names.iter().map(|name| der(name)).collect(),
+        }
+    }
+
+    fn judged(evidence: &Evidence) -> Result<VerifiedEvidence, Refusal> {
+        let root = include_bytes!("../../tests/fixtures/mda/sim-mda-root.pem");
+        let anchors = Anchors::custom(root).expect("an authority");
+        let now = Timestamp::parse("2026-10-01T09:31:00Z").expect("valid");
+        verify(evidence, &anchors, &KnownIntermediates::default(), now)
+    }
+
+    #[test]
+    fn a_genuine_chain_says_what_its_leaf_states() {
+        let verified = judged(&chain(&["leaf-good", "subca1"])).expect("genuine");
+        let statement = verified.statement();
+        assert_eq!(
+            statement.serial.as_ref().map(|serial| serial.as_str()),
+            Some("SIMQ4T2W7P")
+        );
+        assert_eq!(
+            (statement.sip_enabled, statement.third_party_kexts),
+            (Some(true), Some(false))
+        );
+        assert!(!statement.contradicts_full_security());
+        assert_eq!(verified.freshness_code(32).map(<[u8]>::len), Some(32));
+        assert_eq!(verified.anchor(), Anchor::Custom);
+        let off = judged(&chain(&["leaf-sip-disabled", "subca1"])).expect("genuine");
+        assert!(off.statement().contradicts_full_security());
+    }
+
+    #[test]
+    fn a_chain_has_two_certificates_or_the_pinned_root_besides() {
+        assert!(judged(&chain(&["leaf-good", "subca1", "root"])).is_ok());
+        for (names, length) in [
+            (&[][..], 0),
+            (&["leaf-good"], 1),
+            (&["leaf-good", "subca1", "subca1"], 3),
+            (&["leaf-good", "subca1", "root", "root"], 4),
+        ] {
+            let refusal = judged(&chain(names)).expect_err("refused");
+            assert_eq!(refusal, Refusal::Length(length));
+            assert_eq!(refusal.reason(), Reason::ChainInvalid);
+        }
+    }
+
+    #[test]
+    fn every_entry_must_be_one_certificate_and_no_more() {
+        let mut trailing = chain(&["leaf-good", "subca1"]);
+        trailing.certificates[1].push(0);
+        assert!(matches!(judged(&trailing), Err(Refusal::Undecodable(1, _))));
+        let mut large = chain(&["leaf-good", "subca1"]);
+        large.certificates[0] = vec![0x30; MAX_CERTIFICATE + 1];
+        assert_eq!(
+            judged(&large),
+            Err(Refusal::Undecodable(0, PkiError::TooLarge(MAX_CERTIFICATE)))
+        );
+        assert!(large.unverified_statement(32).is_none());
+    }
+
+    #[test]
+    fn the_name_of_a_chain_depends_on_every_boundary() {
+        let one = Evidence {
+            certificates: vec![vec![1, 2], vec![3]],
+        };
+        let other = Evidence {
+            certificates: vec![vec![1], vec![2, 3]],
+        };
+        assert_ne!(one.id(), other.id());
+        assert_eq!(one.id(), EvidenceId::of(&[0, 0, 0, 2, 1, 2, 0, 0, 0, 1, 3]));
+    }
+
+    #[test]
+    fn what_is_refused_can_still_be_shown() {
+        let evidence = chain(&["leaf-expired", "subca1"]);
+        assert!(matches!(
+            judged(&evidence),
+            Err(Refusal::Chain(ChainRefusal::Expired(_)))
+        ));
+        let (statement, code) = evidence.unverified_statement(32).expect("readable");
+        assert!(statement.serial.is_some() && code.is_some_and(|code| code.len() == 32));
+        let wrapped = chain(&["leaf-freshness-octet-string-wrapped"]);
+        let code = |length| {
+            wrapped
+                .unverified_statement(length)
+                .and_then(|(_, code)| code)
+        };
+        assert_eq!(code(32).map(|code| code.len()), Some(32));
+        assert_eq!(code(34).map(|code| code.len()), Some(34));
     }
 }

@@ -139,3 +139,88 @@ pub fn classify(code: Option<&[u8]>, asked: Option<&Minted>, ledger: Option<&Min
         _ => Freshness::Unrecognized,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::SeededEntropy;
+
+    fn inputs() -> NonceInputs {
+        NonceInputs {
+            server_id: "mdm.example".into(),
+            device_id: DeviceId::parse("dev_01J8ZQ4Z0000000000000000AB").expect("valid"),
+            command_uuid: CommandUuid::new(&SeededEntropy::new(1)),
+            minted_at: Timestamp::from_millis(1_790_847_007_000),
+            se_public_key: String::new(),
+        }
+    }
+
+    fn minted(inputs: NonceInputs) -> Minted {
+        Minted {
+            nonce: inputs.nonce(),
+            scheme: Scheme::TranscriptV1,
+            inputs,
+        }
+    }
+
+    #[test]
+    fn the_transcript_is_what_an_auditor_recomputes() {
+        let inputs = NonceInputs {
+            command_uuid: CommandUuid::parse("00000000-0000-4000-8000-000000000001")
+                .expect("valid"),
+            ..inputs()
+        };
+        let transcript = b"\0\0\0\x1battestd-nonce-transcript-v1\0\0\0\x0bmdm.example\
+            \0\0\0\x1edev_01J8ZQ4Z0000000000000000AB\
+            \0\0\0\x2400000000-0000-4000-8000-000000000001\
+            \0\0\0\x0d1790847007000\0\0\0\0";
+        assert_eq!(inputs.nonce(), sha256(transcript));
+    }
+
+    #[test]
+    fn every_input_changes_the_nonce_and_none_runs_into_the_next() {
+        let base = inputs();
+        let mut others = vec![base.clone(); 6];
+        others[1].server_id.push('x');
+        others[2].device_id = DeviceId::new(base.minted_at, &SeededEntropy::new(3));
+        others[3].command_uuid = CommandUuid::new(&SeededEntropy::new(4));
+        others[4].minted_at = Timestamp::from_millis(1_790_847_007_001);
+        others[5].se_public_key = "BKey".into();
+        let nonces: std::collections::HashSet<_> = others.iter().map(NonceInputs::nonce).collect();
+        assert_eq!(nonces.len(), others.len());
+    }
+
+    #[test]
+    fn a_code_is_fresh_cached_unrecognized_or_absent() {
+        let asked = minted(inputs());
+        let earlier = minted(NonceInputs {
+            minted_at: Timestamp::from_millis(1_790_000_000_000),
+            ..inputs()
+        });
+        let of =
+            |code: Option<&[u8]>, ledger: Option<&Minted>| classify(code, Some(&asked), ledger);
+        let fresh = of(Some(&asked.nonce), None);
+        assert!(matches!(fresh, Freshness::Fresh { .. }));
+        assert_eq!(fresh.minted_at(), Some(asked.inputs.minted_at));
+        // The ledger holds the nonce of this command too: it is fresh all the same.
+        assert_eq!(of(Some(&asked.nonce), Some(&asked)), fresh);
+        let cached = of(Some(&earlier.nonce), Some(&earlier));
+        assert!(matches!(cached, Freshness::CachedKnown { .. }));
+        assert_eq!(cached.minted_at(), Some(earlier.inputs.minted_at));
+        assert_eq!(of(Some(&earlier.nonce), None), Freshness::Unrecognized);
+        // A ledger entry found for something else vouches for nothing.
+        assert_eq!(of(Some(&[7; 32]), Some(&earlier)), Freshness::Unrecognized);
+        assert_eq!(of(Some(&asked.nonce[..31]), None), Freshness::Unrecognized);
+        assert_eq!(of(Some(b""), None), Freshness::Unrecognized);
+        assert_eq!(of(None, Some(&earlier)), Freshness::Absent);
+        assert_eq!(Freshness::Absent.minted_at(), None);
+    }
+
+    #[test]
+    fn scheme_words_read_back() {
+        for scheme in [Scheme::TranscriptV1, Scheme::LegacySeSha256] {
+            assert_eq!(Scheme::from_word(scheme.as_str()), Some(scheme));
+        }
+        assert_eq!(Scheme::from_word("secret-seed"), None);
+    }
+}

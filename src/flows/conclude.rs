@@ -99,6 +99,7 @@ pub fn decide(exchange: Exchange, answer: Option<Answer>, judge: &Judge) -> (Cha
     let mut round = Round {
         verification: exchange.verification.clone(),
         posture: None,
+        learnt: false,
         changes: Changes::default(),
         decision: Decision::default(),
         exchange,
@@ -130,8 +131,10 @@ enum Session {
 struct Round<'a> {
     exchange: Exchange,
     verification: Option<Verification>,
-    /// The posture once something was learnt.
+    /// The posture once an answer was weighed.
     posture: Option<Posture>,
+    /// The answer changed what is believed: there is a new revision.
+    learnt: bool,
     changes: Changes,
     decision: Decision,
     judge: &'a Judge,
@@ -234,6 +237,7 @@ impl Round<'_> {
         let channel = channel(self.exchange.identity_kind);
         let reading = Reported { facts, evidence_id, asked_at, observed_at: now, channel };
         if self.posture().report(reading, now) {
+            self.learnt = true;
             self.step(Entry::done(Step::SecurityInfo, now));
         }
     }
@@ -273,7 +277,8 @@ impl Round<'_> {
             not_after: verified.not_after(),
         };
         self.answered(command, reason);
-        self.posture().attest(reading, now);
+        let newer = self.posture().attest(reading, now);
+        self.learnt |= newer;
         self.step(Entry { reason, ..Entry::done(Step::Attestation, now) });
     }
 
@@ -303,19 +308,21 @@ impl Round<'_> {
     fn hold(&mut self, reason: Reason, evidence_id: EvidenceId) {
         let now = self.judge.now;
         self.posture().hold(reason, Some(evidence_id), now);
+        self.learnt = true;
     }
 
     /// Fixes the posture revision, says so, and ends the verification if nothing is owed.
     fn settle(&mut self) {
         let now = self.judge.now;
-        let revision = self.posture.as_ref().map(|posture| posture.revision + 1);
+        let learnt = self.posture.take().filter(|_| self.learnt);
+        let revision = learnt.as_ref().map(|posture| posture.revision + 1);
         if let Some(verification) = &mut self.verification
             && verification.settle(revision, now)
         {
             let body = event::verification_finished(verification);
             self.event(event::VERIFICATION_FINISHED, body);
         }
-        let Some(mut posture) = self.posture.take() else { return };
+        let Some(mut posture) = learnt else { return };
         let previous = posture.verdict;
         let attempt = self.verification.as_ref().map(Verification::reasons).unwrap_or_default();
         let appraisal = posture.revise(&self.judge.policy, Circumstances {

@@ -22,6 +22,8 @@
 pub mod authorize;
 pub mod check_in;
 pub mod conclude;
+#[cfg(test)]
+mod conclude_test;
 pub mod connect;
 pub mod deliver_profile;
 pub mod follow_progress;

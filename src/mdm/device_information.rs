@@ -55,10 +55,12 @@ impl DeviceInformation {
         let responses = report
             .dictionary("QueryResponses")?
             .ok_or(Refusal::Key("QueryResponses"))?;
+        // Identifiers are compared with Apple's: what is not as it must be stays so.
+        let identifier = |key| responses.string(key).map(|text| text.map(str::to_owned));
         let queried = QueryResponses {
-            udid: label(responses, "UDID")?,
-            serial_number: label(responses, "SerialNumber")?,
-            provisioning_udid: label(responses, "ProvisioningUDID")?,
+            udid: identifier("UDID")?,
+            serial_number: identifier("SerialNumber")?,
+            provisioning_udid: identifier("ProvisioningUDID")?,
             os_version: label(responses, "OSVersion")?,
             build_version: label(responses, "BuildVersion")?,
         };

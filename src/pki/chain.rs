@@ -218,6 +218,15 @@ pub fn verify_chain<'a>(
             return Err(ChainRefusal::TooManyCertificates);
         }
     };
+    let is_anchor = |one: &&Certificate<'_>| {
+        anchors
+            .certificates()
+            .any(|anchor| anchor.as_der() == one.as_der())
+    };
+    // An anchor in the intermediate's place would make a chain without any.
+    if intermediate.filter(is_anchor).is_some() {
+        return Err(ChainRefusal::IntermediateMissing);
+    }
     if leaf.is_ca() || leaf.key_usage().is_some_and(|usage| usage.key_cert_sign()) {
         return Err(ChainRefusal::LeafIsAuthority);
     }
@@ -414,7 +423,7 @@ mod tests {
         );
         assert_eq!(
             verify(&leaf, &[&root], NOW),
-            Err(ChainRefusal::IssuerUnknown(Link::Leaf))
+            Err(ChainRefusal::IntermediateMissing)
         );
         let not_issuer = verify(&leaf, &[&leaf], NOW);
         assert_eq!(

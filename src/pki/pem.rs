@@ -20,7 +20,17 @@ const END: &str = "-----END CERTIFICATE-----";
 /// broken.
 pub fn read_certificates(bytes: &[u8]) -> Result<Vec<OwnedCertificate>, PkiError> {
     if bytes.len() > MAX_FILE {
-        return Err(PkiError::TooLarge(MAX_FILE));
+        let begins = bytes.first() == Some(&super::tlv::tag::SEQUENCE);
+        let named = || {
+            bytes
+                .windows(BEGIN.len())
+                .any(|part| part == BEGIN.as_bytes())
+        };
+        return Err(if begins || named() {
+            PkiError::TooLarge(MAX_FILE)
+        } else {
+            PkiError::NotACertificate
+        });
     }
     if bytes.first() == Some(&super::tlv::tag::SEQUENCE) {
         return Ok(vec![OwnedCertificate::parse(bytes)?]);
@@ -101,6 +111,15 @@ mod tests {
                 "{bytes:02x?}"
             );
         }
+        assert_eq!(
+            read_certificates(&vec![b' '; MAX_FILE + 1]),
+            Err(PkiError::NotACertificate)
+        );
+        let padded = [LEAF, &vec![b' '; MAX_FILE]].concat();
+        assert_eq!(
+            read_certificates(&padded),
+            Err(PkiError::TooLarge(MAX_FILE))
+        );
         let request = include_bytes!("../../tests/fixtures/acme/acme-csr-good.der");
         assert_eq!(read_certificates(request), Err(PkiError::NotACertificate));
         let cut = &LEAF[..LEAF.len() - 40];

@@ -215,7 +215,11 @@ fn report_gaps(
     let voided = posture
         .void_before
         .is_some_and(|time| reported.asked_at < time);
-    if voided || circumstances.now >= until {
+    if voided {
+        missing.extend(attempt_or(circumstances.attempt, Reason::AwaitingPush));
+        return None;
+    }
+    if circumstances.now >= until {
         missing.extend(attempt_or(circumstances.attempt, Reason::AnswerTimeout));
         return None;
     }

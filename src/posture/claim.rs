@@ -63,7 +63,8 @@ pub fn claims(posture: &Posture, policy: &Policy) -> BTreeMap<&'static str, Clai
     if let Some(reported) = &posture.reported {
         let voided = posture
             .void_before
-            .is_some_and(|time| reported.asked_at < time);
+            .is_some_and(|time| reported.asked_at < time)
+            && !reported.facts.contradicts_full_security();
         let template = of_report(reported, &policy.rules.security_info, voided);
         let facts = &reported.facts;
         let mut flag = |name, value: Option<bool>| {

@@ -2,7 +2,9 @@
 //!
 //! Only the last reading of each source is kept. A negative on SIP, Secure Boot or kernel
 //! extensions voids every positive reading that was asked for before it arrived, so that trust
-//! comes back only with evidence asked for afterwards. A late answer never replaces a newer one.
+//! comes back only with evidence asked for afterwards. A late answer never replaces a newer one,
+//! with one exception: a negative counts whenever it was asked for, because a Mac in two minds about
+//! its own state is not to be trusted in either.
 
 use super::appraisal::{Appraisal, Circumstances, appraise};
 use super::policy::Policy;
@@ -12,17 +14,16 @@ use crate::reason::Reason;
 use crate::time::Timestamp;
 
 impl Posture {
-    /// Takes in a SecurityInfo reading. Returns false when it is older than what is held.
+    /// Takes in a SecurityInfo reading. Returns false when it says nothing newer than what is held.
     pub fn report(&mut self, reading: Reported, now: Timestamp) -> bool {
-        if self
-            .reported
-            .as_ref()
-            .is_some_and(|held| held.asked_at > reading.asked_at)
-        {
-            return false;
-        }
         if reading.facts.contradicts_full_security() {
-            self.void_before = Some(now);
+            self.void(now);
+        } else if let Some(held) = &self.reported {
+            let cleared = !held.facts.contradicts_full_security()
+                || self.void_before.is_none_or(|time| time <= reading.asked_at);
+            if held.asked_at > reading.asked_at || !cleared {
+                return false;
+            }
         }
         self.reported = Some(reading);
         true
@@ -31,23 +32,33 @@ impl Posture {
     /// Takes in an attestation whose chain, serial and place were verified. Returns false when it
     /// says nothing newer than what is held.
     pub fn attest(&mut self, reading: Attested, now: Timestamp) -> bool {
-        let negative = reading.facts.contradicts_full_security();
-        let newer = match &self.attested {
-            None => true,
-            Some(held) => reading.freshness.minted_at() >= held.freshness.minted_at(),
-        };
-        if !newer && !negative {
-            return false;
+        let minted_at = reading.freshness.minted_at();
+        if reading.facts.contradicts_full_security() {
+            self.void(now);
+            self.attested = Some(reading);
+            return true;
         }
-        if negative {
-            self.void_before = Some(now);
-        } else if let Some(minted_at) = reading.freshness.minted_at() {
+        if let Some(held) = &self.attested {
+            // A chain that nothing dates clears nothing.
+            let cleared = !held.facts.contradicts_full_security()
+                || minted_at.is_some_and(|at| self.void_before.is_none_or(|time| time <= at));
+            if held.freshness.minted_at() > minted_at || !cleared {
+                return false;
+            }
+        }
+        if let Some(minted_at) = minted_at {
             // A chain for this serial, asked for after the fault, shows that the fault is over.
             self.held
                 .retain(|held| held.reason == Reason::Revoked || held.since >= minted_at);
         }
         self.attested = Some(reading);
         true
+    }
+
+    /// Positive evidence asked for before `now` counts no longer; a clock set back gives none of it
+    /// back.
+    fn void(&mut self, now: Timestamp) {
+        self.void_before = self.void_before.max(Some(now));
     }
 
     /// Takes in a definite negative that is no reading of a property.
@@ -71,7 +82,14 @@ impl Posture {
 
     /// The Mac left: nothing good is said of it any more.
     pub fn leave(&mut self, policy: &Policy, now: Timestamp) {
-        self.revise(policy, Circumstances { enrolled: false, attempt: &[], now });
+        self.revise(
+            policy,
+            Circumstances {
+                enrolled: false,
+                attempt: &[],
+                now,
+            },
+        );
     }
 
     /// The Mac enrols anew: what it showed under the former enrollment is history. Negatives stay:
@@ -91,6 +109,13 @@ impl Posture {
         {
             self.attested = None;
         }
-        self.revise(policy, Circumstances { enrolled: false, attempt: &[], now });
+        self.revise(
+            policy,
+            Circumstances {
+                enrolled: false,
+                attempt: &[],
+                now,
+            },
+        );
     }
 }

@@ -5,6 +5,8 @@
 //! evidence does to what was believed; [`appraisal`] judges the whole by a [`policy`].
 
 pub mod appraisal;
+#[cfg(test)]
+mod appraisal_test;
 pub mod claim;
 pub mod merge;
 pub mod policy;

@@ -40,3 +40,28 @@ pub fn verification_finished(verification: &Verification) -> Value {
 pub fn device(device_id: &DeviceId) -> Value {
     json!({ "device_id": device_id })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::SeededEntropy;
+    use crate::time::Timestamp;
+
+    #[test]
+    fn a_change_of_posture_has_the_members_that_subscribers_read() {
+        let now = Timestamp::from_seconds(1_790_847_007);
+        let device_id = DeviceId::new(now, &SeededEntropy::new(1));
+        let mut posture = Posture::unknown(device_id.clone(), now);
+        posture.verdict = Verdict::Contraindicated;
+        posture.revision = 42;
+        let reasons = [Reason::SipDisabled, Reason::EvidenceConflict];
+        let body = posture_changed(&posture, Verdict::Affirming, &reasons);
+        let expected = json!({
+            "device_id": device_id, "revision": 42, "verdict": "contraindicated",
+            "previous": "affirming", "reasons": ["sip_disabled", "evidence_conflict"],
+            "revocation_epoch": 0,
+        });
+        assert_eq!(body, expected);
+        assert_eq!(device(&device_id), json!({ "device_id": device_id }));
+    }
+}

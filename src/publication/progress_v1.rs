@@ -88,3 +88,62 @@ impl StepV1 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enrollment::ticket::Bounds;
+    use crate::entropy::SeededEntropy;
+
+    const NOW: i64 = 1_790_847_007;
+
+    fn ticket(used: bool) -> Ticket {
+        let now = Timestamp::from_seconds(NOW);
+        let (mut ticket, _) = Ticket::issue(Bounds::default(), now, &SeededEntropy::new(1));
+        ticket.used_at = used.then_some(now);
+        ticket
+    }
+
+    #[test]
+    fn every_step_is_listed_and_what_has_not_happened_waits() {
+        let now = Timestamp::from_seconds(NOW);
+        let progress = ProgressV1::new(&ticket(false), &[Entry::done(Step::Profile, now)], now);
+        assert_eq!(progress.steps.len(), Step::ALL.len());
+        assert_eq!(progress.steps[0].standing, Standing::Done);
+        assert!(
+            progress.steps[1..]
+                .iter()
+                .all(|step| step.standing == Standing::Waiting)
+        );
+        assert_eq!(progress.state, Standing::Waiting);
+    }
+
+    #[test]
+    fn a_profile_that_was_never_installed_says_so_once_it_cannot_be() {
+        let late = ticket(false).expires_at;
+        let unused = ProgressV1::new(&ticket(false), &[], late);
+        assert_eq!(unused.state, Standing::Refused);
+        assert_eq!(unused.steps[1].reason, Some(Reason::TicketExpired));
+        assert!(unused.steps[1].remedy.is_some());
+        assert_eq!(
+            ProgressV1::new(&ticket(true), &[], late).state,
+            Standing::Waiting
+        );
+    }
+
+    #[test]
+    fn a_verdict_ends_it_and_a_refusal_names_reason_remedy_and_actor() {
+        let now = Timestamp::from_seconds(NOW);
+        let done = ProgressV1::new(&ticket(true), &[Entry::done(Step::Verdict, now)], now);
+        assert_eq!(done.state, Standing::Done);
+        let entry = Entry::refused(Step::Attestation, Reason::AttestationUnavailable, now);
+        let refused = ProgressV1::new(&ticket(true), &[entry], now);
+        let step = &refused.steps[6];
+        assert_eq!(refused.state, Standing::Refused);
+        assert_eq!(step.who, Some(Actor::Owner));
+        assert_eq!(
+            step.remedy,
+            Some(Reason::AttestationUnavailable.owner_text())
+        );
+    }
+}

@@ -73,3 +73,48 @@ impl VerificationV1 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::entropy::SeededEntropy;
+    use crate::verification::{Kind, Request};
+
+    #[test]
+    fn the_outcome_is_told_when_it_is_over_and_not_before() {
+        let now = Timestamp::from_seconds(1_790_847_007);
+        let entropy = SeededEntropy::new(1);
+        let request = Request {
+            kinds: vec![Kind::Mda, Kind::SecurityInfo],
+            priority: Priority::First,
+            occasion: "connect".into(),
+            patience: Duration::from_secs(90),
+        };
+        let (name, device) = (
+            VerificationId::new(now, &entropy),
+            DeviceId::new(now, &entropy),
+        );
+        let mut verification = Verification::start(name, device, &request, now);
+        verification.hand_over(Kind::SecurityInfo, CommandUuid::new(&entropy));
+        let open = VerificationV1::new(&verification, &[], Verdict::Affirming);
+        assert_eq!((open.state, open.outcome), (State::Delivered, None));
+        assert_eq!(open.kinds["security_info"].state, Progress::Delivered);
+        assert_eq!(open.kinds["mda"].command_uuid, None);
+
+        verification.answered(Kind::SecurityInfo, None);
+        verification.failed(Kind::Mda, Reason::AttestationUnavailable);
+        assert!(verification.settle(Some(41), now));
+        let over = VerificationV1::new(&verification, &verification.reasons(), Verdict::Unknown);
+        assert_eq!(
+            (over.state, over.outcome),
+            (State::Failed, Some(Verdict::Unknown))
+        );
+        assert_eq!(over.reasons, [Reason::AttestationUnavailable]);
+        assert_eq!(
+            (over.posture_revision, over.finished_at),
+            (Some(41), Some(now))
+        );
+    }
+}

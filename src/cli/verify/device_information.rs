@@ -74,7 +74,7 @@ fn examine(
     let evidence = Evidence { certificates };
     let mut answer = mda::judge(&evidence, anchors, options);
     if answer.refused.is_empty()
-        && let Some((statement, _)) = evidence.unverified_statement()
+        && let Some((statement, _)) = evidence.unverified_statement(0)
         && let Some(detail) = contradiction(&information.queried, &statement)
     {
         answer.refuse(&[Reason::SerialMismatch], detail);
@@ -90,15 +90,14 @@ fn examine(
 /// Where the Mac names itself otherwise than Apple names it. What one of them leaves out
 /// contradicts nothing.
 fn contradiction(queried: &QueryResponses, stated: &Statement) -> Option<&'static str> {
-    let differs = |queried: Option<&String>, stated: Option<&str>| matches!((queried, stated), (Some(a), Some(b)) if !a.eq_ignore_ascii_case(b));
-    if differs(
-        queried.serial_number.as_ref(),
-        stated.serial.as_ref().map(|s| s.as_str()),
-    ) {
+    if let (Some(queried), Some(stated)) = (&queried.serial_number, &stated.serial)
+        && queried != stated.as_str()
+    {
         return Some("the reply and the attestation name different serial numbers");
     }
-    let udid = stated.provisioning_udid.as_ref().map(|udid| udid.as_str());
-    if differs(queried.provisioning_udid.as_ref(), udid) {
+    if let (Some(queried), Some(stated)) = (&queried.provisioning_udid, &stated.provisioning_udid)
+        && !queried.eq_ignore_ascii_case(stated.as_str())
+    {
         return Some("the reply and the attestation name different ProvisioningUDIDs");
     }
     None

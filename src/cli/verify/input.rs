@@ -9,24 +9,20 @@ use crate::attestation::Anchors;
 use crate::pki::{OwnedCertificate, PkiError, read_certificates};
 use crate::time::{Clock, SystemClock, Timestamp};
 
-/// Largest input; what is larger is nothing honest.
-const MAX_INPUT: u64 = 4 * 1024 * 1024;
+/// Largest input; what is larger is nothing honest. Every reader of a format has a lower bound.
+pub(super) const MAX_INPUT: usize = 4 * 1024 * 1024;
 
-/// The bytes of a file, or of standard input for `-`.
+/// The bytes of a file, or of standard input for `-`. Of what is too large, one byte more than
+/// [`MAX_INPUT`]: enough to say of which format it is, and to refuse it.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Unreadable> {
+    let most = MAX_INPUT as u64 + 1;
     let mut bytes = Vec::new();
     let read = if path.as_os_str() == "-" {
-        std::io::stdin().take(MAX_INPUT + 1).read_to_end(&mut bytes)
+        std::io::stdin().take(most).read_to_end(&mut bytes)
     } else {
-        File::open(path).and_then(|file| file.take(MAX_INPUT + 1).read_to_end(&mut bytes))
+        File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes))
     };
     read.map_err(|error| Unreadable(format!("{} cannot be read: {error}", path.display())))?;
-    if bytes.len() as u64 > MAX_INPUT {
-        return Err(Unreadable(format!(
-            "{} is larger than {MAX_INPUT} bytes",
-            path.display()
-        )));
-    }
     Ok(bytes)
 }
 

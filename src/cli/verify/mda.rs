@@ -44,12 +44,21 @@ pub(super) struct Options {
     pub(super) json: bool,
 }
 
+impl Options {
+    /// How long the freshness code is when it is raw: as the demanded nonce, or as ours are.
+    fn nonce_length(&self) -> usize {
+        self.nonce.as_ref().map_or(32, |nonce| nonce.0.len())
+    }
+}
+
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Unreadable> {
     let anchors = input::anchors(arguments.options.root.as_deref())?;
     let mut certificates = Vec::new();
     let mut broken = None;
     for path in std::iter::once(&arguments.leaf).chain(&arguments.intermediate) {
         match input::certificates(path)? {
+            // What follows an unreadable leaf must not be taken for the leaf.
+            Ok(_) if broken.is_some() => {}
             Ok(found) => certificates.extend(found.iter().map(|found| found.as_der().to_vec())),
             Err(fault) => broken = broken.or(Some(format!("{}: {fault}", path.display()))),
         }
@@ -58,7 +67,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Unreadable> {
     Ok(match broken {
         None => judge(&evidence, &anchors, &arguments.options),
         Some(detail) => {
-            let mut answer = Answer::new(unverified(&evidence));
+            let mut answer = Answer::new(unverified(&evidence, &arguments.options));
             answer.member("anchor", json!(anchors.kind()));
             answer.refuse(&[Reason::ChainInvalid], detail);
             answer
@@ -71,13 +80,12 @@ pub(super) fn judge(evidence: &Evidence, anchors: &Anchors, options: &Options) -
     let at = input::at(options.at);
     let mut answer = match verify(evidence, anchors, &KnownIntermediates::default(), at) {
         Err(refusal) => {
-            let mut answer = Answer::new(unverified(evidence));
+            let mut answer = Answer::new(unverified(evidence, options));
             answer.refuse(&[refusal.reason()], refusal);
             answer
         }
         Ok(verified) => {
-            let length = options.nonce.as_ref().map_or(32, |nonce| nonce.0.len());
-            let code = verified.freshness_code(length);
+            let code = verified.freshness_code(options.nonce_length());
             let mut answer = Answer::new(Some(claims(verified.statement(), code)));
             answer
                 .verified_members
@@ -118,8 +126,8 @@ pub(super) fn judge(evidence: &Evidence, anchors: &Anchors, options: &Options) -
     answer
 }
 
-fn unverified(evidence: &Evidence) -> Option<Value> {
-    let (statement, code) = evidence.unverified_statement()?;
+fn unverified(evidence: &Evidence, options: &Options) -> Option<Value> {
+    let (statement, code) = evidence.unverified_statement(options.nonce_length())?;
     Some(claims(&statement, code.as_deref()))
 }
 

@@ -84,6 +84,13 @@ fn examine(
     let signed = SignedData::parse(&der)?;
     answer.member("signer", signer_member(signed.signer()));
     answer.member("digest", json!(digest_name(signed.digest())));
+    if body.len() > input::MAX_INPUT {
+        answer.refuse(
+            &[Reason::RequestTooLarge],
+            "the body is larger than any message",
+        );
+        return Ok(());
+    }
     signed.require_detached()?;
     signed.verify(body)?;
 

@@ -6,6 +6,8 @@
 //! from the input where it can.
 
 mod binary;
+#[cfg(test)]
+mod oracle_test;
 mod write;
 mod xml;
 
@@ -45,6 +47,9 @@ pub enum Malformed {
     TooLarge,
     #[error("neither an XML nor a binary property list")]
     NotAPropertyList,
+    /// Apple's devices write UTF-8 only.
+    #[error("XML in another encoding than UTF-8")]
+    Encoding,
     #[error("nested deeper than {MAX_DEPTH} levels")]
     TooDeep,
     #[error("more than {MAX_VALUES} values")]
@@ -409,6 +414,22 @@ mod tests {
             assert!(!claims_to_be_one(bytes));
         }
         assert!(claims_to_be_one(&xml("<dict>")));
+    }
+
+    #[test]
+    fn another_encoding_is_told_from_another_format() {
+        let text = "\u{feff}<?xml version=\"1.0\"?><plist><dict/></plist>";
+        for bytes in [u16::to_le_bytes, u16::to_be_bytes] {
+            let bytes: Vec<u8> = text.encode_utf16().flat_map(bytes).collect();
+            assert!(claims_to_be_one(&bytes));
+            assert_eq!(read(&bytes), Err(Malformed::Encoding));
+        }
+        let mut latin = xml("<string>\u{e9}</string>");
+        latin.retain(|octet| *octet != 0xc3);
+        assert_eq!(read(&latin), Err(Malformed::Encoding));
+        assert!(read(text.as_bytes()).is_ok());
+        let comment = format!("<!--{}--><plist><dict/></plist>", "x".repeat(9_000));
+        assert!(read(comment.as_bytes()).is_ok());
     }
 
     #[test]

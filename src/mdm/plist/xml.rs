@@ -8,7 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use super::{Builder, Malformed, Value};
+use super::{Builder, MAX_BYTES, Malformed, Value};
 
 /// Base64 as CoreFoundation writes it; padding may be missing at the end of a hand-made file.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -45,24 +45,27 @@ impl Leaf {
     }
 }
 
-/// Whether the text has a `plist` element where a property list has its first element.
+/// Whether the text begins as XML and names a `plist` element, in UTF-8 or (which is read no further)
+/// UTF-16.
 pub(super) fn claims_to_be_one(bytes: &[u8]) -> bool {
-    let head = &bytes[..bytes.len().min(4096)];
-    let Some(start) = head
-        .iter()
-        .position(|b| !b.is_ascii_whitespace() && !b"\xef\xbb\xbf".contains(b))
-    else {
-        return false;
-    };
-    head[start..].starts_with(b"<") && head.windows(6).any(|window| window == b"<plist")
+    let head = &bytes[..bytes.len().min(MAX_BYTES)];
+    let has = |name: &[u8]| head.windows(name.len()).any(|window| window == name);
+    match head {
+        [0xff, 0xfe, b'<', 0, ..] => has(b"<\0p\0l\0i\0s\0t\0"),
+        [0xfe, 0xff, 0, b'<', ..] => has(b"\0<\0p\0l\0i\0s\0t"),
+        _ => {
+            let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+            text.trim_ascii_start().starts_with(b"<") && has(b"<plist")
+        }
+    }
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<Value<'_>, Malformed> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Malformed::NotAPropertyList)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if !claims_to_be_one(bytes) {
         return Err(Malformed::NotAPropertyList);
     }
+    let text = std::str::from_utf8(bytes).map_err(|_| Malformed::Encoding)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = Reader::from_str(text);
     reader.config_mut().check_end_names = true;
 
