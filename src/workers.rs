@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::flows::{Context, Failure, refuse, rotate_push_certificate, sweep, wake};
-use crate::http::error;
 
 /// How often what is due is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -126,6 +125,6 @@ fn report(ctx: &Context, worker: &'static str, result: Result<(), Failure>) {
     if let Err(failure) = result {
         ctx.metrics.worker_failures.inc();
         tracing::warn!(worker, "a run failed and will be repeated");
-        error::log(&failure);
+        failure.log();
     }
 }

@@ -1,6 +1,13 @@
 //! What the service's work costs, as ratios to one bare RSA-2048 verification of OpenSSL measured
 //! in the same run (R). Run by `./dev bench`; goals in docs/performance.md.
 
+#![expect(
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a program for people, which stops at the first thing that does not work"
+)]
+
 mod fleet;
 mod primitives;
 mod report;

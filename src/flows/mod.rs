@@ -113,6 +113,18 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Writes the failure and its causes to the log: once, where it ends.
+    pub fn log(&self) {
+        let mut causes = String::new();
+        let mut cause = std::error::Error::source(self);
+        while let Some(inner) = cause {
+            causes.push_str(": ");
+            causes.push_str(&inner.to_string());
+            cause = inner.source();
+        }
+        tracing::error!("{self}{causes}");
+    }
+
     /// Whether the same request may succeed later without anybody's doing here.
     pub fn may_pass(&self) -> bool {
         matches!(

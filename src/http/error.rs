@@ -11,18 +11,6 @@ use super::problem::Problem;
 use crate::flows::Failure;
 use crate::reason::Reason;
 
-/// A failure of ours, logged once, here.
-pub fn log(failure: &Failure) {
-    let mut causes = String::new();
-    let mut cause = std::error::Error::source(failure);
-    while let Some(inner) = cause {
-        causes.push_str(": ");
-        causes.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    tracing::error!("{failure}{causes}");
-}
-
 fn status_of(failure: &Failure) -> StatusCode {
     if failure.may_pass() {
         StatusCode::SERVICE_UNAVAILABLE
@@ -33,7 +21,7 @@ fn status_of(failure: &Failure) -> StatusCode {
 
 /// To a Mac: it tries again later on 5xx.
 pub fn to_mac(failure: &Failure) -> Response {
-    log(failure);
+    failure.log();
     (status_of(failure), [(header::CONTENT_TYPE, "text/plain")], "try again later\n").into_response()
 }
 
@@ -48,7 +36,7 @@ pub fn refused_to_mac(reason: Reason) -> Response {
 
 /// To the coordinator or an operator.
 pub fn to_internal(failure: &Failure) -> Response {
-    log(failure);
+    failure.log();
     match failure {
         Failure::Store(_) => Problem::store_unavailable().into_response(),
         _ => Problem::internal().into_response(),
@@ -64,7 +52,7 @@ pub fn enroll_error(status: StatusCode, kind: &'static str, message: &str) -> Re
 
 /// A failure in the error shape of `/v1/enroll`.
 pub fn to_enroll(failure: &Failure) -> Response {
-    log(failure);
+    failure.log();
     let message = match failure {
         Failure::NoPushCertificate => "enrollment is not open yet",
         _ => "try again later",
