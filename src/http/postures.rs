@@ -56,8 +56,12 @@ pub async fn posture(
         return Problem::posture_stale().member("device_id", device_id.as_str()).into_response();
     }
     // The revision changes with evidence and verdict, not with time: expiry is absolute, and the
-    // reader looks at its clock.
-    let tag = format!("\"r{}\"", posture.revision);
+    // reader looks at its clock. A verdict that time has ended is another answer all the same.
+    let tag = if posture.verdict == posture.verdict_as_revised {
+        format!("\"r{}\"", posture.revision)
+    } else {
+        format!("\"r{}-{}\"", posture.revision, posture.verdict.as_str())
+    };
     let unchanged = headers
         .get_all(header::IF_NONE_MATCH)
         .iter()

@@ -38,6 +38,9 @@ pub struct PostureV1 {
     pub freshness: Option<Freshness>,
     pub claims: BTreeMap<&'static str, Claim>,
     pub next_action: NextAction,
+    /// The verdict when the revision was made. Where it differs from `verdict`, time has passed.
+    #[serde(skip)]
+    pub verdict_as_revised: Verdict,
 }
 
 /// Who should do what next.
@@ -109,6 +112,7 @@ impl PostureV1 {
                 .map(|attested| attested.freshness.clone()),
             claims: claims(posture, policy),
             next_action,
+            verdict_as_revised: posture.verdict,
         }
     }
 }

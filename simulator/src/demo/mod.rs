@@ -39,6 +39,8 @@ pub(crate) struct DemoArgs {
 
 /// How long all Macs together may take to get their verdicts.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the Macs may take to tell of their last step.
+const TELLING: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What a Mac is, and so what must be said of it.
@@ -139,16 +141,23 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     let started = Instant::now();
     while !table.is_satisfied() && started.elapsed() < PATIENCE && server.is_running() {
         tokio::time::sleep(LOOK_AGAIN).await;
-        follow(&mut events, &mut table);
         for row in table.unsettled() {
             if let Some(posture) = server.posture(&row.serial).await? {
                 row.judged(&posture);
             }
         }
+        follow(&mut events, &mut table);
         table.show()?;
     }
-    let _fleet = enrolling.await.context("enrolling")??;
     let took = started.elapsed();
+    let _fleet = enrolling.await.context("enrolling")??;
+    // What the last Macs tell of themselves may come after the server's verdict.
+    let told = Instant::now();
+    while !table.is_told() && told.elapsed() < TELLING && server.is_running() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        follow(&mut events, &mut table);
+    }
+    table.show_last()?;
     finish(&args, &server, &table, took)?;
     if args.stay {
         if !args.json {

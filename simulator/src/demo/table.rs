@@ -123,6 +123,18 @@ impl Table {
         self.rows.iter().all(Row::is_satisfied)
     }
 
+    /// Whether every Mac has told of all its steps, or of the one that failed.
+    pub(crate) fn is_told(&self) -> bool {
+        self.rows.iter().all(|row| {
+            let last = if row.security_info == Mark::Failed {
+                row.security_info
+            } else {
+                row.attestation
+            };
+            row.enrolled == Mark::Failed || (row.pushed == Mark::Done && last != Mark::Open)
+        })
+    }
+
     /// A Mac to show more of.
     pub(crate) fn example(&self) -> &str {
         self.rows.first().map_or("", |row| &row.serial)
@@ -159,12 +171,21 @@ impl Table {
                 write!(out, "\x1b[{lines}A\x1b[J")?;
             }
             writeln!(out, "{text}")?;
-        } else if self.is_satisfied() || self.shown.is_empty() {
+        } else if self.shown.is_empty() {
             // No terminal: the beginning and the end are enough.
             writeln!(out, "{text}")?;
         }
         out.flush()?;
         self.shown = text;
+        Ok(())
+    }
+
+    /// Draws the table as it ended.
+    pub(crate) fn show_last(&mut self) -> Result<()> {
+        if self.live || !self.visible {
+            return self.show();
+        }
+        writeln!(std::io::stdout().lock(), "{}", self.text())?;
         Ok(())
     }
 
