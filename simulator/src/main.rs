@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use attestd_sim::apns::{PushBudget, PushSeen};
-use attestd_sim::{Fleet, FleetPlan, MacStep, World, WorldFiles, WorldOptions};
+use attestd_sim::{Fleet, FleetPlan, Mac, MacStep, World, WorldFiles, WorldOptions};
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
@@ -43,6 +43,8 @@ enum Command {
     ///
     /// Each Mac asks POST {server}/v1/enroll for a profile with its serial number, installs it
     /// (SCEP, Authenticate, TokenUpdate), waits for pushes and answers commands.
+    ///
+    /// Example: attestd-sim macs --server https://mdm.example.org --count 3 --poll 30
     ///
     /// Example: attestd-sim macs --with-world ./world --server https://localhost:8443
     /// --trust server-root.pem --count 12 --liars --json
@@ -86,9 +88,14 @@ struct MacsArgs {
     /// How many Macs.
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// Start the world of this folder in the same process (see `world`).
+    /// Start the world of this folder in the same process (see `world`), so that the server
+    /// configured with its files can push. Without it the world is a passing one whose push service
+    /// no server knows: use --poll.
     #[arg(long, value_name = "DIR")]
-    with_world: PathBuf,
+    with_world: Option<PathBuf>,
+    /// Each Mac also connects by itself this often, for servers that cannot push.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    poll: Option<u64>,
     #[command(flatten)]
     apns: ApnsArgs,
     /// Mix in Macs a server must not trust: SIP off and denied, Reduced Security, another Mac's
@@ -151,12 +158,14 @@ async fn run_world(args: WorldArgs) -> Result<()> {
 }
 
 async fn run_macs(args: MacsArgs) -> Result<()> {
-    let world = start(&args.with_world, args.apns).await?;
+    let passing = tempfile::tempdir().context("making a temporary folder")?;
+    let folder = args.with_world.as_deref().unwrap_or(passing.path());
+    let world = start(folder, args.apns).await?;
     for path in &args.trust {
         world.trust(&std::fs::read(path).with_context(|| format!("reading {}", path.display()))?);
     }
     if args.json {
-        say(&started(&world, &args.with_world))?;
+        say(&started(&world, folder))?;
     }
     let mut events = world.events();
     let as_json = args.json;
@@ -181,6 +190,13 @@ async fn run_macs(args: MacsArgs) -> Result<()> {
         ..FleetPlan::default()
     };
     let fleet = Fleet::enroll(&world, &plan, &args.server).await?;
+    let polls: Vec<_> = match args.poll {
+        None => Vec::new(),
+        Some(seconds) => {
+            let macs = fleet.macs.iter().cloned();
+            macs.map(|mac| tokio::spawn(poll(mac, Duration::from_secs(seconds)))).collect()
+        }
+    };
     let deadline = async {
         match args.seconds {
             Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
@@ -191,6 +207,7 @@ async fn run_macs(args: MacsArgs) -> Result<()> {
         stop = tokio::signal::ctrl_c() => stop.context("waiting for Ctrl-C")?,
         () = deadline => (),
     }
+    polls.iter().for_each(tokio::task::JoinHandle::abort);
     printer.abort();
     let summary = fleet.summary();
     if as_json {
@@ -208,6 +225,14 @@ async fn run_macs(args: MacsArgs) -> Result<()> {
         args.count
     );
     Ok(())
+}
+
+/// Connects again and again; a session that fails has said why as an event.
+async fn poll(mac: Mac, every: Duration) {
+    while mac.is_enrolled() {
+        let _ = mac.connect().await;
+        tokio::time::sleep(every).await;
+    }
 }
 
 async fn start(folder: &Path, args: ApnsArgs) -> Result<World> {
