@@ -97,19 +97,7 @@ impl Enrollment {
     /// time are cleared; the device id stays, so that history stays.
     #[must_use]
     pub fn authenticated(self, by: &Authenticated, now: Timestamp) -> Self {
-        Self {
-            serial: by.serial.clone(),
-            state: State::Pending,
-            identity: by.identity,
-            ticket_id: by.ticket_id.clone(),
-            topic: by.topic.clone(),
-            push: None,
-            hardware: by.hardware.clone(),
-            authenticated_at: now,
-            enrolled_at: None,
-            checked_out_at: None,
-            ..self
-        }
+        Self::begin(self.device_id, self.udid, by, now)
     }
 
     /// A Mac seen for the first time.

@@ -51,7 +51,6 @@ pub use self::evidence::Evidence;
 use self::exchange::sqlite::Writer;
 pub use self::exchange::{Changes, Exchange};
 pub use self::push_certificates::{PushCertificate, Standing};
-use self::refusals::Noted;
 pub use self::refusals::Refusal;
 use self::roster::Roster;
 pub use self::roster::{Known, Speaker};
@@ -77,7 +76,6 @@ struct Inner {
     roster: Arc<Roster>,
     announcer: Arc<Announcer>,
     seen: Seen,
-    noted: Noted,
     /// Held as long as the store is open.
     _lock: Option<File>,
 }
@@ -129,7 +127,6 @@ impl Store {
             roster,
             announcer,
             seen: Seen::default(),
-            noted: Noted::default(),
             _lock: lock,
         }));
         if store.schema_is_current().await? {

@@ -1,8 +1,6 @@
 //! The audit lines of what was refused. The same refusal again within a minute is counted, not
 //! written out: who sends rubbish must not fill the disk.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sea_orm::entity::prelude::*;
@@ -13,7 +11,7 @@ use sea_orm::{
 };
 
 use super::row::{self, Row};
-use super::{Read, Store, StoreError, Write};
+use super::{Read, StoreError, Write};
 use crate::ids::DeviceId;
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -21,8 +19,6 @@ use crate::time::Timestamp;
 /// Refusals of one kind within this time of the first are one line.
 const ONE_LINE: Duration = Duration::from_secs(60);
 
-/// So many different lines wait in memory at most; beyond, who was refused is no longer told apart.
-const DISTINCT: usize = 4096;
 
 /// Something was refused, once or several times.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,75 +85,6 @@ impl Refusal {
             last_at: now,
             count: 1,
         }
-    }
-
-    fn key(&self) -> (String, Reason, String) {
-        (self.subject.clone(), self.reason, self.surface.clone())
-    }
-}
-
-/// Refusals that are not written yet, by subject, reason and surface.
-#[derive(Debug, Default)]
-pub(super) struct Noted(Mutex<HashMap<(String, Reason, String), Refusal>>);
-
-impl Noted {
-    fn note(&self, mut refusal: Refusal) {
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut key = refusal.key();
-        if noted.len() >= DISTINCT && !noted.contains_key(&key) {
-            refusal.subject = "-".to_owned();
-            refusal.device_id = None;
-            key = refusal.key();
-        }
-        match noted.get_mut(&key) {
-            Some(line) => {
-                line.count = line.count.saturating_add(refusal.count);
-                line.at = line.at.min(refusal.at);
-                line.last_at = line.last_at.max(refusal.last_at);
-            }
-            None => {
-                noted.insert(key, refusal);
-            }
-        }
-    }
-
-    fn take(&self) -> Vec<Refusal> {
-        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *noted).into_values().collect()
-    }
-}
-
-impl Store {
-    /// Notes a refusal without touching the database: a flood of rubbish must not become a flood
-    /// of writes. Lost when the process ends before [`Store::flush_refusals`].
-    pub fn note_refusal(&self, refusal: Refusal) {
-        self.0.noted.note(refusal);
-    }
-
-    /// Writes what [`Store::note_refusal`] noted, in one transaction.
-    ///
-    /// # Errors
-    /// `Unavailable`; what was not written is kept for the next time.
-    pub async fn flush_refusals(&self) -> Result<(), StoreError> {
-        let refusals = self.0.noted.take();
-        if refusals.is_empty() {
-            return Ok(());
-        }
-        let written = self.write_refusals(&refusals).await;
-        if written.is_err() {
-            for refusal in refusals {
-                self.0.noted.note(refusal);
-            }
-        }
-        written
-    }
-
-    async fn write_refusals(&self, refusals: &[Refusal]) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        for refusal in refusals {
-            write.record_refusal(refusal).await?;
-        }
-        write.commit().await
     }
 }
 

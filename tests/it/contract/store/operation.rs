@@ -110,25 +110,6 @@ on_both! {
 }
 
 on_both! {
-    async fn a_flood_of_refusals_is_counted_in_memory_and_written_once(db: Database) {
-        for at in 0..10_000 {
-            let subject = format!("SIM{at}…");
-            let refusal = Refusal::once(None, Reason::TicketUnknown, "enroll", "detail", later(1));
-            db.store.note_refusal(Refusal { subject, ..refusal });
-            let reason = Reason::SignatureInvalid;
-            db.store.note_refusal(Refusal::once(None, reason, "connect", "detail", later(at)));
-        }
-        db.store.flush_refusals().await.expect("is written");
-        db.store.flush_refusals().await.expect("has nothing to do");
-        let read = db.store.read().await.expect("begins");
-        let counts = read.refusal_counts(now()).await.expect("answers");
-        let all = [(Reason::SignatureInvalid, 10_000), (Reason::TicketUnknown, 10_000)];
-        assert_eq!(counts.len(), 2);
-        assert!(all.iter().all(|line| counts.contains(line)), "{counts:?}");
-    }
-}
-
-on_both! {
     async fn a_fact_about_the_service_is_restated_in_place(db: Database) {
         let mut write = db.store.write().await.expect("begins");
         assert_eq!(write.fact("server_id").await.expect("answers"), None);
