@@ -20,6 +20,7 @@ use crate::flows::deliver_profile::deliver_profile;
 use crate::flows::follow_progress::follow_progress;
 use crate::ids::SerialNumber;
 use crate::mdm::PROFILE;
+use crate::reason::Reason;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +28,9 @@ struct EnrollRequest {
     #[serde(default)]
     serial_number: Option<String>,
 }
+
+/// Its name in metrics and audit.
+const SURFACE: &str = "enroll";
 
 const INVALID: &str = "invalid_request_error";
 
@@ -46,13 +50,26 @@ pub async fn enroll(
         response.headers_mut().insert(header::RETRY_AFTER, wait);
         return response;
     }
-    let Ok(body) = body else {
-        let message = "the request is larger than 64 KiB";
-        return error::enroll_error(StatusCode::PAYLOAD_TOO_LARGE, INVALID, message);
+    let read = match &body {
+        Ok(body) => read(body).map_err(|message| (Reason::RequestMalformed, message)),
+        Err(rejection) => Err(match error::unread(rejection) {
+            Reason::RequestTooLarge => {
+                (Reason::RequestTooLarge, "the request is larger than 64 KiB".to_owned())
+            }
+            reason => (reason, "the request broke off".to_owned()),
+        }),
     };
-    let bounds = match read(&body) {
+    let bounds = match read {
         Ok(bounds) => bounds,
-        Err(message) => return error::enroll_error(StatusCode::BAD_REQUEST, INVALID, &message),
+        Err((reason, message)) => {
+            // The message repeats what was sent, which the audit must not.
+            error::count(&public.ctx, SURFACE, reason, "body");
+            let status = match reason {
+                Reason::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            return error::enroll_error(status, INVALID, &message);
+        }
     };
     match deliver_profile(&public.ctx, bounds).await {
         Ok(delivered) => {

@@ -3,12 +3,14 @@
 //! Macs are never answered 401, and 403 only to make a Mac remove its enrollment, which nothing
 //! here does: either could unenrol a fleet (Apple `mdm/checkin`, "unrecognized device").
 
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::problem::Problem;
-use crate::flows::Failure;
+use crate::flows::refuse::{Refused, note};
+use crate::flows::{Context, Failure};
 use crate::reason::Reason;
 use crate::store::StoreError;
 
@@ -36,6 +38,20 @@ fn status_of(failure: &Failure) -> StatusCode {
 pub fn to_mac(failure: &Failure) -> Response {
     log(failure);
     (status_of(failure), [(header::CONTENT_TYPE, "text/plain")], "try again later\n").into_response()
+}
+
+/// A request that no flow ever sees is counted and audited here, like every other refusal.
+pub fn count(ctx: &Context, surface: &'static str, reason: Reason, detail: impl ToString) {
+    let (detail, at) = (detail.to_string(), ctx.clock.now());
+    note(ctx, Refused { surface, reason, device_id: None, named: None, detail, at });
+}
+
+/// Why a body could not be read: larger than its route takes, or broken off.
+pub fn unread(rejection: &BytesRejection) -> Reason {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Reason::RequestTooLarge,
+        _ => Reason::RequestMalformed,
+    }
 }
 
 /// A refusal to a Mac: 413 for a body that is too large, 400 for everything else.
