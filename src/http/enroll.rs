@@ -6,14 +6,13 @@
 use std::net::SocketAddr;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::{Public, error};
+use super::body::Received;
+use super::{MAX_JSON, Public, error};
 use crate::enrollment::profile::file_name;
 use crate::enrollment::ticket::Bounds;
 use crate::flows::deliver_profile::deliver_profile;
@@ -38,7 +37,7 @@ pub async fn enroll(
     State(public): State<Public>,
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Received(body): Received<MAX_JSON>,
 ) -> Response {
     if !public.enroll_limit.allows(peer.as_deref(), &headers) {
         let mut response = error::enroll_error(
@@ -52,12 +51,10 @@ pub async fn enroll(
     }
     let read = match &body {
         Ok(body) => read(body).map_err(|message| (Reason::RequestMalformed, message)),
-        Err(rejection) => Err(match error::unread(rejection) {
-            Reason::RequestTooLarge => {
-                (Reason::RequestTooLarge, "the request is larger than 64 KiB".to_owned())
-            }
-            reason => (reason, "the request broke off".to_owned()),
-        }),
+        Err(Reason::RequestTooLarge) => {
+            Err((Reason::RequestTooLarge, "the request is larger than 64 KiB".to_owned()))
+        }
+        Err(reason) => Err((*reason, "the request broke off".to_owned())),
     };
     let bounds = match read {
         Ok(bounds) => bounds,

@@ -3,7 +3,6 @@
 //! Macs are never answered 401, and 403 only to make a Mac remove its enrollment, which nothing
 //! here does: either could unenrol a fleet (Apple `mdm/checkin`, "unrecognized device").
 
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -44,14 +43,6 @@ pub fn to_mac(failure: &Failure) -> Response {
 pub fn count(ctx: &Context, surface: &'static str, reason: Reason, detail: impl ToString) {
     let (detail, at) = (detail.to_string(), ctx.clock.now());
     note(ctx, Refused { surface, reason, device_id: None, named: None, detail, at });
-}
-
-/// Why a body could not be read: larger than its route takes, or broken off.
-pub fn unread(rejection: &BytesRejection) -> Reason {
-    match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Reason::RequestTooLarge,
-        _ => Reason::RequestMalformed,
-    }
 }
 
 /// A refusal to a Mac: 413 for a body that is too large, 400 for everything else.

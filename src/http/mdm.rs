@@ -1,15 +1,14 @@
 //! `PUT /mdm/checkin` and `PUT /mdm/connect`: both take both kinds of message, told apart by their
 //! Content-Type, because CheckInURL defaults to ServerURL (Apple `com.apple.mdm.yaml`).
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::body::Received;
 use super::{Public, error};
 use crate::flows::{Context, check_in, connect};
-use crate::mdm::{CHECK_IN, REPORT, signature};
+use crate::mdm::{CHECK_IN, REPORT, plist, signature};
 use crate::reason::Reason;
 
 /// As in Apple's examples.
@@ -18,12 +17,12 @@ const PLIST: &str = "application/xml; charset=UTF-8";
 pub async fn message(
     State(Public { ctx, .. }): State<Public>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Received(body): Received<{ plist::MAX_BYTES }>,
 ) -> Response {
     let kind = Kind::of(&headers);
     let body = match body {
         Ok(body) => body,
-        Err(rejection) => return turned_away(&ctx, kind, error::unread(&rejection), rejection),
+        Err(reason) => return turned_away(&ctx, kind, reason, "body"),
     };
     let mut signatures = headers.get_all(signature::HEADER).iter();
     let signature = signatures.next().map(HeaderValue::as_bytes);
@@ -41,7 +40,7 @@ pub async fn message(
         }
         Kind::Report => {
             match connect::connect(&ctx, signature, &body).await {
-                Ok(connect::Reply::Command(command)) => plist(command),
+                Ok(connect::Reply::Command(command)) => property_list(command),
                 Ok(connect::Reply::Done) => StatusCode::OK.into_response(),
                 Ok(connect::Reply::Refused(reason)) => error::refused_to_mac(reason),
                 Err(failure) => error::to_mac(&failure),
@@ -90,13 +89,13 @@ fn turned_away(ctx: &Context, kind: Kind, reason: Reason, detail: impl ToString)
 fn check_in_reply(reply: check_in::Reply) -> Response {
     match reply {
         check_in::Reply::Empty => StatusCode::OK.into_response(),
-        check_in::Reply::Plist(bytes) => plist(bytes),
+        check_in::Reply::Plist(bytes) => property_list(bytes),
         check_in::Reply::UserDeclined => StatusCode::GONE.into_response(),
         check_in::Reply::NotOffered => StatusCode::NOT_FOUND.into_response(),
         check_in::Reply::Refused(reason) => error::refused_to_mac(reason),
     }
 }
 
-fn plist(bytes: Vec<u8>) -> Response {
+fn property_list(bytes: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, PLIST)], bytes).into_response()
 }

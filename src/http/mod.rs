@@ -4,6 +4,7 @@
 //! operators. Layers, outside in: panic to 500, count, deadline, route. Bodies are limited where they
 //! are read, so that each route refuses a larger one in its own shape.
 
+pub mod body;
 pub mod enroll;
 pub mod error;
 pub mod health;
@@ -29,7 +30,6 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::flows::Context;
-use crate::mdm::plist;
 
 /// Macs wait up to a minute for an answer; nothing honest takes longer than this.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -48,19 +48,14 @@ pub struct Public {
 /// What Macs and the world reach.
 pub fn public(state: Public) -> Router {
     let ctx = Arc::clone(&state.ctx);
-    let small = Router::new()
+    let routes = Router::new()
         .route("/v1/enroll", post(enroll::enroll))
         .route("/v1/enrollments/{progress_id}", get(enroll::progress))
-        .route("/healthz", get(health::healthz))
-        .layer(DefaultBodyLimit::max(MAX_JSON));
-    let messages = Router::new()
         .route("/mdm/checkin", put(mdm::message))
         .route("/mdm/connect", put(mdm::message))
-        .layer(DefaultBodyLimit::max(plist::MAX_BYTES));
-    let scep = Router::new()
         .route("/scep", get(scep::get).post(scep::post))
-        .layer(DefaultBodyLimit::max(crate::pki::cms::MAX_ATTACHED));
-    finish(small.merge(messages).merge(scep).with_state(state), ctx, "public", DEADLINE)
+        .route("/healthz", get(health::healthz));
+    finish(routes.with_state(state), ctx, "public", DEADLINE)
 }
 
 /// What coordinator and operators reach.

@@ -5,8 +5,7 @@
 
 use std::net::SocketAddr;
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,9 +13,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
+use super::body::Received;
 use super::{Public, error};
 use crate::flows::Failure;
 use crate::flows::issue_by_scep::{Reply, SURFACE, issue_by_scep};
+use crate::pki::cms::MAX_ATTACHED;
 use crate::reason::Reason;
 use crate::scep::{CAPABILITIES, CaCertificates, capability};
 
@@ -67,7 +68,7 @@ pub async fn post(
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
     operation: Result<Query<Operation>, QueryRejection>,
-    body: Result<Bytes, BytesRejection>,
+    Received(body): Received<MAX_ATTACHED>,
 ) -> Response {
     let operation = match operation {
         Ok(Query(operation)) => operation.operation,
@@ -75,7 +76,7 @@ pub async fn post(
     };
     let body = match body {
         Ok(body) => body,
-        Err(rejection) => return turned_away(&public, error::unread(&rejection), rejection),
+        Err(reason) => return turned_away(&public, reason, "body"),
     };
     match operation.as_deref() {
         Some("PKIOperation") => pki_operation(&public, peer, &headers, &body).await,
