@@ -85,10 +85,11 @@ fn scene_challenge(scene: &Scene, profile: &[u8]) -> String {
 }
 
 fn issued(reply: CertRep) -> X509 {
-    match reply {
-        CertRep::Issued(certificate) => *certificate,
-        other => panic!("{other:?}"),
-    }
+    let issued = match reply {
+        CertRep::Issued(certificate) => Ok(*certificate),
+        refused => Err(refused),
+    };
+    issued.expect("a certificate")
 }
 
 #[track_caller]

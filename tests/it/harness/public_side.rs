@@ -92,7 +92,7 @@ impl Scene {
         let progress_id = link
             .strip_prefix(&format!("<{}/v1/enrollments/", self.base_url))
             .and_then(|rest| rest.strip_suffix(">; rel=\"status\""));
-        let progress_id = progress_id.unwrap_or_else(|| panic!("{link}")).to_owned();
+        let progress_id = progress_id.expect("a link to the progress").to_owned();
         Delivered { profile: answer.body, progress_id }
     }
 
