@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use self::identity::{Identity, IdentityKind};
 pub use self::ticket::Ticket;
 use crate::ids::{CertificateHash, DeviceId, SerialNumber, TicketId, Topic, Udid};
+use crate::reason::Reason;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
@@ -93,6 +94,18 @@ impl State {
 }
 
 impl Enrollment {
+    /// Whether a Mac that says it has `serial` can be the one known by this UDID: a serial number
+    /// and a hardware UUID belong to one logic board and never part.
+    ///
+    /// # Refusals
+    /// `serial_mismatch`.
+    pub fn is_of(&self, serial: Option<&SerialNumber>) -> Result<(), Reason> {
+        if self.serial.is_some() && self.serial.as_ref() != serial {
+            return Err(Reason::SerialMismatch);
+        }
+        Ok(())
+    }
+
     /// Authenticate: a new relation begins, whatever came before. Push address and enrollment
     /// time are cleared; the device id stays, so that history stays.
     #[must_use]

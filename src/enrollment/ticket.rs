@@ -43,6 +43,12 @@ pub struct Bounds {
     pub se_public_key: Option<String>,
 }
 
+/// Whether this can be the name of a progress page. Nothing else reaches the store: a database may
+/// fail on text that another stores (PostgreSQL on NUL), and a stranger must not choose which.
+pub fn is_progress_id(text: &str) -> bool {
+    text.len() == 22 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+}
+
 impl Ticket {
     /// A new ticket and its secret: 32 random bytes as 43 base64url characters, shown once.
     pub fn issue(bounds: Bounds, now: Timestamp, entropy: &dyn Entropy) -> (Self, Secret<String>) {
@@ -97,6 +103,7 @@ mod tests {
         let now = Timestamp::from_seconds(1_000_000);
         let (ticket, secret) = Ticket::issue(Bounds::default(), now, &SeededEntropy::new(1));
         assert!(!secret.expose().contains(&ticket.progress_id));
+        assert!(is_progress_id(&ticket.progress_id));
         assert_ne!(SecretHash::of(ticket.progress_id.as_bytes()), ticket.secret);
     }
 }

@@ -5,8 +5,8 @@ use super::refuse::{Refused, note};
 use super::verify_now::first_verification;
 use super::{Context, Failure};
 use crate::enrollment::trace::{Entry, Step};
-use crate::enrollment::{Authenticated, Enrollment, Hardware, Identity, PushAddress};
-use crate::ids::DeviceId;
+use crate::enrollment::{Authenticated, Enrollment, Hardware, Identity, PushAddress, State};
+use crate::ids::{DeviceId, Topic};
 use crate::mdm::check_in::Message;
 use crate::mdm::plist::{Dictionary, Value, to_xml};
 use crate::mdm::{Channel, CheckIn, Sender};
@@ -14,9 +14,10 @@ use crate::publication::event;
 use crate::reason::Reason;
 use crate::store::{Event, Speaker, Write};
 use crate::time::Timestamp;
-use crate::verification::State;
+use crate::verification::State as Outcome;
 
-const SURFACE: &str = "check_in";
+/// Its name in metrics and audit.
+pub const SURFACE: &str = "check_in";
 
 /// How a check-in is answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,6 +61,11 @@ pub async fn check_in(
             return Ok(refused(ctx, reason, Some(&sender), message.name().to_owned(), now));
         }
     };
+    if speaker.state == State::CheckedOut && !matches!(message, Message::CheckOut) {
+        // A Mac that left comes back with Authenticate.
+        let detail = format!("{} after CheckOut", message.name());
+        return Ok(refused(ctx, Reason::NotEnrolled, Some(&sender), detail, now));
+    }
     match message {
         Message::TokenUpdate { topic, token, magic } => {
             // The user channel has an address of its own, which must not replace the Mac's; no
@@ -68,7 +74,7 @@ pub async fn check_in(
                 return Ok(Reply::Empty);
             }
             let address = PushAddress { token, magic, updated_at: now, dead_since: None };
-            token_update(ctx, speaker, topic, address, now).await
+            token_update(ctx, speaker, &sender, topic, address, now).await
         }
         Message::CheckOut => check_out(ctx, speaker, now).await,
         Message::SetBootstrapToken(token) => {
@@ -90,7 +96,10 @@ pub async fn check_in(
         }
         Message::UserAuthenticate => Ok(Reply::UserDeclined),
         Message::DeclarativeManagement => Ok(Reply::NotOffered),
-        Message::GetToken => Ok(Reply::Refused(Reason::MessageUnsupported)),
+        Message::GetToken => {
+            let detail = message.name().to_owned();
+            Ok(refused(ctx, Reason::MessageUnsupported, Some(&sender), detail, now))
+        }
         Message::Authenticate { .. } => Err(Failure::Inconsistent("Authenticate is taken above")),
     }
 }
@@ -117,7 +126,10 @@ async fn authenticate(
         },
     };
     let known_id = known.as_ref().map(|enrollment| &enrollment.device_id);
-    let refusal = identity.may_authenticate(serial.as_ref(), known_id, now).err();
+    let refusal = identity
+        .may_authenticate(serial.as_ref(), known_id, now)
+        .and_then(|()| known.as_ref().map_or(Ok(()), |known| known.is_of(serial.as_ref())))
+        .err();
     let refusal = match refusal {
         None if tx.active_push_certificate(topic).await?.is_none() => Some(Reason::RequestMalformed),
         other => other,
@@ -155,7 +167,7 @@ async fn authenticate(
         let reason = Reason::IdentityMismatch;
         return Ok(refused(ctx, reason, Some(sender), "Authenticate".to_owned(), now));
     }
-    tx.forget_queue(device_id, State::Superseded, now).await?;
+    tx.forget_queue(device_id, Outcome::Superseded, now).await?;
     tx.set_bootstrap_token(device_id, None).await?;
     if let Some(mut posture) = tx.posture(device_id).await? {
         posture.begin_anew(&ctx.policy, now);
@@ -170,7 +182,8 @@ async fn authenticate(
 async fn token_update(
     ctx: &Context,
     speaker: &Speaker,
-    topic: crate::ids::Topic,
+    sender: &Sender,
+    topic: Topic,
     address: PushAddress,
     now: Timestamp,
 ) -> Result<Reply, Failure> {
@@ -179,12 +192,17 @@ async fn token_update(
     let Some(mut enrollment) = tx.enrollment(device_id).await? else {
         return Err(Failure::Inconsistent("a bound identity without its enrollment"));
     };
-    if enrollment.state == crate::enrollment::State::CheckedOut {
-        // A Mac that left comes back with Authenticate.
+    let refusal = if enrollment.state == State::CheckedOut {
+        Some(Reason::NotEnrolled)
+    } else if topic != enrollment.topic && tx.active_push_certificate(&topic).await?.is_none() {
+        // With a topic nobody here has the certificate for, the Mac could never be woken again.
+        Some(Reason::RequestMalformed)
+    } else {
+        None
+    };
+    if let Some(reason) = refusal {
         drop(tx);
-        let named = Sender { udid: enrollment.udid, channel: Channel::Device };
-        let detail = "TokenUpdate after CheckOut".to_owned();
-        return Ok(refused(ctx, Reason::NotEnrolled, Some(&named), detail, now));
+        return Ok(refused(ctx, reason, Some(sender), "TokenUpdate".to_owned(), now));
     }
     let first = enrollment.token_update(topic, address, now);
     tx.save_enrollment(&enrollment).await?;
@@ -220,9 +238,14 @@ async fn check_out(ctx: &Context, speaker: &Speaker, now: Timestamp) -> Result<R
     let Some(mut enrollment) = tx.enrollment(device_id).await? else {
         return Err(Failure::Inconsistent("a bound identity without its enrollment"));
     };
+    if enrollment.state == State::CheckedOut {
+        // Said before: the same message again changes nothing.
+        return Ok(Reply::Empty);
+    }
     enrollment.check_out(now);
     tx.save_enrollment(&enrollment).await?;
-    tx.forget_queue(device_id, State::Cancelled, now).await?;
+    tx.set_bootstrap_token(device_id, None).await?;
+    tx.forget_queue(device_id, Outcome::Cancelled, now).await?;
     if let Some(mut posture) = tx.posture(device_id).await? {
         posture.leave(&ctx.policy, now);
         tx.save_posture(&posture).await?;

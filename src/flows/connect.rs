@@ -19,7 +19,8 @@ use crate::reason::Reason;
 use crate::store::Speaker;
 use crate::time::Timestamp;
 
-const SURFACE: &str = "connect";
+/// Its name in metrics and audit.
+pub const SURFACE: &str = "connect";
 
 /// How a report is answered.
 #[derive(Debug, PartialEq, Eq)]

@@ -16,7 +16,8 @@ use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::time::Timestamp;
 
-const SURFACE: &str = "scep";
+/// Its name in metrics and audit.
+pub const SURFACE: &str = "scep";
 
 /// Clocks of Macs may be behind by this much.
 const BACKDATED: std::time::Duration = std::time::Duration::from_secs(60 * 60);
@@ -96,7 +97,12 @@ async fn issue(
         Err(reason) => return Ok(Err(refuse(tx, &ticket, reason, now).await?)),
     };
     if !redeemed {
-        return Ok(Err(refuse(tx, &ticket, Reason::TicketUsed, now).await?));
+        // Somebody used it up since it was read: maybe this very request, sent twice. The progress
+        // page tells of whoever was first.
+        let first = tx.identity_of_transaction(&ticket.ticket_id, transaction_id).await?;
+        return Ok(first
+            .filter(|identity| is_for_key(identity, request))
+            .ok_or((FailInfo::BadRequest, Reason::TicketUsed)));
     }
     let identity = match make(ctx, &ticket, request, transaction_id, now)? {
         Ok(identity) => identity,

@@ -6,20 +6,20 @@
 use std::net::SocketAddr;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
-use super::{Public, error};
+use super::body::Received;
+use super::{MAX_JSON, Public, error};
 use crate::enrollment::profile::file_name;
 use crate::enrollment::ticket::Bounds;
 use crate::flows::deliver_profile::deliver_profile;
 use crate::flows::follow_progress::follow_progress;
 use crate::ids::SerialNumber;
 use crate::mdm::PROFILE;
+use crate::reason::Reason;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,13 +28,16 @@ struct EnrollRequest {
     serial_number: Option<String>,
 }
 
+/// Its name in metrics and audit.
+const SURFACE: &str = "enroll";
+
 const INVALID: &str = "invalid_request_error";
 
 pub async fn enroll(
     State(public): State<Public>,
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Received(body): Received<MAX_JSON>,
 ) -> Response {
     if !public.enroll_limit.allows(peer.as_deref(), &headers) {
         let mut response = error::enroll_error(
@@ -46,13 +49,24 @@ pub async fn enroll(
         response.headers_mut().insert(header::RETRY_AFTER, wait);
         return response;
     }
-    let Ok(body) = body else {
-        let message = "the request is larger than 64 KiB";
-        return error::enroll_error(StatusCode::PAYLOAD_TOO_LARGE, INVALID, message);
+    let read = match &body {
+        Ok(body) => bounds(body).map_err(|message| (Reason::RequestMalformed, message)),
+        Err(Reason::RequestTooLarge) => {
+            Err((Reason::RequestTooLarge, "the request is larger than 64 KiB".to_owned()))
+        }
+        Err(reason) => Err((*reason, "the request broke off".to_owned())),
     };
-    let bounds = match bounds(&body) {
+    let bounds = match read {
         Ok(bounds) => bounds,
-        Err(message) => return error::enroll_error(StatusCode::BAD_REQUEST, INVALID, &message),
+        Err((reason, message)) => {
+            // The message repeats what was sent, which the audit must not.
+            error::count(&public.ctx, SURFACE, reason, "body");
+            let status = match reason {
+                Reason::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            return error::enroll_error(status, INVALID, &message);
+        }
     };
     match deliver_profile(&public.ctx, bounds).await {
         Ok(delivered) => {

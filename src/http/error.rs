@@ -8,7 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::problem::Problem;
-use crate::flows::Failure;
+use crate::flows::refuse::{Refused, note};
+use crate::flows::{Context, Failure};
 use crate::reason::Reason;
 
 fn status_of(failure: &Failure) -> StatusCode {
@@ -23,6 +24,12 @@ fn status_of(failure: &Failure) -> StatusCode {
 pub fn to_mac(failure: &Failure) -> Response {
     failure.log();
     (status_of(failure), [(header::CONTENT_TYPE, "text/plain")], "try again later\n").into_response()
+}
+
+/// A request that no flow ever sees is counted and audited here, like every other refusal.
+pub fn count(ctx: &Context, surface: &'static str, reason: Reason, detail: impl ToString) {
+    let (detail, at) = (detail.to_string(), ctx.clock.now());
+    note(ctx, Refused { surface, reason, device_id: None, named: None, detail, at });
 }
 
 /// A refusal to a Mac: 413 for a body that is too large, 400 for everything else.

@@ -1,8 +1,10 @@
 //! Bytes to types and back; no rules.
 //!
 //! Two listeners, never mixed: [`public`] for Macs and the world, [`internal()`] for coordinator
-//! and operators. Layers, outside in: panic to 500, count, deadline, body limit, route.
+//! and operators. Layers, outside in: panic to 500, count, deadline, route. Bodies are limited where they
+//! are read, so that each route refuses a larger one in its own shape.
 
+pub mod body;
 pub mod enroll;
 pub mod error;
 pub mod health;
@@ -19,17 +21,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::flows::Context;
-use crate::mdm::plist;
 
 /// Macs wait up to a minute for an answer; nothing honest takes longer than this.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -48,19 +48,14 @@ pub struct Public {
 /// What Macs and the world reach.
 pub fn public(state: Public) -> Router {
     let ctx = Arc::clone(&state.ctx);
-    let small = Router::new()
+    let routes = Router::new()
         .route("/v1/enroll", post(enroll::enroll))
         .route("/v1/enrollments/{progress_id}", get(enroll::progress))
-        .route("/healthz", get(health::healthz))
-        .layer(RequestBodyLimitLayer::new(MAX_JSON));
-    let messages = Router::new()
         .route("/mdm/checkin", put(mdm::message))
         .route("/mdm/connect", put(mdm::message))
-        .layer(RequestBodyLimitLayer::new(plist::MAX_BYTES));
-    let scep = Router::new()
         .route("/scep", get(scep::get).post(scep::post))
-        .layer(RequestBodyLimitLayer::new(crate::pki::cms::MAX_ATTACHED));
-    finish(small.merge(messages).merge(scep).with_state(state), ctx, "public", DEADLINE)
+        .route("/healthz", get(health::healthz));
+    finish(routes.with_state(state), ctx, "public", DEADLINE)
 }
 
 /// What coordinator and operators reach.
@@ -77,7 +72,7 @@ pub fn internal(ctx: Arc<Context>) -> Router {
         .route("/readyz", get(health::readyz))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(RequestBodyLimitLayer::new(MAX_JSON));
+        .layer(DefaultBodyLimit::max(MAX_JSON));
     // Long polls wait up to MAX_WAIT before they answer.
     let deadline = DEADLINE + verifications::MAX_WAIT;
     finish(routes.with_state(Arc::clone(&ctx)), ctx, "internal", deadline)

@@ -5,8 +5,7 @@
 
 use std::net::SocketAddr;
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,9 +13,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
+use super::body::Received;
 use super::{Public, error};
 use crate::flows::Failure;
-use crate::flows::issue_by_scep::{Reply, issue_by_scep};
+use crate::flows::issue_by_scep::{Reply, SURFACE, issue_by_scep};
+use crate::pki::cms::MAX_ATTACHED;
 use crate::reason::Reason;
 use crate::scep::{CAPABILITIES, CaCertificates, capability};
 
@@ -34,8 +35,12 @@ pub async fn get(
     State(public): State<Public>,
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
-    Query(operation): Query<Operation>,
+    operation: Result<Query<Operation>, QueryRejection>,
 ) -> Response {
+    let operation = match operation {
+        Ok(Query(operation)) => operation,
+        Err(rejection) => return turned_away(&public, Reason::RequestMalformed, rejection),
+    };
     match operation.operation.as_deref() {
         Some("GetCACaps") => {
             ([(header::CONTENT_TYPE, capability::CONTENT_TYPE)], CAPABILITIES).into_response()
@@ -51,10 +56,10 @@ pub async fn get(
             let message = operation.message.unwrap_or_default().replace(' ', "+");
             match STANDARD.decode(message) {
                 Ok(message) => pki_operation(&public, peer, &headers, &message).await,
-                Err(_) => error::refused_to_mac(Reason::RequestMalformed),
+                Err(fault) => turned_away(&public, Reason::RequestMalformed, fault),
             }
         }
-        _ => error::refused_to_mac(Reason::MessageUnsupported),
+        _ => turned_away(&public, Reason::MessageUnsupported, "operation"),
     }
 }
 
@@ -62,14 +67,26 @@ pub async fn post(
     State(public): State<Public>,
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
-    Query(operation): Query<Operation>,
-    body: Result<Bytes, BytesRejection>,
+    operation: Result<Query<Operation>, QueryRejection>,
+    Received(body): Received<MAX_ATTACHED>,
 ) -> Response {
-    let Ok(body) = body else { return error::refused_to_mac(Reason::RequestTooLarge) };
-    match operation.operation.as_deref() {
+    let operation = match operation {
+        Ok(Query(operation)) => operation.operation,
+        Err(rejection) => return turned_away(&public, Reason::RequestMalformed, rejection),
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(reason) => return turned_away(&public, reason, "body"),
+    };
+    match operation.as_deref() {
         Some("PKIOperation") => pki_operation(&public, peer, &headers, &body).await,
-        _ => error::refused_to_mac(Reason::MessageUnsupported),
+        _ => turned_away(&public, Reason::MessageUnsupported, "operation"),
     }
+}
+
+fn turned_away(public: &Public, reason: Reason, detail: impl ToString) -> Response {
+    error::count(&public.ctx, SURFACE, reason, detail);
+    error::refused_to_mac(reason)
 }
 
 fn ca_certificates(public: &Public) -> Result<CaCertificates, Failure> {

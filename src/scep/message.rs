@@ -151,7 +151,7 @@ impl<'a> PkiMessage<'a> {
         let content = signed
             .content()
             .ok_or(ScepRefusal::Attribute("pkcsPKIEnvelope"))?;
-        signed.verify(content).map_err(|refused| refused.cause)?;
+        // First, because what a weak key signed is not worth verifying.
         let key = signed
             .signer()
             .public_key()
@@ -159,6 +159,7 @@ impl<'a> PkiMessage<'a> {
         if !matches!(key.algorithm(), KeyAlgorithm::Rsa { .. }) {
             return Err(ScepRefusal::SignerKey);
         }
+        signed.verify(content).map_err(|refused| refused.cause)?;
         let message_type = MessageType::read(&signed)?;
         let envelope = ber::to_der(content).map_err(EnvelopeRefusal::Malformed)?;
         Ok((message_type, *signed.signer(), envelope))

@@ -112,11 +112,14 @@ fn subject(settings: &ScepSettings) -> Result<Vec<u8>, ErrorStack> {
     Ok(tlv(tag::SEQUENCE, &names.concat()))
 }
 
-/// Upper-case hexadecimal SHA-1 of the public key data (apple-protocol 8.1).
+/// Upper-case hexadecimal SHA-1 of the public key data (apple-protocol 8.1). Only RSA keys have
+/// a PKCS #1 form; of others, which macOS never uses here, the whole public key is hashed.
 fn transaction_id(key: &PKey<Private>) -> Result<String, ErrorStack> {
-    Ok(hex::encode_upper(openssl::sha::sha1(
-        &key.rsa()?.public_key_to_der_pkcs1()?,
-    )))
+    let public = match key.rsa() {
+        Ok(rsa) => rsa.public_key_to_der_pkcs1()?,
+        Err(_not_rsa) => key.public_key_to_der()?,
+    };
+    Ok(hex::encode_upper(openssl::sha::sha1(&public)))
 }
 
 /// A PKCSReq (message type 19), signed with the temporary certificate of the new key.
@@ -128,9 +131,32 @@ pub fn pkcs_req(
     now_seconds: i64,
 ) -> Result<PkiMessage, ErrorStack> {
     let request = csr(&temporary.key, settings, capabilities.digest)?;
+    let transaction_id = transaction_id(&temporary.key)?;
     pki_message(
         "19",
         &request,
+        transaction_id,
+        temporary,
+        authority,
+        capabilities,
+        now_seconds,
+    )
+}
+
+/// A PKCSReq around any request (or what is none) under any transactionID, as an attacker would
+/// send it.
+pub fn pkcs_req_around(
+    request: &[u8],
+    transaction_id: &str,
+    temporary: &Identity,
+    authority: &Authority,
+    capabilities: Capabilities,
+    now_seconds: i64,
+) -> Result<PkiMessage, ErrorStack> {
+    pki_message(
+        "19",
+        request,
+        transaction_id.to_owned(),
         temporary,
         authority,
         capabilities,
@@ -147,9 +173,11 @@ pub fn get_cert_initial(
     now_seconds: i64,
 ) -> Result<PkiMessage, ErrorStack> {
     let content = sequence(&[&authority.ca.subject_name().to_der()?, &subject(settings)?]);
+    let transaction_id = transaction_id(&temporary.key)?;
     pki_message(
         "20",
         &content,
+        transaction_id,
         temporary,
         authority,
         capabilities,
@@ -160,6 +188,7 @@ pub fn get_cert_initial(
 fn pki_message(
     message_type: &str,
     content: &[u8],
+    transaction_id: String,
     temporary: &Identity,
     authority: &Authority,
     capabilities: Capabilities,
@@ -172,7 +201,6 @@ fn pki_message(
         Cipher::TripleDesCbc => symm::Cipher::des_ede3_cbc(),
     };
     let enveloped = Pkcs7::encrypt(&recipients, content, cipher, Pkcs7Flags::BINARY)?.to_der()?;
-    let transaction_id = transaction_id(&temporary.key)?;
     let sender_nonce = keys::random()?;
     let printable = |text: &str| tlv(tag::PRINTABLE_STRING, text.as_bytes());
     let digest = capabilities.digest;

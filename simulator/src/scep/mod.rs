@@ -6,7 +6,9 @@ mod message;
 
 pub use capabilities::{Authority, Capabilities, Cipher};
 pub use client::{ScepClient, ScepSettings};
-pub use message::{CertRep, PkiMessage, csr, get_cert_initial, pkcs_req, read_cert_rep};
+pub use message::{
+    CertRep, PkiMessage, csr, get_cert_initial, pkcs_req, pkcs_req_around, read_cert_rep,
+};
 
 /// Why no identity came of it. Every one of these ends a profile's installation.
 #[derive(Debug, thiserror::Error)]

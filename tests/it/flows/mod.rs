@@ -21,4 +21,10 @@ macro_rules! journey {
     };
 }
 
+mod bad_input;
+mod check_in;
+mod deliver_profile;
+mod identify;
+mod issue_by_scep;
+
 mod posture_round;

@@ -2,4 +2,6 @@
 
 pub mod database;
 pub mod internal_api;
+pub mod keys;
+pub mod public_side;
 pub mod scene;

@@ -68,6 +68,15 @@ impl Scene {
     /// As [`Scene::new`], with further lines of configuration: whole tables such as
     /// `[verification]`.
     pub async fn configured(backend: Backend, tables: &str) -> Self {
+        Self::prepared(backend, tables, true).await
+    }
+
+    /// As [`Scene::new`] before the operator has installed a push certificate.
+    pub async fn without_push_certificate(backend: Backend) -> Self {
+        Self::prepared(backend, "", false).await
+    }
+
+    async fn prepared(backend: Backend, tables: &str, push_certificate: bool) -> Self {
         let now = SystemClock.now();
         let world_clock = Clock::fixed(now.millis());
         let options = WorldOptions {
@@ -109,8 +118,10 @@ impl Scene {
         let install = ["push-cert", "install", "--insecure-http", "--config", text(&config)];
         let certificate = ["--certificate", text(&files.push_certificate)];
         let key = ["--key", text(&files.push_key)];
-        let installed = attestd(&[&install[..], &certificate, &key].concat());
-        assert!(installed.status.success(), "{installed:?}");
+        if push_certificate {
+            let installed = attestd(&[&install[..], &certificate, &key].concat());
+            assert!(installed.status.success(), "{installed:?}");
+        }
 
         let mut scene = Self {
             world,
