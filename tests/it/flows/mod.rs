@@ -22,3 +22,5 @@ macro_rules! journey {
 }
 
 mod posture_round;
+
+mod connect;

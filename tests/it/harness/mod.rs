@@ -1,5 +1,7 @@
 //! What the tests stand on.
 
 pub mod database;
+pub mod inside;
 pub mod internal_api;
 pub mod scene;
+pub mod talk;
