@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -77,7 +77,8 @@ pub fn internal(ctx: Arc<Context>) -> Router {
         .route("/readyz", get(health::readyz))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(RequestBodyLimitLayer::new(MAX_JSON));
+        // Kept where the body is read, so that what is too large is told as a problem too.
+        .layer(DefaultBodyLimit::max(MAX_JSON));
     // Long polls wait up to MAX_WAIT before they answer.
     let deadline = DEADLINE + verifications::MAX_WAIT;
     finish(routes.with_state(Arc::clone(&ctx)), ctx, "internal", deadline)

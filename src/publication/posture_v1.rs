@@ -22,6 +22,9 @@ pub struct PostureV1 {
     pub revision: u64,
     pub revocation_epoch: u64,
     pub evaluated_at: Timestamp,
+    /// Whether the verdict is the one this revision came with; time alone can end it.
+    #[serde(skip)]
+    pub is_as_revised: bool,
     /// Judges the device plane only.
     pub verdict: Verdict,
     /// For the coordinator: `none` until provider software is bound to the Mac.
@@ -95,6 +98,7 @@ impl PostureV1 {
             revision: posture.revision,
             revocation_epoch: posture.revocation_epoch,
             evaluated_at: now,
+            is_as_revised: verdict == posture.verdict,
             verdict,
             trust_level: "none",
             usable_until,

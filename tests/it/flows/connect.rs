@@ -27,6 +27,12 @@ fn spec() -> MacSpec {
 async fn silent_mac(scene: &Scene, spec: MacSpec) -> Mac {
     let mac = scene.mac(spec);
     mac.enroll(&scene.base_url).await.expect("enrols");
+    // What is kept stands still from here on.
+    eventually("the push is written down", async || {
+        let kept = scene.kept(&mac).await;
+        kept.verifications[0].last_pushed_at().is_some()
+    })
+    .await;
     mac
 }
 

@@ -24,3 +24,7 @@ macro_rules! journey {
 mod posture_round;
 
 mod connect;
+mod read_posture;
+mod sweep;
+mod verify_now;
+mod wake;
