@@ -24,7 +24,10 @@ macro_rules! journey {
 mod posture_round;
 
 mod connect;
+
 mod read_posture;
+mod restart;
+mod init;
 mod sweep;
 mod verify_now;
 mod wake;

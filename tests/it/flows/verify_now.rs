@@ -167,9 +167,10 @@ journey! {
         let before = scene.kept(&mac).await.verifications.len();
         let asking: Vec<_> = (0..50)
             .map(|number| {
-                let kind = if number % 2 == 0 { "mda" } else { "security_info" };
+                // Every request is made twice.
+                let kind = if number % 4 < 2 { "mda" } else { "security_info" };
                 let request = post(&scene, &json!({ "device_id": device_id, "kinds": [kind] }))
-                    .header("Idempotency-Key", format!("key-{}", number / 2 * 2 + number % 2));
+                    .header("Idempotency-Key", format!("key-{}", number / 2));
                 tokio::spawn(send(request))
             })
             .collect();

@@ -3,5 +3,6 @@
 pub mod database;
 pub mod inside;
 pub mod internal_api;
+pub mod process;
 pub mod scene;
 pub mod talk;

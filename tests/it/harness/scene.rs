@@ -215,7 +215,8 @@ pub fn attestd(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_attestd")).args(arguments).output().expect("attestd runs")
 }
 
-fn free_port() -> u16 {
+/// A port nobody listens on.
+pub fn free_port() -> u16 {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     socket.local_addr().expect("an address").port()
 }
