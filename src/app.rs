@@ -115,6 +115,11 @@ impl App {
         Ok((self.public.address()?, self.internal.address()?))
     }
 
+    /// What its flows work with: for whoever embeds the service and runs a flow that is due later.
+    pub fn context(&self) -> Arc<Context> {
+        Arc::clone(&self.ctx)
+    }
+
     /// Serves until `stop`. Then: no new connections, requests in flight end, workers end, what is
     /// soft is written.
     pub async fn serve(self, stop: CancellationToken) {

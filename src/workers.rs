@@ -1,14 +1,16 @@
 //! The only loops. Each does one thing again and again until the service stops; what it does is a
 //! flow that runs once, so that tests call the flow and wait for nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::flows::{Context, Failure, refuse, rotate_push_certificate, sweep, wake};
+use crate::ids::DeviceId;
 
 /// How often what is due is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -20,6 +22,8 @@ const SEEN: Duration = Duration::from_secs(5);
 const AUDIT: Duration = Duration::from_millis(200);
 /// Pushes under way at a time.
 const PUSHES: usize = 1024;
+/// How long a stopping service waits for APNs to answer.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// The queues that workers empty.
 #[derive(Debug)]
@@ -61,23 +65,45 @@ async fn every<F, R>(
     report(&ctx, name, run_once(Arc::clone(&ctx)).await);
 }
 
+/// Wakes many Macs at a time, but each by one task: two that run together would both find that
+/// nothing was pushed yet.
 async fn wake_macs(ctx: Arc<Context>, mut wakeups: wake::Waiting, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(PUSHES));
-    loop {
-        let device_id = tokio::select! {
-            () = stop.cancelled() => return,
-            next = wakeups.next() => match next {
-                Some(device_id) => device_id,
-                None => return,
-            },
-        };
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+    let mut under_way = JoinSet::new();
+    // Asked for again meanwhile?
+    let mut asked: HashMap<DeviceId, bool> = HashMap::new();
+    let wake = |under_way: &mut JoinSet<_>, device_id: DeviceId| {
         let ctx = Arc::clone(&ctx);
-        tokio::spawn(async move {
+        under_way.spawn(async move {
             report(&ctx, "wake", wake::wake(&ctx, &device_id).await);
-            drop(place);
+            device_id
         });
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            next = wakeups.next(), if under_way.len() < PUSHES => {
+                let Some(device_id) = next else { break };
+                if let Some(again) = asked.get_mut(&device_id) {
+                    *again = true;
+                } else {
+                    asked.insert(device_id.clone(), false);
+                    wake(&mut under_way, device_id);
+                }
+            }
+            Some(ended) = under_way.join_next() => match ended {
+                Ok(device_id) => {
+                    if asked.remove(&device_id) == Some(true) {
+                        asked.insert(device_id.clone(), false);
+                        wake(&mut under_way, device_id);
+                    }
+                }
+                // It panicked, and whose it was is lost: at worst a Mac is woken twice.
+                Err(_) => asked.clear(),
+            },
+        }
     }
+    // What APNs answers to pushes already sent is still written down; the rest is owed all the same.
+    let _ = timeout(LAST_ANSWERS, async { while under_way.join_next().await.is_some() {} }).await;
 }
 
 async fn record_refusals(
@@ -87,16 +113,20 @@ async fn record_refusals(
 ) {
     loop {
         let batch = tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             batch = refusals.take() => batch,
         };
         if batch.is_empty() {
-            return;
+            break;
         }
         report(&ctx, "refuse", refuse::record(&ctx, batch).await);
         if pause(AUDIT, &stop).await {
-            return;
+            break;
         }
+    }
+    let last = refusals.take_last();
+    if !last.is_empty() {
+        report(&ctx, "refuse", refuse::record(&ctx, last).await);
     }
 }
 

@@ -66,6 +66,14 @@ pub struct PushAddress {
     pub dead_since: Option<Timestamp>,
 }
 
+impl PushAddress {
+    /// Whether what was pushed to this address reaches who is at the other one. TokenUpdates are
+    /// repeated for many causes (apple-protocol 1.6); only some bring a new address.
+    pub fn reaches(&self, other: &Self) -> bool {
+        self.dead_since.is_none() && self.token == other.token && self.magic == other.magic
+    }
+}
+
 /// What the Mac said of its hardware and system in Authenticate; self-reported, for display.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hardware {

@@ -204,6 +204,7 @@ async fn token_update(
         drop(tx);
         return Ok(refused(ctx, reason, Some(sender), "TokenUpdate".to_owned(), now));
     }
+    let moved = !enrollment.push.as_ref().is_some_and(|former| former.reaches(&address));
     let first = enrollment.token_update(topic, address, now);
     tx.save_enrollment(&enrollment).await?;
     if first {
@@ -220,7 +221,14 @@ async fn token_update(
         let verification = first_verification(ctx, device_id, ticket.as_ref(), now);
         tx.save_verification(&verification).await?;
     }
-    let owed = first || tx.open_verification(device_id).await?.is_some();
+    let mut owed = first;
+    if !first && let Some(mut verification) = tx.open_verification(device_id).await? {
+        owed = true;
+        if moved {
+            verification.readdressed();
+            tx.save_verification(&verification).await?;
+        }
+    }
     tx.commit().await?;
     ctx.store.seen(device_id, now);
     if first {

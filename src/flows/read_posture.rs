@@ -13,6 +13,9 @@ use crate::store::Read;
 use crate::time::Timestamp;
 use crate::verification::Verification;
 
+/// Whoever waits looks again at least this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// A Mac as looked up.
 #[derive(Debug)]
 pub struct Found {
@@ -103,7 +106,8 @@ pub async fn await_verification(
             if verification.as_ref().is_none_or(|v| v.finished_at.is_some()) {
                 return Ok::<_, Failure>(verification);
             }
-            watch.changed().await;
+            // A change made by another node is not announced here.
+            let _ = tokio::time::timeout(LOOK_AGAIN, watch.changed()).await;
         }
     };
     match tokio::time::timeout(wait, waiting).await {

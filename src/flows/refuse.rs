@@ -61,11 +61,17 @@ pub fn note(ctx: &Context, refused: Refused) {
 }
 
 impl Waiting {
-    /// Waits for refusals and takes all there are; empty when the service stops.
+    /// Waits for refusals and takes all there are; empty when there will be no more.
     pub async fn take(&mut self) -> Vec<Refused> {
         let mut batch = Vec::new();
         self.0.recv_many(&mut batch, QUEUE).await;
         batch
+    }
+
+    /// Takes what there is, and nothing after it: the service stops.
+    pub fn take_last(&mut self) -> Vec<Refused> {
+        self.0.close();
+        std::iter::from_fn(|| self.0.try_recv().ok()).collect()
     }
 }
 

@@ -1,25 +1,27 @@
 //! What is due: attempts past their deadline end, and Macs that owe an answer are woken again.
 
-use std::time::Duration;
-
 use super::{Context, Failure};
 use crate::ids::DeviceId;
 use crate::publication::event;
 use crate::store::Event;
+use crate::time::Timestamp;
 use crate::verification::Verification;
 
 /// How many rows one run looks at in one go.
 const BATCH: usize = 200;
 
-/// A Mac that owes an answer and was not reached is tried again after this long.
-const AGAIN: Duration = Duration::from_secs(20 * 60);
-
 /// Runs once: ends what is overdue, asks for those that owe an answer to be woken.
 pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
     let now = ctx.clock.now();
-    let overdue = ctx.store.read().await?.overdue(now, BATCH).await?;
-    for verification in overdue {
-        expire(ctx, &verification.device_id).await?;
+    loop {
+        let overdue = ctx.store.read().await?.overdue(now, BATCH).await?;
+        for verification in &overdue {
+            expire(ctx, &verification.device_id, now).await?;
+        }
+        // What is expired is not found again.
+        if overdue.len() < BATCH {
+            break;
+        }
     }
     let mut after = None;
     loop {
@@ -27,8 +29,7 @@ pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
         let Some(last) = owing.last() else { break };
         after = Some(last.verification_id.clone());
         for verification in &owing {
-            let due = verification.last_pushed_at().is_none_or(|at| now.since(at) >= AGAIN);
-            if due && !ctx.wakeups.ask(&verification.device_id) {
+            if verification.push_is_due(now) && !ctx.wakeups.ask(&verification.device_id) {
                 return Ok(());
             }
         }
@@ -36,8 +37,7 @@ pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn expire(ctx: &Context, device_id: &DeviceId) -> Result<(), Failure> {
-    let now = ctx.clock.now();
+async fn expire(ctx: &Context, device_id: &DeviceId, now: Timestamp) -> Result<(), Failure> {
     let mut tx = ctx.store.write().await?;
     let Some(mut verification) = tx.open_verification(device_id).await? else { return Ok(()) };
     if !verification.settle(None, now) {

@@ -29,6 +29,9 @@ pub enum Outcome {
     Verification(Box<Verification>),
     DeviceNotFound,
     NotEnrolled,
+    /// The deadline is not ahead. A request repeated under its idempotency key is answered all the
+    /// same: its deadline lay ahead when it was made.
+    DeadlinePassed,
     /// The same idempotency key with another request.
     IdempotencyMismatch,
 }
@@ -55,6 +58,9 @@ async fn attempt(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
             Some(verification) => Ok(Outcome::Verification(Box::new(verification))),
             None => Err(Failure::Inconsistent("a remembered request without its verification")),
         };
+    }
+    if wanted.deadline.is_some_and(|deadline| deadline <= now) {
+        return Ok(Outcome::DeadlinePassed);
     }
     let Some(enrollment) = tx.enrollment(&wanted.device_id).await? else {
         return Ok(Outcome::DeviceNotFound);

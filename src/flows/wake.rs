@@ -3,8 +3,6 @@
 //! Asking is cheap and may happen from anywhere: the Mac's name goes into a bounded queue. What a
 //! full queue loses the next sweep finds again, because what is owed stands in the store.
 
-use std::time::Duration;
-
 use tokio::sync::mpsc;
 
 use super::{Context, Failure};
@@ -20,9 +18,6 @@ use crate::verification::Verification;
 
 /// How many Macs wait to be woken at most.
 const QUEUE: usize = 16 * 1024;
-
-/// A Mac that was woken this recently is not woken again: it is about to connect.
-const QUIET: Duration = Duration::from_secs(60);
 
 /// Where Macs wait to be woken.
 #[derive(Debug)]
@@ -60,10 +55,7 @@ pub async fn wake(ctx: &Context, device_id: &DeviceId) -> Result<(), Failure> {
         (tx.enrollment(device_id).await?, tx.open_verification(device_id).await?)
     };
     let (Some(enrollment), Some(verification)) = (enrollment, verification) else { return Ok(()) };
-    if enrollment.state != State::Enrolled || !verification.owes(now) {
-        return Ok(());
-    }
-    if verification.last_pushed_at().is_some_and(|at| now.since(at) < QUIET) {
+    if enrollment.state != State::Enrolled || !verification.may_push(now) {
         return Ok(());
     }
     let outcome = match &enrollment.push {

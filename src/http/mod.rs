@@ -72,6 +72,7 @@ pub fn internal(ctx: Arc<Context>) -> Router {
         .route("/readyz", get(health::readyz))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        // Kept where the body is read, so that what is too large is told as a problem too.
         .layer(DefaultBodyLimit::max(MAX_JSON));
     // Long polls wait up to MAX_WAIT before they answer.
     let deadline = DEADLINE + verifications::MAX_WAIT;

@@ -55,20 +55,20 @@ pub async fn posture(
     if demand.at_least == Some(AtLeast::Fresh) && !is_fresh(&posture) {
         return Problem::posture_stale().member("device_id", device_id.as_str()).into_response();
     }
-    // The revision changes with evidence and verdict, not with time: expiry is absolute, and the
-    // reader looks at its clock. A verdict that time has ended is another answer all the same.
-    let tag = if posture.verdict == posture.verdict_as_revised {
-        format!("\"r{}\"", posture.revision)
-    } else {
-        format!("\"r{}-{}\"", posture.revision, posture.verdict.as_str())
-    };
+    // The revision changes with evidence, not with time: expiry is absolute, and the reader looks at
+    // its clock. A reader that does not must still not be told that an ended verdict stands.
+    let tag = format!("\"r{}\"", posture.revision);
     let unchanged = headers
         .get_all(header::IF_NONE_MATCH)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|candidate| matches!(candidate.trim(), "*") || candidate.trim() == tag);
-    let mut response = if unchanged && posture.revision > 0 {
+        .any(|candidate| {
+            let candidate = candidate.trim();
+            // RFC 9110 section 13.1.2: compared weakly.
+            candidate == "*" || candidate.trim_start_matches("W/") == tag
+        });
+    let mut response = if unchanged && posture.revision > 0 && posture.is_as_revised {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         Json(&posture).into_response()

@@ -62,7 +62,7 @@ pub async fn start(
     let Ok(body) = body else {
         return Problem::invalid_request("the body is larger than 64 KiB").into_response();
     };
-    let wanted = match read_request(&ctx, &headers, &body) {
+    let wanted = match read_request(&headers, &body) {
         Ok(wanted) => wanted,
         Err(detail) => return Problem::invalid_request(detail).into_response(),
     };
@@ -72,6 +72,9 @@ pub async fn start(
         Ok(Outcome::DeviceNotFound) => return Problem::device_not_found().into_response(),
         Ok(Outcome::NotEnrolled) => {
             return Problem::not_enrolled().member("device_id", device_id).into_response();
+        }
+        Ok(Outcome::DeadlinePassed) => {
+            return Problem::invalid_request("deadline must lie ahead").into_response();
         }
         Ok(Outcome::IdempotencyMismatch) => return Problem::idempotency_mismatch().into_response(),
         Err(failure) => return error::to_internal(&failure),
@@ -94,7 +97,7 @@ pub async fn read(
     }
 }
 
-fn read_request(ctx: &Context, headers: &HeaderMap, body: &[u8]) -> Result<Wanted, String> {
+fn read_request(headers: &HeaderMap, body: &[u8]) -> Result<Wanted, String> {
     // Derived readers take a JSON array for an object.
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err("the body must be a JSON object".to_owned());
@@ -103,9 +106,6 @@ fn read_request(ctx: &Context, headers: &HeaderMap, body: &[u8]) -> Result<Wante
         serde_json::from_slice(body).map_err(|fault| fault.to_string())?;
     if request.kinds.is_empty() {
         return Err("kinds must name at least one kind".to_owned());
-    }
-    if request.deadline.is_some_and(|deadline| deadline <= ctx.clock.now()) {
-        return Err("deadline must lie ahead".to_owned());
     }
     let idempotency = match headers.get("idempotency-key") {
         None => None,

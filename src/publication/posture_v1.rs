@@ -22,6 +22,9 @@ pub struct PostureV1 {
     pub revision: u64,
     pub revocation_epoch: u64,
     pub evaluated_at: Timestamp,
+    /// Whether the verdict is the one this revision came with; time alone can end it.
+    #[serde(skip)]
+    pub is_as_revised: bool,
     /// Judges the device plane only.
     pub verdict: Verdict,
     /// For the coordinator: `none` until provider software is bound to the Mac.
@@ -38,9 +41,6 @@ pub struct PostureV1 {
     pub freshness: Option<Freshness>,
     pub claims: BTreeMap<&'static str, Claim>,
     pub next_action: NextAction,
-    /// The verdict when the revision was made. Where it differs from `verdict`, time has passed.
-    #[serde(skip)]
-    pub verdict_as_revised: Verdict,
 }
 
 /// Who should do what next.
@@ -98,6 +98,7 @@ impl PostureV1 {
             revision: posture.revision,
             revocation_epoch: posture.revocation_epoch,
             evaluated_at: now,
+            is_as_revised: verdict == posture.verdict,
             verdict,
             trust_level: "none",
             usable_until,
@@ -112,7 +113,6 @@ impl PostureV1 {
                 .map(|attested| attested.freshness.clone()),
             claims: claims(posture, policy),
             next_action,
-            verdict_as_revised: posture.verdict,
         }
     }
 }

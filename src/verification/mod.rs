@@ -5,12 +5,14 @@
 //! once it was handed over: its name, and for an attestation its nonce, are made in that moment,
 //! so that a question delivered late never spends Apple's weekly attestation on an old nonce.
 
+mod pacing;
 mod transition;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::pacing::Unreached;
 pub use self::transition::Request;
 use crate::ids::{CertificateHash, CommandUuid, DeviceId, VerificationId};
 use crate::reason::Reason;
@@ -98,6 +100,8 @@ pub struct Verification {
     /// Why it was asked for, in the asker's words.
     pub occasion: String,
     pub parts: Vec<Part>,
+    /// `None` when the last push was accepted, or none was tried.
+    pub unreached: Option<Unreached>,
     pub created_at: Timestamp,
     pub deadline: Timestamp,
     /// Set once nothing is owed any more.

@@ -41,7 +41,7 @@ impl Part {
     }
 
     /// May be handed over at `now`.
-    fn is_due(&self, now: Timestamp) -> bool {
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.progress.is_owed() && self.not_before.is_none_or(|time| time <= now)
     }
 }
@@ -60,6 +60,7 @@ impl Verification {
             priority: request.priority,
             occasion: request.occasion.clone(),
             parts: Vec::new(),
+            unreached: None,
             created_at: now,
             deadline: now.plus(request.patience),
             finished: None,
@@ -101,33 +102,6 @@ impl Verification {
     /// Whether an Idle at `now` would be answered with a command.
     pub fn owes(&self, now: Timestamp) -> bool {
         self.finished.is_none() && self.parts.iter().any(|part| part.is_due(now))
-    }
-
-    /// APNs accepted a push that asks for what is due.
-    pub fn pushed(&mut self, now: Timestamp) {
-        for part in &mut self.parts {
-            if part.is_due(now) {
-                if matches!(part.progress, Progress::Queued | Progress::Deferred) {
-                    part.progress = Progress::Pushed;
-                }
-                part.pushed_at = Some(now);
-                part.reason = None;
-            }
-        }
-    }
-
-    /// The push was not accepted; says why beside what is due.
-    pub fn not_pushed(&mut self, reason: Reason, now: Timestamp) {
-        for part in &mut self.parts {
-            if part.is_due(now) {
-                part.reason = Some(reason);
-            }
-        }
-    }
-
-    /// When APNs last accepted a push for it.
-    pub fn last_pushed_at(&self) -> Option<Timestamp> {
-        self.parts.iter().filter_map(|part| part.pushed_at).max()
     }
 
     /// The kind to hand over next, SecurityInfo before MDA.

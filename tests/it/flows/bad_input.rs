@@ -141,13 +141,14 @@ journey! {
             (Method::GET, "/internal/v1/status", 404),
             (Method::GET, "/internal/v1/devices?serial_number=C02XL3FHJG5J", 404),
         ] {
-            let counter =
-                format!("attestd_http_requests_total{{listener=\"public\",status=\"{status}\"}}");
-            let counted = scene.counted(&counter).await;
+            let labels = ["listener=\"public\"".to_owned(), format!("status=\"{status}\"")];
+            let labels = [labels[0].as_str(), labels[1].as_str()];
+            let counter = "attestd_http_requests_total";
+            let counted = scene.counted(counter, &labels).await;
             let request = scene.anybody(method.clone(), path);
             let answer = scene.answer(request.bearer_auth(&scene.api.token)).await;
             assert_eq!(answer.status, status, "{method} {path}");
-            assert_eq!(scene.counted(&counter).await, counted + 1, "{method} {path}");
+            assert_eq!(scene.counted(counter, &labels).await, counted + 1, "{method} {path}");
         }
     }
 }

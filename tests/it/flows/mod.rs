@@ -28,3 +28,12 @@ mod identify;
 mod issue_by_scep;
 
 mod posture_round;
+
+mod connect;
+
+mod read_posture;
+mod restart;
+mod init;
+mod sweep;
+mod verify_now;
+mod wake;

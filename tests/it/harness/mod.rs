@@ -1,7 +1,10 @@
 //! What the tests stand on.
 
 pub mod database;
+pub mod inside;
 pub mod internal_api;
 pub mod keys;
 pub mod public_side;
+pub mod process;
 pub mod scene;
+pub mod talk;

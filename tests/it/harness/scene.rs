@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use attestd::app::App;
 use attestd::config::Config;
+use attestd::flows::Context;
 use attestd::time::{Clock as _, ManualClock, SystemClock, Timestamp};
 use attestd_sim::{Authorities, Clock, Mac, MacSpec, World, WorldOptions};
 use tempfile::TempDir;
@@ -44,6 +45,7 @@ pub struct Scene {
 
 #[derive(Debug)]
 struct Running {
+    ctx: Arc<Context>,
     stop: CancellationToken,
     done: JoinHandle<()>,
 }
@@ -156,17 +158,25 @@ impl Scene {
         let app = App::start_at(&config, clock).await.expect("the server starts");
         let (_, internal) = app.addresses().expect("addresses");
         self.api.url = format!("http://{internal}");
+        let ctx = app.context();
         let stop = CancellationToken::new();
         let done = tokio::spawn(app.serve(stop.clone()));
-        self.server = Some(Running { stop, done });
+        self.server = Some(Running { ctx, stop, done });
     }
 
     /// Stops the server as SIGTERM does.
     pub async fn stop(&mut self) {
-        if let Some(Running { stop, done }) = self.server.take() {
+        if let Some(Running { ctx, stop, done }) = self.server.take() {
+            // Or the store would outlive the server, and with it the lock on a SQLite file.
+            drop(ctx);
             stop.cancel();
             done.await.expect("the server stops");
         }
+    }
+
+    /// What the running server's flows work with: to run one that is due, and to look into the store.
+    pub fn ctx(&self) -> &Arc<Context> {
+        &self.server.as_ref().expect("the server runs").ctx
     }
 
     /// The configuration file.
@@ -216,7 +226,8 @@ pub fn attestd(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_attestd")).args(arguments).output().expect("attestd runs")
 }
 
-fn free_port() -> u16 {
+/// A port nobody listens on.
+pub fn free_port() -> u16 {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     socket.local_addr().expect("an address").port()
 }
