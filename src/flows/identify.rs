@@ -38,7 +38,8 @@ pub enum Signer {
 ///
 /// # Refusals
 /// `signature_invalid`: no header, no CMS with one signer, content attached, or not over this body.
-/// `identity_unknown`: the certificate was not issued here. `identity_expired`, `revoked`.
+/// `identity_unknown`: the certificate was not issued here; `identity_mismatch` if the body names a
+/// Mac known here all the same. `identity_expired`, `revoked`.
 pub async fn identify(
     ctx: &Context,
     surface: &'static str,
@@ -53,7 +54,9 @@ pub async fn identify(
             // is a mismatch; the Mac it names stays as it is.
             let named = named(body);
             let reason = match (reason, &named) {
-                (Reason::IdentityUnknown, Some(_)) => Reason::IdentityMismatch,
+                (Reason::IdentityUnknown, Some(udid)) if is_known(ctx, udid).await? => {
+                    Reason::IdentityMismatch
+                }
                 _ => reason,
             };
             note(ctx, Refused { surface, reason, device_id: None, named, detail, at: now });
@@ -127,6 +130,10 @@ fn usable(speaker: &Speaker, now: Timestamp) -> Result<(), Reason> {
     } else {
         Ok(())
     }
+}
+
+async fn is_known(ctx: &Context, udid: &Udid) -> Result<bool, Failure> {
+    Ok(ctx.store.read().await?.enrollment_by_udid(udid).await?.is_some())
 }
 
 /// The Mac a body names, whoever signed it.

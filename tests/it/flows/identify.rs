@@ -182,14 +182,17 @@ journey! {
         assert_eq!(before.0["verdict"], "affirming");
         assert_eq!(before.1["enrolled"], true);
 
-        // A body that names nobody: the signer is unknown, not a mismatch.
+        // A body that names nobody, or nobody known: the signer is unknown, not a mismatch.
         let stranger = Identity::self_signed_with(rsa(3), "x", scene.now().millis()).expect("made");
-        let nobody = b"<plist version=\"1.0\"><dict/></plist>";
+        let nobody = b"<plist version=\"1.0\"><dict/></plist>".to_vec();
+        let unheard_of = bytes(idle(&MacSpec::random().expect("a Mac")));
         let url = scene.url("/mdm/connect");
         let signing = Signing::By(&stranger);
-        let answer = told(mac.signed_put(&url, REPORT, nobody, signing).await);
-        assert_eq!(answer, refused("identity_unknown"));
-        assert_eq!(scene.refusals("connect", "identity_unknown").await, 1);
+        for body in [nobody, unheard_of] {
+            let answer = told(mac.signed_put(&url, REPORT, &body, signing).await);
+            assert_eq!(answer, refused("identity_unknown"));
+        }
+        assert_eq!(scene.refusals("connect", "identity_unknown").await, 2);
 
         // The Mac itself is still heard.
         assert_eq!(mac.connect().await.expect("a session").answered, 0);
