@@ -373,7 +373,8 @@ impl Config {
     }
 }
 
-fn check_base_url(url: &str, insecure_http: bool) -> Result<(), Unusable> {
+/// Whether Macs may be told this URL: https, or with `insecure_http` plain http on loopback.
+pub(crate) fn check_base_url(url: &str, insecure_http: bool) -> Result<(), Unusable> {
     let (scheme, authority) = url
         .split_once("://")
         .ok_or_else(|| Unusable::BaseUrl(url.to_owned()))?;

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::output;
 use crate::app::{DATABASE, KEYS, MASTER_KEY, SERVER_ID};
 use crate::ca::{CertificateKind, CertificateProfile, Issuer, prepare};
-use crate::config::Config;
+use crate::config::{Config, check_base_url};
 use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::keys::{FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal};
 use crate::pki::{OwnedCertificate, PublicKey};
@@ -64,6 +64,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             bail!("{} is there already; nothing was changed. Choose another folder", path.display());
         }
     }
+    // First: what listens follows from the URL, and would be blamed in its place.
+    check_base_url(&arguments.base_url, arguments.insecure_http)?;
     let text = config_text(arguments)?;
     // A configuration that could not be served is not written.
     Config::parse(&text, arguments.insecure_http)?;

@@ -1,6 +1,7 @@
 //! The only place that knows which kind of database it is: addresses, connections, locks.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,6 +210,9 @@ pub(super) fn sqlite_for_the_writer(path: &Path) -> Result<rusqlite::Connection,
     Ok(connection)
 }
 
+/// Serial numbers and postures are nobody else's business.
+const PRIVATE: u32 = 0o600;
+
 /// Takes the lock that keeps a second server off a SQLite database. The operating system gives it
 /// back when the process ends, however it ends.
 pub(super) fn lock(database: &Path) -> Result<File, StoreError> {
@@ -223,13 +227,21 @@ pub(super) fn lock(database: &Path) -> Result<File, StoreError> {
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(PRIVATE)
         .open(&path)
         .map_err(failed)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.display().to_string())),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(StoreError::InUse(path.display().to_string()));
+        }
+        Err(TryLockError::Error(source)) => return Err(failed(source)),
     }
+    // SQLite takes an empty file for a new database, and gives its mode to the log beside it. Left
+    // to make the file itself, it would let everybody read.
+    let made = OpenOptions::new().create(true).append(true).mode(PRIVATE).open(database);
+    made.map_err(StoreError::unavailable)?;
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -59,7 +59,11 @@ impl Verification {
     /// The push was not accepted; says why beside what is due.
     pub fn not_pushed(&mut self, reason: Reason, now: Timestamp) {
         let times = self.unreached.map_or(0, |unreached| unreached.times);
-        self.unreached = Some(Unreached { reason, at: now, times: times.saturating_add(1) });
+        self.unreached = Some(Unreached {
+            reason,
+            at: now,
+            times: times.saturating_add(1),
+        });
         for part in &mut self.parts {
             if part.is_due(now) {
                 part.reason = Some(reason);
@@ -82,14 +86,21 @@ impl Verification {
 
     /// Whether the Mac may be woken now that somebody asks for it.
     pub fn may_push(&self, now: Timestamp) -> bool {
-        let paused = self.unreached.is_some_and(|unreached| now < unreached.until());
-        let quiet = self.last_pushed_at().is_some_and(|at| now.since(at) < QUIET);
+        let paused = self
+            .unreached
+            .is_some_and(|unreached| now < unreached.until());
+        let quiet = self
+            .last_pushed_at()
+            .is_some_and(|at| now.since(at) < QUIET);
         self.owes(now) && !paused && !quiet
     }
 
     /// Whether the Mac is to be woken although nobody asks.
     pub fn push_is_due(&self, now: Timestamp) -> bool {
-        self.may_push(now) && self.last_pushed_at().is_none_or(|at| now.since(at) >= AGAIN)
+        self.may_push(now)
+            && self
+                .last_pushed_at()
+                .is_none_or(|at| now.since(at) >= AGAIN)
     }
 }
 
@@ -113,7 +124,12 @@ mod tests {
             patience: Duration::from_secs(24 * 60 * 60),
         };
         let verification_id = VerificationId::new(at(0), &entropy);
-        Verification::start(verification_id, DeviceId::new(at(0), &entropy), &request, at(0))
+        Verification::start(
+            verification_id,
+            DeviceId::new(at(0), &entropy),
+            &request,
+            at(0),
+        )
     }
 
     #[test]
@@ -136,7 +152,10 @@ mod tests {
             let mut now = 0;
             for pause in pauses {
                 verification.not_pushed(reason, at(now));
-                assert!(!verification.may_push(at(now + pause - 1)), "{reason:?} {pause}");
+                assert!(
+                    !verification.may_push(at(now + pause - 1)),
+                    "{reason:?} {pause}"
+                );
                 now += pause;
                 assert!(verification.may_push(at(now)), "{reason:?} {pause}");
             }

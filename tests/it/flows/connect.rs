@@ -52,7 +52,8 @@ journey! {
     async fn a_session_asks_what_is_owed_in_the_documented_bytes_and_then_nothing(backend: Backend) {
         let scene = Scene::new(backend).await;
         let mac = attested_mac(&scene, spec()).await;
-        let [info, attest] = &mac.exchanges()[..] else { panic!("two commands") };
+        let exchanges = mac.exchanges();
+        let (info, attest) = (&exchanges[0], &exchanges[1]);
 
         let head = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE plist PUBLIC \
             \"-//Apple//DTD PLIST 1.0//EN\" \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n\

@@ -32,7 +32,11 @@ async fn problem(answer: Response, status: u16, kind: &str) -> Value {
     let problem: Value = answer.json().await.expect("JSON");
     assert_eq!(problem["type"], format!("/problems/{kind}"));
     assert_eq!(problem["status"], status);
-    assert!(problem["title"].as_str().is_some_and(|title| !title.is_empty()));
+    assert!(
+        problem["title"]
+            .as_str()
+            .is_some_and(|title| !title.is_empty())
+    );
     problem
 }
 

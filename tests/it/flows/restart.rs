@@ -125,7 +125,9 @@ async fn a_request_under_way_is_answered_before_the_server_stops() {
     let mac = enrolled_mac(&scene).await;
     mac.connect().await.expect("a session");
     let body = json!({ "device_id": scene.api.device_id(&mac.serial()).await });
-    let request = scene.api.request(Method::POST, "/internal/v1/verifications");
+    let request = scene
+        .api
+        .request(Method::POST, "/internal/v1/verifications");
     let request = request.json(&body).header("Prefer", "wait=1");
     let waiting = tokio::spawn(async move { request.send().await });
     eventually("the request is there", async || {

@@ -27,10 +27,7 @@ async fn send(request: RequestBuilder) -> (u16, Value) {
 }
 
 async fn read(answer: Response) -> (u16, Value) {
-    (
-        answer.status().as_u16(),
-        answer.json().await.expect("JSON"),
-    )
+    (answer.status().as_u16(), answer.json().await.expect("JSON"))
 }
 
 /// A Mac that owes nothing and says nothing by itself.

@@ -33,7 +33,8 @@ impl Served {
         let mut said = String::new();
         let serving = loop {
             let line = lines.next().and_then(Result::ok);
-            let line = line.unwrap_or_else(|| panic!("attestd ended:\n{said}"));
+            assert!(line.is_some(), "attestd ended:\n{said}");
+            let line = line.unwrap_or_default();
             said.push_str(&line);
             said.push('\n');
             if line.contains("serving") {
@@ -52,10 +53,19 @@ impl Served {
         });
         let nowhere = SocketAddr::from(([0; 4], 0));
         // From here on, whatever fails ends the process too.
-        let mut served = Self { child, public: nowhere, internal: nowhere, log };
+        let mut served = Self {
+            child,
+            public: nowhere,
+            internal: nowhere,
+            log,
+        };
         let address = |name: &str| {
             let from = serving.split(&format!("{name}=")).nth(1).expect(&serving);
-            from.split_whitespace().next().expect(name).parse().expect(name)
+            from.split_whitespace()
+                .next()
+                .expect(name)
+                .parse()
+                .expect(name)
         };
         (served.public, served.internal) = (address("public"), address("internal"));
         served
@@ -70,7 +80,10 @@ impl Served {
     /// Ends it as a service manager does, and gives back its exit status.
     pub fn terminate(&mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        let sent = Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .expect("kill runs");
         assert!(sent.success());
         self.child.wait().expect("ends").code()
     }
