@@ -206,7 +206,7 @@ impl Default for Attestation {
 impl Default for Verification {
     fn default() -> Self {
         Self {
-            patience: seconds(10 * 60),
+            patience: seconds(HOUR),
         }
     }
 }

@@ -130,6 +130,13 @@ impl Statement {
         }
     }
 
+    /// Whether it states every property a policy judges that `other` states.
+    pub fn states(&self, other: &Self) -> bool {
+        self.sip_enabled.is_some() >= other.sip_enabled.is_some()
+            && self.secure_boot.is_some() >= other.secure_boot.is_some()
+            && self.third_party_kexts.is_some() >= other.third_party_kexts.is_some()
+    }
+
     /// Whether a property says that this Mac is not in the state a policy could want.
     pub fn contradicts_full_security(&self) -> bool {
         self.sip_enabled == Some(false)

@@ -77,19 +77,23 @@ impl Identity {
 
     /// Whether it may open an enrollment for the Mac that says it has `serial`.
     ///
-    /// `known` is the device id this service already has for the Mac's UDID.
+    /// `known` is the device id this service already has for the Mac's UDID, and the identity that
+    /// speaks for it now.
     ///
     /// # Refusals
-    /// As [`Identity::usable`]; `identity_mismatch` when it already speaks for another Mac;
-    /// `serial_mismatch` when the ticket was bound to another serial number.
+    /// As [`Identity::usable`]; `identity_mismatch` when it already speaks for another Mac, or spoke
+    /// for this one before another took its place; `serial_mismatch` when the ticket was bound to
+    /// another serial number.
     pub fn may_authenticate(
         &self,
         serial: Option<&SerialNumber>,
-        known: Option<&DeviceId>,
+        known: Option<(&DeviceId, CertificateHash)>,
         now: Timestamp,
     ) -> Result<(), Reason> {
         self.usable(now)?;
-        if self.device_id.is_some() && self.device_id.as_ref() != known {
+        if let Some(device_id) = &self.device_id
+            && known != Some((device_id, self.certificate))
+        {
             return Err(Reason::IdentityMismatch);
         }
         if self.serial.is_some() && self.serial.as_ref() != serial {

@@ -10,11 +10,13 @@ use crate::ids::{DeviceId, Topic};
 use crate::mdm::check_in::Message;
 use crate::mdm::plist::{Dictionary, Value, to_xml};
 use crate::mdm::{Channel, CheckIn, Sender};
+use crate::posture::Posture;
+use crate::posture::appraisal::Appraisal;
 use crate::publication::event;
 use crate::reason::Reason;
 use crate::store::{Event, Speaker, Write};
 use crate::time::Timestamp;
-use crate::verification::State as Outcome;
+use crate::verification::{Kind, State as Outcome};
 
 /// Its name in metrics and audit.
 pub const SURFACE: &str = "check_in";
@@ -125,10 +127,19 @@ async fn authenticate(
             None => return Err(Failure::Inconsistent("a bound identity without its record")),
         },
     };
-    let known_id = known.as_ref().map(|enrollment| &enrollment.device_id);
+    let proved = match &known {
+        Some(known) => proved_serial(&mut tx, known).await?,
+        None => false,
+    };
+    let current = known.as_ref().map(|known| (&known.device_id, known.identity));
     let refusal = identity
-        .may_authenticate(serial.as_ref(), known_id, now)
-        .and_then(|()| known.as_ref().map_or(Ok(()), |known| known.is_of(serial.as_ref())))
+        .may_authenticate(serial.as_ref(), current, now)
+        .and_then(|()| match &known {
+            // Only what Apple attested holds a UDID to a serial number: a claim alone would let
+            // whoever claims first keep the Mac out.
+            Some(known) if proved => known.is_of(serial.as_ref()),
+            _ => Ok(()),
+        })
         .err();
     let refusal = match refusal {
         None if tx.active_push_certificate(topic).await?.is_none() => Some(Reason::RequestMalformed),
@@ -167,12 +178,9 @@ async fn authenticate(
         let reason = Reason::IdentityMismatch;
         return Ok(refused(ctx, reason, Some(sender), "Authenticate".to_owned(), now));
     }
-    tx.forget_queue(device_id, Outcome::Superseded, now).await?;
+    give_up_queue(&mut tx, device_id, Outcome::Superseded, now).await?;
     tx.set_bootstrap_token(device_id, None).await?;
-    if let Some(mut posture) = tx.posture(device_id).await? {
-        posture.begin_anew(&ctx.policy, now);
-        tx.save_posture(&posture).await?;
-    }
+    revise(&mut tx, device_id, now, |posture| posture.begin_anew(&ctx.policy, now)).await?;
     step(&mut tx, &identity, Entry::done(Step::Authenticated, now)).await?;
     tx.commit().await?;
     tracing::info!(device.id = device_id.as_str(), "authenticated");
@@ -218,8 +226,13 @@ async fn token_update(
         let body = event::device(device_id);
         let name = event::DEVICE_ENROLLED.to_owned();
         tx.append_event(device_id, &Event { name, at: now, body }).await?;
+        revise(&mut tx, device_id, now, |posture| posture.join(&ctx.policy, now)).await?;
         let verification = first_verification(ctx, device_id, ticket.as_ref(), now);
         tx.save_verification(&verification).await?;
+        let held = verification.part(Kind::Mda).and_then(|part| part.reason);
+        if let (Some(ticket_id), Some(reason)) = (&enrollment.ticket_id, held) {
+            tx.put_step(ticket_id, &Entry::waiting(Step::Attestation, Some(reason), now)).await?;
+        }
     }
     let mut owed = first;
     if !first && let Some(mut verification) = tx.open_verification(device_id).await? {
@@ -253,17 +266,58 @@ async fn check_out(ctx: &Context, speaker: &Speaker, now: Timestamp) -> Result<R
     enrollment.check_out(now);
     tx.save_enrollment(&enrollment).await?;
     tx.set_bootstrap_token(device_id, None).await?;
-    tx.forget_queue(device_id, Outcome::Cancelled, now).await?;
-    if let Some(mut posture) = tx.posture(device_id).await? {
-        posture.leave(&ctx.policy, now);
-        tx.save_posture(&posture).await?;
-    }
+    give_up_queue(&mut tx, device_id, Outcome::Cancelled, now).await?;
+    revise(&mut tx, device_id, now, |posture| posture.leave(&ctx.policy, now)).await?;
     let body = event::device(device_id);
     let name = event::DEVICE_CHECKED_OUT.to_owned();
     tx.append_event(device_id, &Event { name, at: now, body }).await?;
     tx.commit().await?;
     tracing::info!(device.id = device_id.as_str(), "checked out");
     Ok(Reply::Empty)
+}
+
+/// Whether Apple attested the serial number under which this Mac is known.
+async fn proved_serial(tx: &mut Write, known: &Enrollment) -> Result<bool, Failure> {
+    let posture = tx.posture(&known.device_id).await?;
+    let attested = posture.and_then(|posture| posture.attested);
+    Ok(attested.is_some_and(|attested| {
+        attested.facts.serial.is_some() && attested.facts.serial == known.serial
+    }))
+}
+
+/// Gives up what was asked of the Mac, and says so.
+async fn give_up_queue(
+    tx: &mut Write,
+    device_id: &DeviceId,
+    outcome: Outcome,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let Some(verification_id) = tx.forget_queue(device_id, outcome, now).await? else {
+        return Ok(());
+    };
+    if let Some(verification) = tx.verification(&verification_id).await? {
+        let body = event::verification_finished(&verification);
+        let name = event::VERIFICATION_FINISHED.to_owned();
+        tx.append_event(device_id, &Event { name, at: now, body }).await?;
+    }
+    Ok(())
+}
+
+/// Changes the Mac's posture, where there is one, and says so.
+async fn revise(
+    tx: &mut Write,
+    device_id: &DeviceId,
+    now: Timestamp,
+    change: impl FnOnce(&mut Posture) -> Appraisal,
+) -> Result<(), Failure> {
+    let Some(mut posture) = tx.posture(device_id).await? else { return Ok(()) };
+    let previous = posture.verdict;
+    let appraisal = change(&mut posture);
+    tx.save_posture(&posture).await?;
+    let body = event::posture_changed(&posture, previous, &appraisal.reasons);
+    let name = event::POSTURE_CHANGED.to_owned();
+    tx.append_event(device_id, &Event { name, at: now, body }).await?;
+    Ok(())
 }
 
 async fn step(tx: &mut Write, identity: &Identity, entry: Entry) -> Result<(), Failure> {

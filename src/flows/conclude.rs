@@ -157,6 +157,7 @@ impl Round<'_> {
             Status::NotNow(_) => {
                 self.conclude_command(command, CommandState::NotNow);
                 self.with_verification(kind, |verification| verification.not_now(kind));
+                self.step(Entry::waiting(step_of(kind), Some(Reason::NotNow), now));
                 return Session::Ended;
             }
             Status::Error(_, causes) => {
@@ -477,7 +478,8 @@ fn channel(kind: IdentityKind) -> Channel {
     }
 }
 
-fn step_of(kind: Kind) -> Step {
+/// The step of an enrolment that an answer of this kind is.
+pub(super) fn step_of(kind: Kind) -> Step {
     match kind {
         Kind::SecurityInfo => Step::SecurityInfo,
         Kind::Mda => Step::Attestation,

@@ -1,6 +1,5 @@
 //! A Mac's profile is asked for: a ticket is made, put into the profile, and the profile signed.
 
-use super::issue_ticket::issue_ticket;
 use super::{Context, Failure};
 use crate::enrollment::Ticket;
 use crate::enrollment::profile::{SCEP_TEMPLATE, Slots, fill};
@@ -16,7 +15,7 @@ pub struct Delivered {
     pub profile: Vec<u8>,
 }
 
-/// Makes a ticket within `bounds` and delivers a profile that holds its secret.
+/// Makes a ticket within `bounds` (one use, one hour; its secret is not kept) and delivers a profile that holds its secret.
 ///
 /// The profile names URLs from the configuration only, and the topic of the push certificate in
 /// force: without one no Mac could ever be woken, so none is enrolled.
@@ -27,8 +26,8 @@ pub async fn deliver_profile(ctx: &Context, bounds: Bounds) -> Result<Delivered,
         .iter()
         .find(|certificate| certificate.standing == crate::store::Standing::Active)
         .ok_or(Failure::NoPushCertificate)?;
-    let issued = issue_ticket(ctx, bounds).await?;
-    let slots = Slots { topic: &active.topic, challenge: &issued.secret };
+    let (ticket, secret) = Ticket::issue(bounds, now, ctx.entropy.as_ref());
+    let slots = Slots { topic: &active.topic, challenge: &secret };
     let unsigned = fill(SCEP_TEMPLATE, &ctx.settings.profile, &slots)?;
     let signer = &ctx.authorities.profile_signer;
     let mut message = SignedDataBuilder::attached(&unsigned).signing_time(now);
@@ -38,7 +37,8 @@ pub async fn deliver_profile(ctx: &Context, bounds: Bounds) -> Result<Delivered,
     let profile = message.sign(&signer.certificate()?.certificate(), signer.signer.as_ref())?;
 
     let mut tx = ctx.store.write().await?;
-    tx.put_step(&issued.ticket.ticket_id, &Entry::done(Step::Profile, now)).await?;
+    tx.insert_ticket(&ticket).await?;
+    tx.put_step(&ticket.ticket_id, &Entry::done(Step::Profile, now)).await?;
     tx.commit().await?;
-    Ok(Delivered { ticket: issued.ticket, profile })
+    Ok(Delivered { ticket, profile })
 }

@@ -3,8 +3,7 @@
 //!
 //! | flow | when |
 //! | --- | --- |
-//! | [`issue_ticket`] | a Mac may enrol |
-//! | [`deliver_profile`] | its profile is asked for |
+//! | [`deliver_profile`] | a Mac may enrol: its profile is asked for |
 //! | [`issue_by_scep`] | it asks for an identity |
 //! | [`identify`] | first line of every message of a Mac |
 //! | [`check_in`] | it joins, changes its address, leaves |
@@ -29,7 +28,6 @@ pub mod deliver_profile;
 pub mod follow_progress;
 pub mod identify;
 pub mod issue_by_scep;
-pub mod issue_ticket;
 pub mod read_posture;
 pub mod read_status;
 pub mod refuse;

@@ -1,11 +1,14 @@
 //! What is due: attempts past their deadline end, and Macs that owe an answer are woken again.
 
+use super::conclude::step_of;
 use super::{Context, Failure};
+use crate::enrollment::trace::Entry;
 use crate::ids::DeviceId;
 use crate::publication::event;
+use crate::reason::Reason;
 use crate::store::Event;
 use crate::time::Timestamp;
-use crate::verification::Verification;
+use crate::verification::{Progress, Verification};
 
 /// How many rows one run looks at in one go.
 const BATCH: usize = 200;
@@ -44,6 +47,13 @@ async fn expire(ctx: &Context, device_id: &DeviceId, now: Timestamp) -> Result<(
         return Ok(());
     }
     tx.save_verification(&verification).await?;
+    let enrollment = tx.enrollment(device_id).await?;
+    if let Some(ticket_id) = enrollment.and_then(|enrollment| enrollment.ticket_id) {
+        for part in verification.parts.iter().filter(|part| part.progress == Progress::TimedOut) {
+            let entry = Entry::waiting(step_of(part.kind), Some(Reason::AnswerTimeout), now);
+            tx.put_step(&ticket_id, &entry).await?;
+        }
+    }
     let body = event::verification_finished(&verification);
     let name = event::VERIFICATION_FINISHED.to_owned();
     tx.append_event(device_id, &Event { name, at: now, body }).await?;

@@ -90,6 +90,14 @@ async fn record(
         }
     };
     let mut tx = ctx.store.write().await?;
+    let address = |known: &Enrollment| known.push.as_ref().map(|push| push.updated_at);
+    let now_known = tx.enrollment(device_id).await?;
+    if now_known.as_ref().and_then(address) != address(enrollment) {
+        // The Mac has another address by now: this outcome says nothing about that one.
+        drop(tx);
+        ctx.wakeups.ask(device_id);
+        return Ok(());
+    }
     if duty == Some(Duty::AwaitTokenUpdate) {
         tx.mark_push_dead(device_id, token_from, now).await?;
     }

@@ -12,7 +12,7 @@ use super::plist::{Dictionary, Value, to_xml};
 /// Members that are neither personal nor secret; the only ones that are ever stored. Left out on
 /// purpose: `FDE_PersonalRecoveryKeyCMS` and `FDE_PersonalRecoveryKeyDeviceKey` (they open the
 /// owner's disk) and the firewall's list of applications (it is nobody's business).
-const KEPT: [&str; 20] = [
+const KEPT: [&str; 33] = [
     "AuthenticatedRootVolumeEnabled",
     "BootstrapTokenAllowedForAuthentication",
     "BootstrapTokenRequiredForKernelExtensionApproval",
@@ -20,19 +20,31 @@ const KEPT: [&str; 20] = [
     "FDE_Enabled",
     "FDE_HasInstitutionalRecoveryKey",
     "FDE_HasPersonalRecoveryKey",
-    "FirewallSettings",
-    "FirmwarePasswordStatus",
     "IsRecoveryLockEnabled",
-    "ManagementStatus",
     "RemoteDesktopEnabled",
-    "SecureBoot",
     "SystemIntegrityProtectionEnabled",
-    // Inside SecurityInfo's dictionaries.
+    "FirewallSettings",
+    "AllowSigned",
+    "AllowSignedApp",
     "BlockAllIncoming",
     "FirewallEnabled",
+    "LoggingEnabled",
+    "LoggingOption",
     "StealthMode",
+    "FirmwarePasswordStatus",
+    "AllowOroms",
+    "ChangePending",
+    "PasswordExists",
+    "ManagementStatus",
+    "EnrolledViaDEP",
+    "IsActivationLockManageable",
+    "IsUserEnrollment",
+    "UserApprovedEnrollment",
+    "SecureBoot",
     "ExternalBootLevel",
     "ReducedSecurity",
+    "AllowsAnyAppleSignedOS",
+    "AllowsUserKextApproval",
     "SecureBootLevel",
 ];
 
@@ -103,6 +115,14 @@ impl SecurityInfo {
         })
     }
 
+    /// Whether it states every property a policy judges that `other` states.
+    pub fn states(&self, other: &Self) -> bool {
+        self.sip_enabled.is_some() >= other.sip_enabled.is_some()
+            && self.secure_boot.is_some() >= other.secure_boot.is_some()
+            && self.filevault_enabled.is_some() >= other.filevault_enabled.is_some()
+            && self.authenticated_root.is_some() >= other.authenticated_root.is_some()
+    }
+
     /// Whether a property says that this Mac is not in the state a policy could want.
     pub fn contradicts_full_security(&self) -> bool {
         self.sip_enabled == Some(false)
@@ -126,15 +146,17 @@ pub fn without_personal_members(report: &Dictionary<'_>) -> Vec<u8> {
 
 fn keep_listed(dictionary: &mut Dictionary<'_>) {
     dictionary.retain(|key, value| {
-        if !KEPT.contains(&key) {
-            return false;
+        let listed = KEPT.contains(&key);
+        match value {
+            Value::Dictionary(inner) if listed => {
+                keep_listed(inner);
+                true
+            }
+            Value::Boolean(_) => listed,
+            // Levels and options are short words; anything longer is none.
+            Value::String(word) => listed && word.len() <= 32,
+            _ => false,
         }
-        if let Value::Dictionary(inner) = value
-            && key == "FirewallSettings"
-        {
-            keep_listed(inner);
-        }
-        true
     });
 }
 

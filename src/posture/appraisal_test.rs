@@ -387,7 +387,9 @@ fn go(posture: &mut Posture, step: &Step, now: &mut Timestamp, policy: &Policy) 
             );
         }
         Step::Hold(reason) => posture.hold(*reason, None, *now),
-        Step::BeginAnew => posture.begin_anew(policy, *now),
+        Step::BeginAnew => {
+            posture.begin_anew(policy, *now);
+        }
         Step::Wait(n) => *now = now.plus(minutes(*n)),
     }
 }

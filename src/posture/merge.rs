@@ -4,7 +4,8 @@
 //! extensions voids every positive reading that was asked for before it arrived, so that trust
 //! comes back only with evidence asked for afterwards. A late answer never replaces a newer one,
 //! with one exception: a negative counts whenever it was asked for, because a Mac in two minds about
-//! its own state is not to be trusted in either.
+//! its own state is not to be trusted in either. A reading that leaves out a property which the held
+//! one states replaces nothing: what is not said neither promotes nor demotes, the held one ages.
 
 use super::appraisal::{Appraisal, Circumstances, appraise};
 use super::policy::Policy;
@@ -21,7 +22,7 @@ impl Posture {
         } else if let Some(held) = &self.reported {
             let cleared = !held.facts.contradicts_full_security()
                 || self.void_before.is_none_or(|time| time <= reading.asked_at);
-            if held.asked_at > reading.asked_at || !cleared {
+            if held.asked_at > reading.asked_at || !cleared || !reading.facts.states(&held.facts) {
                 return false;
             }
         }
@@ -42,7 +43,8 @@ impl Posture {
             // A chain that nothing dates clears nothing.
             let cleared = !held.facts.contradicts_full_security()
                 || minted_at.is_some_and(|at| self.void_before.is_none_or(|time| time <= at));
-            if held.freshness.minted_at() > minted_at || !cleared {
+            let says_less = !reading.facts.states(&held.facts);
+            if held.freshness.minted_at() > minted_at || !cleared || says_less {
                 return false;
             }
         }
@@ -81,20 +83,18 @@ impl Posture {
     }
 
     /// The Mac left: nothing good is said of it any more.
-    pub fn leave(&mut self, policy: &Policy, now: Timestamp) {
-        self.revise(
-            policy,
-            Circumstances {
-                enrolled: false,
-                attempt: &[],
-                now,
-            },
-        );
+    pub fn leave(&mut self, policy: &Policy, now: Timestamp) -> Appraisal {
+        self.revise(policy, Circumstances { enrolled: false, attempt: &[], now })
+    }
+
+    /// The Mac is enrolled (again).
+    pub fn join(&mut self, policy: &Policy, now: Timestamp) -> Appraisal {
+        self.revise(policy, Circumstances { enrolled: true, attempt: &[], now })
     }
 
     /// The Mac enrols anew: what it showed under the former enrollment is history. Negatives stay:
     /// a new enrollment must not wash them.
-    pub fn begin_anew(&mut self, policy: &Policy, now: Timestamp) {
+    pub fn begin_anew(&mut self, policy: &Policy, now: Timestamp) -> Appraisal {
         if self
             .reported
             .as_ref()
@@ -109,13 +109,6 @@ impl Posture {
         {
             self.attested = None;
         }
-        self.revise(
-            policy,
-            Circumstances {
-                enrolled: false,
-                attempt: &[],
-                now,
-            },
-        );
+        self.revise(policy, Circumstances { enrolled: false, attempt: &[], now })
     }
 }

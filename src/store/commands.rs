@@ -91,6 +91,25 @@ pub(super) async fn supersede(
     Ok(())
 }
 
+/// A command that is handed over takes the place of an earlier one of its kind: a Mac that asks for
+/// work has not got the earlier one, and at most one question of a kind is out.
+pub(super) fn supersede_earlier(command: &Command) -> Option<Edit> {
+    (command.state == CommandState::Outstanding).then(|| {
+        Edit::new(
+            "UPDATE commands SET state = $1, concluded_at = $2 \
+             WHERE device_id = $3 AND kind = $4 AND command_uuid <> $5 AND state = $6",
+            [
+                Datum::text(CommandState::Superseded.as_str()),
+                Datum::int(command.handed_over_at.millis()),
+                Datum::text(&command.device_id),
+                Datum::text(command.kind.as_str()),
+                Datum::text(&command.command_uuid),
+                Datum::text(CommandState::Outstanding.as_str()),
+            ],
+        )
+    })
+}
+
 pub(super) fn save(command: &Command) -> Edit {
     Edit::that_must_change(
         "INSERT INTO commands (command_uuid, device_id, verification_id, kind, identity, state, \

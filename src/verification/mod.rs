@@ -25,6 +25,10 @@ pub const ANSWER_LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// How often one kind is handed over within one verification before it counts as failed.
 pub const MAX_ATTEMPTS: u32 = 5;
 
+/// How often one kind is handed over within one verification at most, NotNow or not: an honest Mac
+/// asks again when it wakes, a loop would fill the store.
+pub const MAX_HAND_OVERS: u32 = 100;
+
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -84,8 +88,11 @@ pub struct Part {
     pub kind: Kind,
     pub progress: Progress,
     pub command_uuid: Option<CommandUuid>,
-    /// How often it was handed over.
+    /// How often it was handed over and not answered NotNow.
     pub attempt: u32,
+    /// How often it was handed over.
+    #[serde(default)]
+    pub hand_overs: u32,
     pub pushed_at: Option<Timestamp>,
     pub reason: Option<Reason>,
     pub not_before: Option<Timestamp>,

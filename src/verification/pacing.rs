@@ -15,7 +15,8 @@ use crate::time::Timestamp;
 /// A Mac that was woken this recently is not woken again: it is about to connect.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// A Mac that owes an answer and did not come is woken again after this long.
+/// A Mac that owes an answer and did not come is woken again after this long: twice within the usual
+/// patience of an hour.
 const AGAIN: Duration = Duration::from_secs(20 * 60);
 
 /// Pushes that were not accepted, since the last one that was.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Finished, Kind, MAX_ATTEMPTS, Part, Priority, Progress, State, Verification};
+use super::{Finished, Kind, MAX_ATTEMPTS, MAX_HAND_OVERS, Part, Priority, Progress, State, Verification};
 use crate::ids::{CommandUuid, DeviceId, VerificationId};
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -34,6 +34,7 @@ impl Part {
             progress: Progress::Queued,
             command_uuid: None,
             attempt: 0,
+            hand_overs: 0,
             pushed_at: None,
             reason: None,
             not_before: None,
@@ -124,7 +125,8 @@ impl Verification {
         let Some(part) = self.part_mut(kind) else {
             return false;
         };
-        if part.attempt >= MAX_ATTEMPTS {
+        part.hand_overs += 1;
+        if part.attempt >= MAX_ATTEMPTS || part.hand_overs > MAX_HAND_OVERS {
             part.progress = Progress::Failed;
             part.reason = Some(Reason::CommandError);
             return false;

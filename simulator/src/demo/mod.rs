@@ -157,6 +157,12 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         tokio::time::sleep(LOOK_AGAIN).await;
         follow(&mut events, &mut table);
     }
+    // Every posture once more: what was right must have stayed right.
+    for row in table.rows() {
+        if let Some(posture) = server.posture(&row.serial).await? {
+            row.judged(&posture);
+        }
+    }
     table.show_last()?;
     finish(&args, &server, &table, took)?;
     if args.stay {

@@ -115,6 +115,10 @@ impl Table {
         }
     }
 
+    pub(crate) fn rows(&mut self) -> &mut [Row] {
+        &mut self.rows
+    }
+
     pub(crate) fn unsettled(&mut self) -> impl Iterator<Item = &mut Row> {
         self.rows.iter_mut().filter(|row| !row.is_satisfied())
     }

@@ -40,7 +40,8 @@ pub struct Exchange {
     pub posture: Option<Posture>,
     /// The nonce minted for the command.
     pub asked: Option<Minted>,
-    /// The first entry of the ledger that handed the nonce asked for to this Mac.
+    /// The first entry of the ledger that handed the nonce asked for to this Mac since it enrolled:
+    /// macOS empties Apple's cache when it enrols anew, so an older nonce is nobody's honest answer.
     pub ledger: Option<Minted>,
 }
 
@@ -105,7 +106,8 @@ macro_rules! load {
              LEFT JOIN postures p ON p.device_id = e.device_id \
              LEFT JOIN nonces a ON a.command_uuid = $1 AND a.device_id = e.device_id \
              LEFT JOIN nonces l ON l.command_uuid = (SELECT n.command_uuid FROM nonces n \
-                WHERE n.device_id = e.device_id AND n.nonce = $2 ORDER BY n.minted_at LIMIT 1) \
+                WHERE n.device_id = e.device_id AND n.nonce = $2 \
+                AND n.minted_at >= e.authenticated_at ORDER BY n.minted_at LIMIT 1) \
              WHERE e.device_id = $3"
         )
     };
@@ -256,7 +258,10 @@ impl Changes {
             .iter()
             .map(|it| (&it.command_uuid, it))
             .collect();
-        edits.extend(last.values().map(|command| commands::save(command)));
+        for command in last.values() {
+            edits.extend(commands::supersede_earlier(command));
+            edits.push(commands::save(command));
+        }
         for minted in &self.minted {
             edits.push(nonces::record(minted)?);
         }

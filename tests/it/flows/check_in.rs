@@ -186,8 +186,11 @@ journey! {
 journey! {
     async fn nobody_speaks_for_a_mac_but_its_own_identity(backend: Backend) {
         let scene = Scene::new(backend).await.with_ready_keys(3);
-        let (alice, mallory) = (Newcomer::new(&scene).await, Newcomer::new(&scene).await);
-        alice.joins(&scene, &[1; 32]).await;
+        let mallory = Newcomer::new(&scene).await;
+        // Apple has attested Alice's serial number: before, nobody could tell whose it is.
+        let (alice, life) = scene.living_mac(MacSpec::random().expect("a Mac")).await;
+        scene.api.verdict(&alice.serial(), "affirming").await;
+        drop(life);
         let (topic, as_alice) = (scene.world.topic(), alice.spec());
         let before = scene.api.device(&as_alice.serial).await;
 
@@ -234,9 +237,10 @@ journey! {
         assert_refused(&scene, &mallory, &hello, "identity_mismatch").await;
 
         assert_eq!(scene.api.device(&as_alice.serial).await, before);
-        assert_eq!(alice.bootstrap_token(&scene).await, None);
+        let escrow = alice.check_in(&bare("GetBootstrapToken", &as_alice), Signing::Own).await;
+        assert_eq!(told(escrow), accepted());
         let update = token_update(&as_alice, topic, &[1; 32], "magic");
-        assert_eq!(alice.says(&scene, &update).await, accepted());
+        assert_eq!(told(alice.check_in(&update, Signing::Own).await), accepted());
     }
 }
 

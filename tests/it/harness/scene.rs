@@ -6,6 +6,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -102,6 +103,11 @@ impl Scene {
             None => String::new(),
             Some(database) => format!("[database]\nurl = \"{}\"\n", database.url),
         };
+        let patience = if tables.contains("[verification]") {
+            ""
+        } else {
+            "[verification]\npatience = \"10m\"\n"
+        };
         let config = folder.join("scene.toml");
         let body = format!(
             "base_url = \"{base_url}\"\n\
@@ -109,7 +115,7 @@ impl Scene {
              [internal]\nlisten = \"127.0.0.1:0\"\n\
              [apns]\nurl = \"{}\"\nroot = \"{}\"\n\
              [attestation]\nhold = \"0s\"\nroot = \"{}\"\n\
-             {database_table}{tables}",
+             {database_table}{patience}{tables}",
             base_url.trim_start_matches("http://"),
             world.apns().url(),
             files.apns_root.display(),
@@ -226,10 +232,15 @@ pub fn attestd(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_attestd")).args(arguments).output().expect("attestd runs")
 }
 
-/// A port nobody listens on.
+/// A port below those the system gives to connections, so that none of them takes it meanwhile.
 pub fn free_port() -> u16 {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    socket.local_addr().expect("an address").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97);
+    (0..20_000)
+        .map(|_| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000)
+        .filter_map(|offset| u16::try_from(10_000 + offset).ok())
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("a free port")
 }
 
 fn text(path: &Path) -> &str {
