@@ -94,6 +94,7 @@ impl InternalApi {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("{serial} did not come to {what}: {last:#}");
+        assert!(wanted(&last), "{serial} did not come to {what}: {last:#}");
+        last
     }
 }

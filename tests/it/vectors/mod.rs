@@ -133,7 +133,7 @@ fn run(what: &str, row: &Row, made: &Path) -> Output {
     let stdin = match &row.stdin {
         None => Stdio::null(),
         Some(name) => File::open(resolve(name, made))
-            .unwrap_or_else(|error| panic!("{name}: {error}"))
+            .expect(name)
             .into(),
     };
     Command::new(env!("CARGO_BIN_EXE_attestd"))

@@ -4,7 +4,7 @@ use attestd::attestation::freshness::Scheme;
 use attestd::enrollment::IdentityKind;
 use attestd::enrollment::trace::{Entry, Step};
 use attestd::store::{Changes, Store, StoreError};
-use attestd::verification::{CommandState, Kind, State};
+use attestd::verification::{Command, CommandState, Kind, State};
 use sea_orm::{ConnectionTrait, Statement};
 
 use super::fixture::{Mac, event, later};
@@ -261,6 +261,56 @@ on_both! {
         let read = db.store.read().await.expect("begins");
         let entry = read.ledger_entry(mac.device_id(), [7; 32]).await.expect("answers");
         assert_eq!(entry, Some(early));
+    }
+}
+
+on_both! {
+    async fn a_nonce_of_a_former_enrollment_is_no_entry_of_the_present_one(db: Database) {
+        let mac = Mac::enroll(1, &db.store).await;
+        let verification = mac.verification(1);
+        let command = mac.command(1, &verification);
+        let mut minted = mac.minted(&command.command_uuid);
+        minted.inputs.minted_at = later(10);
+        let nonce = Some(minted.nonce);
+        let changes = Changes { minted: vec![minted.clone()], ..Changes::default() };
+        let exchange = |changes| db.store.exchange(mac.device_id(), None, nonce, |it| (changes, it));
+        exchange(changes).await.expect("is kept");
+        let found = exchange(Changes::default()).await.expect("is kept").expect("is known");
+        assert_eq!(found.ledger, Some(minted));
+
+        let mut again = mac.enrollment.clone();
+        again.authenticated_at = later(11);
+        let mut write = db.store.write().await.expect("begins");
+        write.save_enrollment(&again).await.expect("is saved");
+        write.commit().await.expect("commits");
+        let found = exchange(Changes::default()).await.expect("is kept").expect("is known");
+        assert_eq!(found.ledger, None);
+    }
+}
+
+on_both! {
+    async fn at_most_one_question_of_a_kind_is_out(db: Database) {
+        let mac = Mac::enroll(1, &db.store).await;
+        let verification = mac.verification(1);
+        let (lost, next) = (mac.command(1, &verification), mac.command(2, &verification));
+        let hand_over = async |command: &Command| {
+            let changes = Changes {
+                verification: Some(verification.clone()),
+                commands: vec![command.clone()],
+                ..Changes::default()
+            };
+            let answer = db.store.exchange(mac.device_id(), None, None, |_| (changes, ())).await;
+            answer.expect("is kept").expect("is known");
+        };
+        hand_over(&lost).await;
+        hand_over(&next).await;
+        let read = db.store.read().await.expect("begins");
+        let state = async |command: &Command| {
+            let stored = read.command(&command.command_uuid).await.expect("answers");
+            stored.expect("is stored").state
+        };
+        assert_eq!(state(&lost).await, CommandState::Superseded);
+        assert_eq!(state(&next).await, CommandState::Outstanding);
     }
 }
 
