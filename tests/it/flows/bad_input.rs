@@ -3,14 +3,20 @@
 
 use std::time::Duration;
 
+use attestd::app::database_url;
+use attestd::config::Config;
+use attestd::reason::Reason;
+use attestd::time::Timestamp;
 use attestd_sim::mac::messages::{authenticate, idle, token_update};
 use attestd_sim::plist_xml::{PlistStyle, write};
 use attestd_sim::{Mac, Signing};
 use plist::{Dictionary, Value};
 use reqwest::{Body, Method};
+use sea_orm::ConnectionTrait as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::harness::inside::eventually;
 use crate::harness::public_side::{accepted, never_unenrolls, refused, told};
 use crate::harness::scene::Scene;
 
@@ -214,6 +220,28 @@ journey! {
         let request = scene.anybody(Method::PUT, "/mdm/checkin").header("content-type", CHECK_IN);
         let request = request.header("mdm-signature", &signature).header("cookie", "c".repeat(9_000));
         assert_eq!(scene.answer(request.body(body)).await.status, 200);
+    }
+}
+
+journey! {
+    async fn a_refusal_that_could_not_be_audited_is_audited_later(backend: Backend) {
+        let scene = Scene::new(backend).await;
+        let config = Config::load(scene.config(), true).expect("a configuration");
+        let url = database_url(&config).expect("a URL");
+        let connection = sea_orm::Database::connect(url).await.expect("connects");
+        connection.execute_unprepared("ALTER TABLE refusals RENAME TO gone").await.expect("renames");
+        let failures = async || scene.counted("attestd_worker_failures_total", &[]).await;
+        let before = failures().await;
+        let request = scene.anybody(Method::PUT, "/mdm/connect").header("content-type", "text/xml");
+        assert_eq!(scene.answer(request).await.status, 400);
+        eventually("the audit fails", async || failures().await > before).await;
+        connection.execute_unprepared("ALTER TABLE gone RENAME TO refusals").await.expect("renames");
+        eventually("the audit is made up for", async || {
+            let tx = scene.ctx().store.read().await.expect("a store");
+            let counts = tx.refusal_counts(Timestamp::from_millis(0)).await.expect("counts");
+            counts == [(Reason::MessageUnsupported, 1)]
+        }).await;
+        assert_eq!(scene.counted("attestd_refusals_not_audited_total", &[]).await, 0);
     }
 }
 
