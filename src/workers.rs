@@ -20,6 +20,11 @@ const PUSH_CERTIFICATE: Duration = Duration::from_secs(5);
 const SEEN: Duration = Duration::from_secs(5);
 /// Refusals are gathered this long before they are written.
 const AUDIT: Duration = Duration::from_millis(200);
+/// Refusals that could not be written are tried again after this.
+const AUDIT_AGAIN: Duration = Duration::from_secs(2);
+/// How often they are tried: longer than a database takes to start again, and not for ever, lest
+/// refusals that no database takes keep all later ones out.
+const AUDIT_TRIES: u32 = 30;
 /// Pushes under way at a time.
 const PUSHES: usize = 1024;
 /// How long a stopping service waits for APNs to answer.
@@ -111,22 +116,58 @@ async fn record_refusals(
     mut refusals: refuse::Waiting,
     stop: CancellationToken,
 ) {
+    // What could not be written is kept and tried again; meanwhile the queue fills, and what finds
+    // no place in it is counted only.
+    let mut unwritten = Unwritten::default();
     loop {
-        let batch = tokio::select! {
-            () = stop.cancelled() => break,
-            batch = refusals.take() => batch,
-        };
-        if batch.is_empty() {
-            break;
+        if unwritten.batch.is_empty() {
+            unwritten.batch = tokio::select! {
+                () = stop.cancelled() => break,
+                batch = refusals.take() => batch,
+            };
+            if unwritten.batch.is_empty() {
+                break;
+            }
         }
-        report(&ctx, "refuse", refuse::record(&ctx, batch).await);
-        if pause(AUDIT, &stop).await {
+        let rest = if unwritten.write(&ctx).await { AUDIT } else { AUDIT_AGAIN };
+        if pause(rest, &stop).await {
             break;
         }
     }
-    let last = refusals.take_last();
-    if !last.is_empty() {
-        report(&ctx, "refuse", refuse::record(&ctx, last).await);
+    unwritten.batch.extend(refusals.take_last());
+    if !unwritten.batch.is_empty() {
+        unwritten.tries = AUDIT_TRIES - 1;
+        unwritten.write(&ctx).await;
+    }
+}
+
+/// Refusals that are still to be written.
+#[derive(Default)]
+struct Unwritten {
+    batch: Vec<refuse::Refused>,
+    tries: u32,
+}
+
+impl Unwritten {
+    /// Writes them, or drops them when that failed too often; false after a failure.
+    async fn write(&mut self, ctx: &Context) -> bool {
+        let Err(failure) = refuse::record(ctx, &self.batch).await else {
+            *self = Self::default();
+            return true;
+        };
+        ctx.metrics.worker_failures.inc();
+        self.tries += 1;
+        if self.tries < AUDIT_TRIES {
+            tracing::warn!(worker = "refuse", "a run failed and will be repeated");
+        } else {
+            // They were counted when they were refused.
+            let dropped = self.batch.len();
+            tracing::warn!(worker = "refuse", dropped, "refusals were dropped from the audit");
+            ctx.metrics.refusals_not_audited.inc_by(u64::try_from(dropped).unwrap_or(u64::MAX));
+            *self = Self::default();
+        }
+        failure.log();
+        false
     }
 }
 

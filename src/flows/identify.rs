@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::refuse::{Refused, note};
 use super::{Context, Failure};
 use crate::enrollment::{Identity, IdentityKind};
-use crate::ids::{CertificateHash, Udid};
+use crate::ids::{CertificateHash, DeviceId, Udid};
 use crate::mdm::{Sender, plist, signature};
 use crate::pki::cms::{self, SignedData};
 use crate::reason::Reason;
@@ -49,23 +49,47 @@ pub async fn identify(
 ) -> Result<Result<Identified, Reason>, Failure> {
     match examine(ctx, header, body, now).await? {
         Ok(identified) => Ok(Ok(identified)),
-        Err((reason, detail)) => {
-            // Under the name of a Mac that is enrolled with another identity, a foreign signature
-            // is a mismatch; the Mac it names stays as it is.
-            let named = named(body);
-            let reason = match (reason, &named) {
-                (Reason::IdentityUnknown, Some(udid)) if is_known(ctx, udid).await? => {
-                    Reason::IdentityMismatch
-                }
-                _ => reason,
-            };
-            note(ctx, Refused { surface, reason, device_id: None, named, detail, at: now });
+        Err(Unidentified { reason, device_id, named, detail }) => {
+            note(ctx, Refused { surface, reason, device_id, named, detail, at: now });
             Ok(Err(reason))
         }
     }
 }
 
-type Examined = Result<Identified, (Reason, String)>;
+/// Why nobody was identified, and whom it is about.
+struct Unidentified {
+    reason: Reason,
+    /// The Mac whose own identity signed.
+    device_id: Option<DeviceId>,
+    /// The Mac in whose name a foreign identity signed.
+    named: Option<Udid>,
+    detail: String,
+}
+
+impl Unidentified {
+    /// Without the name of any Mac: a message like this can be made by anyone, of anyone.
+    fn unsigned(detail: impl ToString) -> Self {
+        let (reason, detail) = (Reason::SignatureInvalid, detail.to_string());
+        Self { reason, device_id: None, named: None, detail }
+    }
+
+    /// Under the name of a Mac that is enrolled with another identity, a foreign signature is a
+    /// mismatch; the Mac it names stays as it is.
+    async fn stranger(ctx: &Context, body: &[u8]) -> Result<Self, Failure> {
+        let named = match named(body) {
+            Some(udid) if is_known(ctx, &udid).await? => Some(udid),
+            _ => None,
+        };
+        let reason = match named {
+            Some(_) => Reason::IdentityMismatch,
+            None => Reason::IdentityUnknown,
+        };
+        let detail = "the signer's certificate was not issued here".to_owned();
+        Ok(Self { reason, device_id: None, named, detail })
+    }
+}
+
+type Examined = Result<Identified, Unidentified>;
 
 async fn examine(
     ctx: &Context,
@@ -74,36 +98,31 @@ async fn examine(
     now: Timestamp,
 ) -> Result<Examined, Failure> {
     let Some(header) = header else {
-        return Ok(Err((Reason::SignatureInvalid, "no Mdm-Signature".to_owned())));
+        return Ok(Err(Unidentified::unsigned("no Mdm-Signature")));
     };
     let message = match signature::decode(header) {
         Ok(message) => message,
-        Err(refused) => return Ok(Err((Reason::SignatureInvalid, refused.to_string()))),
+        Err(refused) => return Ok(Err(Unidentified::unsigned(refused))),
     };
     let known;
     let certificate;
     {
         let der = match cms::read(&message, signature::MAX_MESSAGE) {
             Ok(der) => der,
-            Err(refused) => return Ok(Err((Reason::SignatureInvalid, refused.to_string()))),
+            Err(refused) => return Ok(Err(Unidentified::unsigned(refused))),
         };
         let signed = match SignedData::parse(&der) {
             Ok(signed) => signed,
-            Err(refused) => return Ok(Err((Reason::SignatureInvalid, refused.to_string()))),
+            Err(refused) => return Ok(Err(Unidentified::unsigned(refused))),
         };
         certificate = signed.signer().hash();
         known = match ctx.store.identify(certificate).await? {
             Some(known) => known,
-            None => {
-                return Ok(Err((
-                    Reason::IdentityUnknown,
-                    "the signer's certificate was not issued here".to_owned(),
-                )));
-            }
+            None => return Ok(Err(Unidentified::stranger(ctx, body).await?)),
         };
         let verified = signed.require_detached().and_then(|()| signed.verify(body));
         if let Err(refused) = verified {
-            return Ok(Err((Reason::SignatureInvalid, refused.to_string())));
+            return Ok(Err(Unidentified::unsigned(refused)));
         }
     }
     let (signer, usable) = match known {
@@ -117,7 +136,12 @@ async fn examine(
         }
     };
     if let Err(reason) = usable {
-        return Ok(Err((reason, "the signer's certificate is not usable".to_owned())));
+        let device_id = match &signer {
+            Signer::Bound(speaker) => Some(speaker.device_id.clone()),
+            Signer::Issued(_) => None,
+        };
+        let detail = "the signer's certificate is not usable".to_owned();
+        return Ok(Err(Unidentified { reason, device_id, named: None, detail }));
     }
     Ok(Ok(Identified { certificate, signer, signature: message }))
 }

@@ -9,7 +9,7 @@ use crate::posture::Posture;
 use crate::publication::posture_v1::{PostureV1, Sources};
 use crate::publication::verification_v1::VerificationV1;
 use crate::reason::Reason;
-use crate::store::Read;
+use crate::store::{Read, Refusal};
 use crate::time::Timestamp;
 use crate::verification::Verification;
 
@@ -116,17 +116,105 @@ pub async fn await_verification(
     }
 }
 
-/// Why an attempt has not brought everything: what was refused in the Mac's name since it began,
-/// then what the attempt itself knows.
+/// Lines of refusals that are looked at for one attempt. One of a kind is written per minute, so
+/// this is many times what an attempt of ten minutes can have.
+const REFUSALS: usize = 256;
+
+/// Why an attempt has not brought everything: what was refused in the Mac's name while it was under
+/// way, then what the attempt itself knows.
 async fn reasons(tx: &Read, verification: &Verification) -> Result<Vec<Reason>, Failure> {
-    let refusals = tx.refusals_of(&verification.device_id, verification.created_at, 8).await?;
+    let since = verification.created_at;
+    let refusals = tx.refusals_of(&verification.device_id, since, REFUSALS).await?;
+    Ok(causes(verification, &refusals))
+}
+
+/// `refusals` come the latest first, as the store gives them.
+fn causes(verification: &Verification, refusals: &[Refusal]) -> Vec<Reason> {
+    let until = verification.finished.as_ref().map(|finished| finished.at);
+    let under_way =
+        |at: Timestamp| at >= verification.created_at && until.is_none_or(|until| at <= until);
     let mut reasons: Vec<Reason> = Vec::new();
     // Oldest first: the cause stands in front.
-    let refused = refusals.iter().rev().map(|refusal| refusal.reason);
+    let refused = refusals
+        .iter()
+        .rev()
+        // Of a line that joins several, the first and the last are known to the moment.
+        .filter(|refusal| under_way(refusal.at) || under_way(refusal.last_at))
+        .map(|refusal| refusal.reason)
+        // An answer to another attempt, or a second one to this: no cause of anything.
+        .filter(|reason| *reason != Reason::AnswerUnsolicited);
     for reason in refused.chain(verification.reasons()) {
         if !reasons.contains(&reason) {
             reasons.push(reason);
         }
     }
-    Ok(reasons)
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::SeededEntropy;
+    use crate::verification::{Finished, Kind, Priority, Request, State as Ended};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(1_000_000_000 + seconds * 1_000)
+    }
+
+    /// An attempt from 100 s on.
+    fn attempt() -> Verification {
+        let entropy = SeededEntropy::new(7);
+        let request = Request {
+            kinds: vec![Kind::SecurityInfo],
+            priority: Priority::First,
+            occasion: "a test".to_owned(),
+            patience: Duration::from_secs(600),
+        };
+        let id = VerificationId::new(at(100), &entropy);
+        Verification::start(id, DeviceId::new(at(100), &entropy), &request, at(100))
+    }
+
+    fn refusal(reason: Reason, first: i64, last: i64) -> Refusal {
+        Refusal { last_at: at(last), ..Refusal::once(None, reason, "connect", "", at(first)) }
+    }
+
+    #[test]
+    fn what_was_refused_counts_while_the_attempt_is_under_way() {
+        let mut attempt = attempt();
+        // The latest first, as the store has them.
+        let refusals = [
+            refusal(Reason::SerialMismatch, 190, 260),
+            refusal(Reason::IdentityExpired, 201, 201),
+            refusal(Reason::SignatureInvalid, 99, 201),
+            refusal(Reason::RequestMalformed, 200, 200),
+            refusal(Reason::IdentityMismatch, 150, 155),
+            refusal(Reason::AnswerUnsolicited, 140, 140),
+            refusal(Reason::Revoked, 60, 110),
+            refusal(Reason::NotEnrolled, 100, 100),
+            refusal(Reason::IdentityUnknown, 90, 99),
+        ];
+        let open = causes(&attempt, &refusals);
+        assert_eq!(open.last(), Some(&Reason::SerialMismatch));
+        assert!(open.contains(&Reason::IdentityExpired));
+        assert!(!open.contains(&Reason::IdentityUnknown));
+        assert!(!open.contains(&Reason::AnswerUnsolicited));
+
+        for part in &mut attempt.parts {
+            part.reason = Some(Reason::AnswerTimeout);
+        }
+        attempt.finished = Some(Finished {
+            state: Ended::TimedOut,
+            at: at(200),
+            reasons: Vec::new(),
+            posture_revision: None,
+        });
+        assert_eq!(causes(&attempt, &refusals), [
+            Reason::NotEnrolled,
+            Reason::Revoked,
+            Reason::IdentityMismatch,
+            Reason::RequestMalformed,
+            Reason::SerialMismatch,
+            Reason::AnswerTimeout,
+        ]);
+    }
 }

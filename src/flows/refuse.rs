@@ -3,7 +3,7 @@
 //! A flood of refusals must not become a flood of writes: the queue is bounded, lines of one kind
 //! are joined, and what does not fit is counted only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -75,50 +75,119 @@ impl Waiting {
     }
 }
 
-/// What lines must share to be joined.
-#[derive(PartialEq, Eq, Hash)]
+/// What lines must share to be joined, and the order in which they are written: two nodes that
+/// wrote the same lines in different orders could wait for each other.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
     device_id: Option<DeviceId>,
-    named: Option<Udid>,
     reason: Reason,
     surface: &'static str,
 }
 
 /// Writes a batch to the audit, lines of one kind joined.
-pub async fn record(ctx: &Context, batch: Vec<Refused>) -> Result<(), Failure> {
-    let mut lines: HashMap<Kind, Refusal> = HashMap::new();
+///
+/// Which Mac a name belongs to is looked up first: looking up thousands of names would keep
+/// everybody else from writing. Names of no Mac are not kept apart, whoever makes them up.
+pub async fn record(ctx: &Context, batch: &[Refused]) -> Result<(), Failure> {
+    let known = known(ctx, batch).await?;
+    let lines = joined(batch, &known);
+    let mut tx = ctx.store.write().await?;
+    for line in lines.values() {
+        tx.record_refusal(line).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// The Macs that have the names in a batch.
+async fn known(ctx: &Context, batch: &[Refused]) -> Result<HashMap<Udid, DeviceId>, Failure> {
+    let unresolved = batch.iter().filter(|refused| refused.device_id.is_none());
+    let names: HashSet<&Udid> = unresolved.filter_map(|refused| refused.named.as_ref()).collect();
+    let mut known = HashMap::new();
+    if names.is_empty() {
+        return Ok(known);
+    }
+    let tx = ctx.store.read().await?;
+    for udid in names {
+        if let Some(enrollment) = tx.enrollment_by_udid(udid).await? {
+            known.insert(udid.clone(), enrollment.device_id);
+        }
+    }
+    Ok(known)
+}
+
+fn joined(batch: &[Refused], known: &HashMap<Udid, DeviceId>) -> BTreeMap<Kind, Refusal> {
+    let mut lines: BTreeMap<Kind, Refusal> = BTreeMap::new();
     for refused in batch {
-        let key = Kind {
-            device_id: refused.device_id.clone(),
-            named: refused.named.clone(),
+        let named = || known.get(refused.named.as_ref()?);
+        let device_id = refused.device_id.as_ref().or_else(named);
+        let kind = Kind {
+            device_id: device_id.cloned(),
             reason: refused.reason,
             surface: refused.surface,
         };
-        let line = lines.entry(key).or_insert_with(|| Refusal {
-            subject: "-".to_owned(),
-            device_id: refused.device_id.clone(),
-            reason: refused.reason,
-            surface: refused.surface.to_owned(),
-            detail: refused.detail.clone(),
-            at: refused.at,
-            last_at: refused.at,
+        let (surface, detail) = (refused.surface, &refused.detail);
+        let line = lines.entry(kind).or_insert_with(|| Refusal {
             count: 0,
+            ..Refusal::once(device_id.cloned(), refused.reason, surface, detail, refused.at)
         });
         line.count += 1;
         line.last_at = line.last_at.max(refused.at);
     }
-    let mut tx = ctx.store.write().await?;
-    for (kind, mut line) in lines {
-        if line.device_id.is_none()
-            && let Some(udid) = kind.named
-        {
-            line.device_id = tx.enrollment_by_udid(&udid).await?.map(|found| found.device_id);
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn refused(device_id: Option<&DeviceId>, named: Option<&Udid>, reason: Reason) -> Refused {
+        Refused {
+            surface: "connect",
+            reason,
+            device_id: device_id.cloned(),
+            named: named.cloned(),
+            detail: "detail".to_owned(),
+            at: Timestamp::from_millis(1_000),
         }
-        if let Some(device_id) = &line.device_id {
-            line.subject = device_id.to_string();
-        }
-        tx.record_refusal(&line).await?;
     }
-    tx.commit().await?;
-    Ok(())
+
+    fn udid(last: u32) -> Udid {
+        Udid::parse(&format!("00000000-0000-4000-8000-{last:012}")).expect("a UDID")
+    }
+
+    #[test]
+    fn lines_are_joined_by_mac_however_it_was_named() {
+        let mac = DeviceId::parse("dev_01J8ZZZZZZZZZZZZZZZZZZZZZZ").expect("an id");
+        let known = HashMap::from([(udid(1), mac.clone())]);
+        let mismatch = Reason::IdentityMismatch;
+        let mut last = refused(None, Some(&udid(1)), mismatch);
+        last.at = last.at.plus(Duration::from_secs(2));
+        let batch = [
+            refused(Some(&mac), None, mismatch),
+            refused(None, Some(&udid(2)), mismatch),
+            last.clone(),
+            refused(None, None, mismatch),
+            refused(Some(&mac), Some(&udid(2)), mismatch),
+            refused(None, Some(&udid(3)), mismatch),
+            refused(None, Some(&udid(3)), Reason::NotEnrolled),
+            Refused { surface: "check_in", ..refused(Some(&mac), None, mismatch) },
+        ];
+        let lines = joined(&batch, &known);
+        let seen: Vec<_> = lines
+            .values()
+            .map(|line| (line.subject.as_str(), line.reason, line.surface.as_str(), line.count))
+            .collect();
+        // Reasons in the order of their declaration.
+        let mut unknown =
+            [("-", mismatch, "connect", 3), ("-", Reason::NotEnrolled, "connect", 1)];
+        unknown.sort_by_key(|line| line.1);
+        let of_the_mac =
+            [(mac.as_str(), mismatch, "check_in", 1), (mac.as_str(), mismatch, "connect", 3)];
+        assert_eq!(seen, [&unknown[..], &of_the_mac].concat());
+        let spans: Vec<_> = lines.values().map(|line| (line.at, line.last_at)).collect();
+        assert_eq!(spans[3], (Timestamp::from_millis(1_000), last.at));
+    }
 }

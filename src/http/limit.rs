@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use axum::extract::ConnectInfo;
 use axum::http::HeaderMap;
@@ -9,31 +11,46 @@ use governor::clock::DefaultClock;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 
-/// Above this many addresses, idle ones are forgotten at the next request.
+/// Above this many addresses, idle ones are forgotten at a next request.
 const REMEMBERED: usize = 100_000;
+/// Forgetting looks at every address, so it may not happen at every request.
+const FORGETTING: Duration = Duration::from_secs(1);
 
 /// A limit per client address.
 #[derive(Debug)]
 pub struct PerClient {
     limiter: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock>,
     behind_proxy: bool,
+    forgotten: Mutex<Option<Instant>>,
 }
 
 impl PerClient {
     /// `per_minute` requests in a minute, which may also come at once.
     pub fn new(per_minute: NonZeroU32, behind_proxy: bool) -> Self {
-        Self { limiter: RateLimiter::keyed(Quota::per_minute(per_minute)), behind_proxy }
+        let limiter = RateLimiter::keyed(Quota::per_minute(per_minute));
+        Self { limiter, behind_proxy, forgotten: Mutex::new(None) }
     }
 
     /// Whether this request is within the limit.
     pub fn allows(&self, peer: Option<&ConnectInfo<SocketAddr>>, headers: &HeaderMap) -> bool {
-        if self.limiter.len() > REMEMBERED {
+        if self.limiter.len() > REMEMBERED && self.may_forget(Instant::now()) {
             self.limiter.retain_recent();
         }
         match self.client(peer, headers) {
             Some(client) => self.limiter.check_key(&network(client)).is_ok(),
             None => true,
         }
+    }
+
+    /// Whether it is this request's turn to forget idle addresses: one in [`FORGETTING`].
+    fn may_forget(&self, now: Instant) -> bool {
+        // Who finds it locked leaves it to the one who looks.
+        let Ok(mut last) = self.forgotten.try_lock() else { return false };
+        let due = last.is_none_or(|last| now.saturating_duration_since(last) >= FORGETTING);
+        if due {
+            *last = Some(now);
+        }
+        due
     }
 
     /// The client's address: the peer, or what the proxy in front appended to X-Forwarded-For.
@@ -94,6 +111,15 @@ mod tests {
         let seen = |limit: &PerClient| limit.client(Some(&peer), &headers).map(|ip| ip.to_string());
         assert_eq!(seen(&direct).as_deref(), Some("192.0.2.1"));
         assert_eq!(seen(&proxied).as_deref(), Some("203.0.113.7"));
+    }
+
+    #[test]
+    fn idle_addresses_are_forgotten_once_a_second_at_most() {
+        let limit = PerClient::new(NonZeroU32::MIN, false);
+        let start = Instant::now();
+        let turns = [0, 1, 999, 1_000, 1_001, 1_999, 2_000, 9_000];
+        let turns = turns.map(|passed| limit.may_forget(start + Duration::from_millis(passed)));
+        assert_eq!(turns, [true, false, false, true, false, false, true, true]);
     }
 
     #[test]

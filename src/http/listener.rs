@@ -1,7 +1,9 @@
 //! One listener: accept, TLS, HTTP/1.1 and HTTP/2, and an orderly end.
 //!
 //! The accept loop is our own so that every connection has deadlines from its first byte: a TLS
-//! handshake that dawdles, request headers that trickle and connections that idle are all cut off.
+//! handshake that dawdles, a peer that says nothing or too little to tell its protocol, request
+//! headers that trickle and connections that idle are all cut off. An HTTP/2 peer that answers PING
+//! is not silent and may stay.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -20,10 +23,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
+use super::idle::{Idle, Patience};
+
 /// Longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest time in which request headers must be complete.
 const HEADERS: Duration = Duration::from_secs(15);
+/// Long polls keep a client silent for up to 90 s (`verifications::MAX_WAIT` and the deadline).
+const PATIENCE: Patience =
+    Patience { opening: Duration::from_secs(15), between: Duration::from_secs(120) };
 /// Idle HTTP/2 connections are asked for a sign of life this often.
 const PING: Duration = Duration::from_secs(30);
 /// Requests in flight may take this long to end once the service stops.
@@ -39,6 +47,7 @@ pub struct Listener {
     socket: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
     routes: Router,
+    patience: Patience,
 }
 
 impl Listener {
@@ -52,7 +61,7 @@ impl Listener {
         routes: Router,
     ) -> std::io::Result<Self> {
         let socket = TcpListener::bind(address).await?;
-        Ok(Self { socket, tls, routes })
+        Ok(Self { socket, tls, routes, patience: PATIENCE })
     }
 
     /// The address bound, with the port the system chose for port 0.
@@ -94,6 +103,7 @@ impl Listener {
                 tls: self.tls.clone().map(TlsAcceptor::from),
                 routes: self.routes.clone(),
                 peer,
+                patience: self.patience,
             };
             let watcher = graceful.watcher();
             tokio::spawn(async move {
@@ -121,6 +131,7 @@ struct Connection {
     tls: Option<TlsAcceptor>,
     routes: Router,
     peer: SocketAddr,
+    patience: Patience,
 }
 
 impl Connection {
@@ -128,19 +139,20 @@ impl Connection {
         // Replies are small and awaited: no reason to hold them back.
         let _ = stream.set_nodelay(true);
         match &self.tls {
-            None => self.speak(TokioIo::new(stream), watcher).await,
+            None => self.speak(stream, watcher).await,
             Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.speak(TokioIo::new(stream), watcher).await,
+                Ok(Ok(stream)) => self.speak(stream, watcher).await,
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
             },
         }
     }
 
-    async fn speak<I>(&self, io: I, watcher: hyper_util::server::graceful::Watcher)
+    async fn speak<S>(&self, stream: S, watcher: hyper_util::server::graceful::Watcher)
     where
-        I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let io = TokioIo::new(Idle::new(stream, self.patience));
         let peer = self.peer;
         let routes = self.routes.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -153,5 +165,32 @@ impl Connection {
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%error, "connection ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_whose_protocol_cannot_be_told_is_cut_off() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut listener = Listener::bind(address, None, Router::new()).await.expect("bound");
+        // Everything else that could end a connection takes longer than this test.
+        listener.patience.opening = Duration::from_millis(100);
+        let address = listener.address().expect("an address");
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(listener.serve(stop.clone()));
+        for opening in ["", "PRI * HTTP/2.0\r\n"] {
+            let mut peer = TcpStream::connect(address).await.expect("connects");
+            peer.write_all(opening.as_bytes()).await.expect("sent");
+            let mut answer = Vec::new();
+            let ended = timeout(HEADERS / 2, peer.read_to_end(&mut answer)).await;
+            assert!(ended.is_ok(), "{opening:?}");
+        }
+        stop.cancel();
+        server.await.expect("ends");
     }
 }

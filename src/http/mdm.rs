@@ -1,53 +1,84 @@
 //! `PUT /mdm/checkin` and `PUT /mdm/connect`: both take both kinds of message, told apart by their
 //! Content-Type, because CheckInURL defaults to ServerURL (Apple `com.apple.mdm.yaml`).
 
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::body::Received;
-use super::{Public, error};
+use super::{Public, body, error};
 use crate::flows::{Context, check_in, connect};
-use crate::mdm::{CHECK_IN, REPORT, plist, signature};
+use crate::mdm::{CHECK_IN, REPORT, signature};
 use crate::reason::Reason;
 
 /// As in Apple's examples.
 const PLIST: &str = "application/xml; charset=UTF-8";
 
-pub async fn message(
-    State(Public { ctx, .. }): State<Public>,
-    headers: HeaderMap,
-    Received(body): Received<{ plist::MAX_BYTES }>,
-) -> Response {
-    let kind = Kind::of(&headers);
-    let body = match body {
-        Ok(body) => body,
-        Err(reason) => return turned_away(&ctx, kind, reason, "body"),
+/// Largest message. The largest honest reply, an attestation, has about 13 KB; the firewall's list
+/// of applications in a SecurityInfo may make one of 100 KB.
+const MAX_BODY: usize = 512 * 1024;
+
+pub async fn message(State(Public { ctx, .. }): State<Public>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    // Nothing of a body is kept for whoever does not even claim to be a Mac.
+    let (kind, signature) = match claimed(&head.headers) {
+        Ok(claimed) => claimed,
+        Err(Unclaimed { surface, reason, detail }) => {
+            let refused = turned_away(&ctx, surface, reason, detail);
+            body::discard(body).await;
+            return refused;
+        }
     };
-    let mut signatures = headers.get_all(signature::HEADER).iter();
-    let signature = signatures.next().map(HeaderValue::as_bytes);
-    if signatures.next().is_some() {
-        // Whoever stands in front may have looked at the other one.
-        let detail = "more than one Mdm-Signature";
-        return turned_away(&ctx, kind, Reason::SignatureInvalid, detail);
-    }
+    let body = match body::read(body, MAX_BODY).await {
+        Ok(body) => body,
+        Err(reason) => return turned_away(&ctx, kind.surface(), reason, "body"),
+    };
+    let (signature, body) = (Some(signature), body.octets());
     match kind {
         Kind::CheckIn => {
-            match check_in::check_in(&ctx, signature, &body).await {
+            match check_in::check_in(&ctx, signature, body).await {
                 Ok(reply) => check_in_reply(reply),
                 Err(failure) => error::to_mac(&failure),
             }
         }
         Kind::Report => {
-            match connect::connect(&ctx, signature, &body).await {
+            match connect::connect(&ctx, signature, body).await {
                 Ok(connect::Reply::Command(command)) => property_list(command),
                 Ok(connect::Reply::Done) => StatusCode::OK.into_response(),
                 Ok(connect::Reply::Refused(reason)) => error::refused_to_mac(reason),
                 Err(failure) => error::to_mac(&failure),
             }
         }
-        Kind::Neither => turned_away(&ctx, kind, Reason::MessageUnsupported, "content type"),
     }
+}
+
+/// Why headers are not those of a Mac's message.
+#[derive(Debug, PartialEq, Eq)]
+struct Unclaimed {
+    surface: &'static str,
+    reason: Reason,
+    detail: &'static str,
+}
+
+/// The kind of a message and its one signature, as the headers have them.
+fn claimed(headers: &HeaderMap) -> Result<(Kind, &[u8]), Unclaimed> {
+    let kind = Kind::of(headers).ok_or(Unclaimed {
+        surface: "mdm",
+        reason: Reason::MessageUnsupported,
+        detail: "content type",
+    })?;
+    let invalid = |detail| {
+        Unclaimed { surface: kind.surface(), reason: Reason::SignatureInvalid, detail }
+    };
+    let mut signatures = headers.get_all(signature::HEADER).iter();
+    let signature = signatures.next().ok_or(invalid("no Mdm-Signature"))?.as_bytes();
+    if signatures.next().is_some() {
+        // Whoever stands in front may have looked at the other one.
+        return Err(invalid("more than one Mdm-Signature"));
+    }
+    if signature.len() > signature::MAX_HEADER {
+        return Err(invalid("a Mdm-Signature that is too large"));
+    }
+    Ok((kind, signature))
 }
 
 /// What a message says it is.
@@ -55,20 +86,19 @@ pub async fn message(
 enum Kind {
     CheckIn,
     Report,
-    Neither,
 }
 
 impl Kind {
     /// By the media type; parameters such as a charset occur and say nothing.
-    fn of(headers: &HeaderMap) -> Self {
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        let kind = kind.split(';').next()?.trim();
         if kind.eq_ignore_ascii_case(CHECK_IN) {
-            Self::CheckIn
+            Some(Self::CheckIn)
         } else if kind.eq_ignore_ascii_case(REPORT) {
-            Self::Report
+            Some(Self::Report)
         } else {
-            Self::Neither
+            None
         }
     }
 
@@ -76,13 +106,17 @@ impl Kind {
         match self {
             Self::CheckIn => check_in::SURFACE,
             Self::Report => connect::SURFACE,
-            Self::Neither => "mdm",
         }
     }
 }
 
-fn turned_away(ctx: &Context, kind: Kind, reason: Reason, detail: impl ToString) -> Response {
-    error::count(ctx, kind.surface(), reason, detail);
+fn turned_away(
+    ctx: &Context,
+    surface: &'static str,
+    reason: Reason,
+    detail: impl ToString,
+) -> Response {
+    error::count(ctx, surface, reason, detail);
     error::refused_to_mac(reason)
 }
 
@@ -98,4 +132,40 @@ fn check_in_reply(reply: check_in::Reply) -> Response {
 
 fn property_list(bytes: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, PLIST)], bytes).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(kind: &'static str, signatures: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        for signature in signatures {
+            headers.append(signature::HEADER, signature.parse().expect("a value"));
+        }
+        headers
+    }
+
+    #[test]
+    fn headers_alone_tell_who_does_not_claim_to_be_a_mac() {
+        let longest = "A".repeat(signature::MAX_HEADER);
+        let longer = "A".repeat(signature::MAX_HEADER + 1);
+        for (kind, signatures, refused) in [
+            (REPORT, &["AAAA"][..], None),
+            (CHECK_IN, &["AAAA"], None),
+            (REPORT, &[longest.as_str()], None),
+            ("text/xml", &["AAAA"], Some(Reason::MessageUnsupported)),
+            ("text/xml", &[], Some(Reason::MessageUnsupported)),
+            (CHECK_IN, &[], Some(Reason::SignatureInvalid)),
+            (CHECK_IN, &["AAAA", "AAAA"], Some(Reason::SignatureInvalid)),
+            (REPORT, &[longer.as_str()], Some(Reason::SignatureInvalid)),
+        ] {
+            let headers = headers(kind, signatures);
+            let reason = claimed(&headers).err().map(|unclaimed| unclaimed.reason);
+            assert_eq!(reason, refused, "{kind} {}", signatures.len());
+        }
+    }
 }

@@ -8,6 +8,7 @@ pub mod body;
 pub mod enroll;
 pub mod error;
 pub mod health;
+pub mod idle;
 pub mod internal;
 pub mod limit;
 pub mod listener;

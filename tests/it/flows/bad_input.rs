@@ -3,14 +3,20 @@
 
 use std::time::Duration;
 
+use attestd::app::database_url;
+use attestd::config::Config;
+use attestd::reason::Reason;
+use attestd::time::Timestamp;
 use attestd_sim::mac::messages::{authenticate, idle, token_update};
 use attestd_sim::plist_xml::{PlistStyle, write};
 use attestd_sim::{Mac, Signing};
 use plist::{Dictionary, Value};
 use reqwest::{Body, Method};
+use sea_orm::ConnectionTrait as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::harness::inside::eventually;
 use crate::harness::public_side::{accepted, never_unenrolls, refused, told};
 use crate::harness::scene::Scene;
 
@@ -105,26 +111,48 @@ journey! {
         let mac = enrolled(&scene).await;
         let body = xml(idle(&mac.spec()));
 
-        for kind in ["text/xml", "", "application/json", "application/x-apple-aspen-mdm-checkinn"] {
+        // Whoever sends far too much can read the refusal all the same, whatever it is for.
+        let large = vec![b' '; 3 << 20];
+        for (kind, body) in [
+            ("text/xml", &body),
+            ("text/xml", &large),
+            ("", &body),
+            ("application/json", &body),
+            ("application/x-apple-aspen-mdm-checkinn", &body),
+        ] {
             let counted = scene.refusals("mdm", "message_unsupported").await;
-            let answer = put(&scene, &mac, "/mdm/connect", kind, &body).await;
+            let answer = put(&scene, &mac, "/mdm/connect", kind, body).await;
             assert_eq!(answer, refused("message_unsupported"), "{kind}");
             assert_eq!(scene.refusals("mdm", "message_unsupported").await, counted + 1, "{kind}");
         }
 
-        let large = vec![b' '; 3 << 20];
+        let largest = vec![b' '; 512 << 10];
+        let larger = vec![b' '; (512 << 10) + 1];
         for (surface, kind) in [("connect", REPORT), ("check_in", CHECK_IN)] {
-            let (status, reason) = put(&scene, &mac, "/mdm/connect", kind, &large).await;
-            assert_eq!((status, reason.as_str()), (413, "request_too_large"));
-            assert_eq!(scene.refusals(surface, "request_too_large").await, 1);
+            for (body, status, reason) in [
+                (&largest, 400, "request_malformed"),
+                (&larger, 413, "request_too_large"),
+                (&large, 413, "request_too_large"),
+            ] {
+                let counted = scene.refusals(surface, reason).await;
+                let answer = put(&scene, &mac, "/mdm/connect", kind, body).await;
+                assert_eq!((answer.0, answer.1.as_str()), (status, reason));
+                assert_eq!(scene.refusals(surface, reason).await, counted + 1);
+            }
         }
+
+        // The headers are looked at first: what they refuse is not measured.
+        let unsigned = scene.anybody(Method::PUT, "/mdm/connect").header("content-type", REPORT);
+        let answer = scene.answer(unsigned.body(large)).await;
+        assert_eq!((answer.status, answer.reason().as_str()), (400, "signature_invalid"));
+        assert_eq!(scene.refusals("connect", "signature_invalid").await, 1);
 
         // Two signatures: whoever looked at the first must not be fooled by the second.
         let request = scene.anybody(Method::PUT, "/mdm/connect").header("content-type", REPORT);
         let request = request.header("mdm-signature", "AAAA").header("mdm-signature", "BBBB");
         let answer = scene.answer(request.body(body.clone())).await;
         assert_eq!((answer.status, answer.reason().as_str()), (400, "signature_invalid"));
-        assert_eq!(scene.refusals("connect", "signature_invalid").await, 1);
+        assert_eq!(scene.refusals("connect", "signature_invalid").await, 2);
 
         for (method, path, status) in [
             (Method::GET, "/mdm/connect", 405),
@@ -195,6 +223,28 @@ journey! {
     }
 }
 
+journey! {
+    async fn a_refusal_that_could_not_be_audited_is_audited_later(backend: Backend) {
+        let scene = Scene::new(backend).await;
+        let config = Config::load(scene.config(), true).expect("a configuration");
+        let url = database_url(&config).expect("a URL");
+        let connection = sea_orm::Database::connect(url).await.expect("connects");
+        connection.execute_unprepared("ALTER TABLE refusals RENAME TO gone").await.expect("renames");
+        let failures = async || scene.counted("attestd_worker_failures_total", &[]).await;
+        let before = failures().await;
+        let request = scene.anybody(Method::PUT, "/mdm/connect").header("content-type", "text/xml");
+        assert_eq!(scene.answer(request).await.status, 400);
+        eventually("the audit fails", async || failures().await > before).await;
+        connection.execute_unprepared("ALTER TABLE gone RENAME TO refusals").await.expect("renames");
+        eventually("the audit is made up for", async || {
+            let tx = scene.ctx().store.read().await.expect("a store");
+            let counts = tx.refusal_counts(Timestamp::from_millis(0)).await.expect("counts");
+            counts == [(Reason::MessageUnsupported, 1)]
+        }).await;
+        assert_eq!(scene.counted("attestd_refusals_not_audited_total", &[]).await, 0);
+    }
+}
+
 /// Sends bytes as they are and reads until the server has nothing more to say.
 async fn raw(scene: &Scene, bytes: &[u8]) -> String {
     let address = scene.base_url.trim_start_matches("http://");
@@ -210,6 +260,7 @@ journey! {
     async fn what_is_no_http_gets_no_further(backend: Backend) {
         let scene = Scene::new(backend).await;
         let put = "PUT /mdm/connect HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+        let mac = format!("Content-Type: {REPORT}\r\nMdm-Signature: AAAA\r\n");
         let many = "x: y\r\n".repeat(200);
         let huge = format!("x: {}\r\n", "y".repeat(1 << 20));
         for (what, request, statuses) in [
@@ -228,7 +279,7 @@ journey! {
             ),
             (
                 "chunks of a kind that is none",
-                format!("{put}Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
+                format!("{put}{mac}Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
                 &[400],
             ),
             ("no HTTP at all", "\x16\x03\x01\x02\x00\x01".to_owned() + &"\0".repeat(64), &[400, 0]),
@@ -239,7 +290,7 @@ journey! {
             assert!(statuses.contains(&status), "{what}: {answer:?}");
         }
         // The broken chunks were a body that broke off, and counted as such.
-        assert_eq!(scene.refusals("mdm", "request_malformed").await, 1);
+        assert_eq!(scene.refusals("connect", "request_malformed").await, 1);
         // And it still serves.
         assert_eq!(scene.answer(scene.anybody(Method::GET, "/healthz")).await.status, 200);
     }

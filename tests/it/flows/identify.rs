@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use attestd::reason::Reason;
+use attestd::time::Timestamp;
 use attestd_sim::cms::{SignatureDigest, SignatureStyle, mdm_signature, signed_data};
 use attestd_sim::der::{read, sequence, tlv};
 use attestd_sim::mac::messages::{check_out, idle, token_update};
@@ -15,6 +17,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use plist::Value;
 use serde_json::{Value as Json, json};
 
+use crate::harness::inside::eventually;
 use crate::harness::keys::rsa;
 use crate::harness::public_side::{accepted, refused, told};
 use crate::harness::scene::Scene;
@@ -196,6 +199,73 @@ journey! {
 
         // The Mac itself is still heard.
         assert_eq!(mac.connect().await.expect("a session").answered, 0);
+    }
+}
+
+/// Waits until a refusal is in the audit.
+async fn audited(scene: &Scene, reason: Reason, times: u64) {
+    eventually(reason.code(), async || {
+        let tx = scene.ctx().store.read().await.expect("a store");
+        let counts = tx.refusal_counts(Timestamp::from_millis(0)).await.expect("counts");
+        counts.contains(&(reason, times))
+    }).await;
+}
+
+journey! {
+    async fn nobody_else_writes_the_reasons_of_a_mac(backend: Backend) {
+        let scene = Scene::new(backend).await.with_ready_keys(1);
+        let mac = scene.honest_mac();
+        mac.enroll(&scene.base_url).await.expect("enrols");
+        let serial = mac.serial();
+        let reasons = async || scene.api.posture(&serial).await["reasons"].clone();
+        let shown = async |reason: &str| {
+            reasons().await.as_array().expect("a list").contains(&json!(reason))
+        };
+        let body = bytes(idle(&mac.spec()));
+        let own = mac.identity().expect("an identity");
+        let over_another = mdm_signature(&own, b"x", &SignatureStyle::default()).expect("signed");
+        let url = scene.url("/mdm/connect");
+
+        // While an attempt is under way: what anyone can send in anyone's name, or what a wire tap
+        // can send again, is not the Mac's doing.
+        let before = reasons().await;
+        for header in [None, Some("AAAA"), Some(over_another.as_str())] {
+            let signing = header.map_or(Signing::Unsigned, Signing::Header);
+            let answer = told(mac.signed_put(&url, REPORT, &body, signing).await);
+            assert_eq!(answer, refused("signature_invalid"));
+        }
+        audited(&scene, Reason::SignatureInvalid, 3).await;
+        let tx = scene.ctx().store.read().await.expect("a store");
+        let device_id = scene.device_id(&mac).await;
+        let lines = tx.refusals_of(&device_id, Timestamp::from_millis(0), 10).await.expect("lines");
+        assert_eq!(lines, []);
+        drop(tx);
+        assert_eq!(reasons().await, before);
+
+        // A well-formed message in its name says that somebody uses its name.
+        let stranger = Identity::self_signed_with(rsa(3), "x", scene.now().millis()).expect("made");
+        let mismatch = async || {
+            let signing = Signing::By(&stranger);
+            let answer = told(mac.signed_put(&url, REPORT, &body, signing).await);
+            assert_eq!(answer, refused("identity_mismatch"));
+        };
+        mismatch().await;
+        audited(&scene, Reason::IdentityMismatch, 1).await;
+        assert!(shown("identity_mismatch").await);
+
+        // The next attempt begins without it, and what comes once it has ended is no part of it.
+        mac.connect().await.expect("a session");
+        scene.pass(Duration::from_secs(120));
+        scene.api.verify(&serial, &["security_info"]).await;
+        assert!(!shown("identity_mismatch").await);
+        mac.replay(&mac.exchanges()[0]).await.expect("an answer");
+        audited(&scene, Reason::AnswerUnsolicited, 1).await;
+        assert!(!shown("answer_unsolicited").await);
+        mac.connect().await.expect("a session");
+        scene.pass(Duration::from_secs(120));
+        mismatch().await;
+        audited(&scene, Reason::IdentityMismatch, 2).await;
+        assert!(!shown("identity_mismatch").await);
     }
 }
 
