@@ -65,14 +65,21 @@ impl App {
         let keeper = FileKeeper::open(config.data_dir.join(KEYS), Arc::clone(&seal))
             .context("the folder of keys cannot be used; `attestd init` makes it")?;
         let store = Store::open_exclusive(&database_url(config)?, seal).await?;
-        store.migrate().await.context("the database cannot be brought up to date")?;
+        store
+            .migrate()
+            .await
+            .context("the database cannot be brought up to date")?;
         claim_database(&store, &config.base_url).await?;
 
         let (wakeups, waiting_wakeups) = wake::queue();
         let (refusals, waiting_refusals) = refuse::queue();
         let ctx = Arc::new(Context {
             store,
-            apns: Apns::new(apns_settings(config)?, Arc::clone(&clock), Arc::clone(&entropy))?,
+            apns: Apns::new(
+                apns_settings(config)?,
+                Arc::clone(&clock),
+                Arc::clone(&entropy),
+            )?,
             authorities: authorities(&keeper)?,
             policy: Arc::new(policy(config)?),
             anchors: anchors(config)?,
@@ -86,7 +93,10 @@ impl App {
         });
         let limit = |per_minute| -> anyhow::Result<Arc<PerClient>> {
             let per_minute = NonZeroU32::new(per_minute).context("a limit of zero")?;
-            Ok(Arc::new(PerClient::new(per_minute, config.public.behind_proxy)))
+            Ok(Arc::new(PerClient::new(
+                per_minute,
+                config.public.behind_proxy,
+            )))
         };
         let public = http::public(Public {
             ctx: Arc::clone(&ctx),
@@ -95,7 +105,10 @@ impl App {
         });
         let internal = http::internal(Arc::clone(&ctx));
         let (outside, inside) = (&config.public, &config.internal);
-        let public_tls = tls(outside.tls_certificate.as_deref(), outside.tls_key.as_deref())?;
+        let public_tls = tls(
+            outside.tls_certificate.as_deref(),
+            outside.tls_key.as_deref(),
+        )?;
         let internal_tls = tls(inside.tls_certificate.as_deref(), inside.tls_key.as_deref())?;
         let public = Listener::bind(outside.listen, public_tls, public)
             .await
@@ -103,8 +116,16 @@ impl App {
         let internal = Listener::bind(inside.listen, internal_tls, internal)
             .await
             .with_context(|| format!("{} cannot be bound", inside.listen))?;
-        let queues = Queues { wakeups: waiting_wakeups, refusals: waiting_refusals };
-        Ok(Self { ctx, queues, public, internal })
+        let queues = Queues {
+            wakeups: waiting_wakeups,
+            refusals: waiting_refusals,
+        };
+        Ok(Self {
+            ctx,
+            queues,
+            public,
+            internal,
+        })
     }
 
     /// The addresses bound: public, internal.
@@ -184,7 +205,10 @@ async fn claim_database(store: &Store, server_id: &str) -> anyhow::Result<()> {
 
 fn authorities(keeper: &dyn KeyKeeper) -> anyhow::Result<Authorities> {
     let held = |role| -> anyhow::Result<Held> {
-        Ok(Held { signer: keeper.signer(role)?, chain: keeper.certificates(role)? })
+        Ok(Held {
+            signer: keeper.signer(role)?,
+            chain: keeper.certificates(role)?,
+        })
     };
     Ok(Authorities {
         device_ca: held(KeyRole::DeviceCa)?,
@@ -249,14 +273,20 @@ fn apns_settings(config: &Config) -> anyhow::Result<ApnsSettings> {
         Some(path) => Some(read(path)?),
     };
     let endpoint = Endpoint::parse(&config.apns.url)?;
-    Ok(ApnsSettings { endpoint, extra_roots, ..ApnsSettings::default() })
+    Ok(ApnsSettings {
+        endpoint,
+        extra_roots,
+        ..ApnsSettings::default()
+    })
 }
 
 fn tls(
     certificate: Option<&Path>,
     key: Option<&Path>,
 ) -> anyhow::Result<Option<Arc<ServerConfig>>> {
-    let (Some(certificate), Some(key)) = (certificate, key) else { return Ok(None) };
+    let (Some(certificate), Some(key)) = (certificate, key) else {
+        return Ok(None);
+    };
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .with_context(|| format!("{} cannot be read", certificate.display()))?;

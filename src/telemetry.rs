@@ -91,7 +91,11 @@ impl Metrics {
             "What was refused, by surface and reason",
             metrics.refusals.clone(),
         );
-        registry.register("pushes", "Pushes, by what APNs said", metrics.pushes.clone());
+        registry.register(
+            "pushes",
+            "Pushes, by what APNs said",
+            metrics.pushes.clone(),
+        );
         registry.register(
             "verdicts",
             "Verdicts reached with new evidence",
@@ -122,13 +126,17 @@ impl Metrics {
 
     /// A message was taken.
     pub fn message(&self, surface: &'static str, kind: &'static str) {
-        self.messages.get_or_create(&MessageLabels { surface, kind }).inc();
+        self.messages
+            .get_or_create(&MessageLabels { surface, kind })
+            .inc();
     }
 
     /// Something was refused.
     pub fn refused(&self, surface: &'static str, reason: Reason) {
         let reason = reason.code();
-        self.refusals.get_or_create(&RefusalLabels { surface, reason }).inc();
+        self.refusals
+            .get_or_create(&RefusalLabels { surface, reason })
+            .inc();
     }
 
     /// A push ended.
@@ -138,12 +146,18 @@ impl Metrics {
 
     /// Evidence led to a verdict.
     pub fn verdict(&self, verdict: Verdict) {
-        self.verdicts.get_or_create(&VerdictLabels { verdict: verdict.as_str() }).inc();
+        self.verdicts
+            .get_or_create(&VerdictLabels {
+                verdict: verdict.as_str(),
+            })
+            .inc();
     }
 
     /// A request was answered.
     pub fn answered(&self, listener: &'static str, status: u16) {
-        self.requests.get_or_create(&RequestLabels { listener, status }).inc();
+        self.requests
+            .get_or_create(&RequestLabels { listener, status })
+            .inc();
     }
 
     /// The text form Prometheus reads.

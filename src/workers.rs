@@ -44,12 +44,20 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     workers.spawn(wake_macs(Arc::clone(ctx), wakeups, stop.clone()));
     workers.spawn(record_refusals(Arc::clone(ctx), refusals, stop.clone()));
     workers.spawn(follow_push_certificate(Arc::clone(ctx), stop.clone()));
-    workers.spawn(every(SWEEP, Arc::clone(ctx), stop.clone(), "sweep", |ctx| async move {
-        sweep::run_once(&ctx).await
-    }));
-    workers.spawn(every(SEEN, Arc::clone(ctx), stop.clone(), "seen", |ctx| async move {
-        Ok(ctx.store.flush_seen().await?)
-    }));
+    workers.spawn(every(
+        SWEEP,
+        Arc::clone(ctx),
+        stop.clone(),
+        "sweep",
+        |ctx| async move { sweep::run_once(&ctx).await },
+    ));
+    workers.spawn(every(
+        SEEN,
+        Arc::clone(ctx),
+        stop.clone(),
+        "seen",
+        |ctx| async move { Ok(ctx.store.flush_seen().await?) },
+    ));
     workers
 }
 
@@ -108,7 +116,10 @@ async fn wake_macs(ctx: Arc<Context>, mut wakeups: wake::Waiting, stop: Cancella
         }
     }
     // What APNs answers to pushes already sent is still written down; the rest is owed all the same.
-    let _ = timeout(LAST_ANSWERS, async { while under_way.join_next().await.is_some() {} }).await;
+    let _ = timeout(LAST_ANSWERS, async {
+        while under_way.join_next().await.is_some() {}
+    })
+    .await;
 }
 
 async fn record_refusals(
@@ -129,7 +140,11 @@ async fn record_refusals(
                 break;
             }
         }
-        let rest = if unwritten.write(&ctx).await { AUDIT } else { AUDIT_AGAIN };
+        let rest = if unwritten.write(&ctx).await {
+            AUDIT
+        } else {
+            AUDIT_AGAIN
+        };
         if pause(rest, &stop).await {
             break;
         }
@@ -162,8 +177,14 @@ impl Unwritten {
         } else {
             // They were counted when they were refused.
             let dropped = self.batch.len();
-            tracing::warn!(worker = "refuse", dropped, "refusals were dropped from the audit");
-            ctx.metrics.refusals_not_audited.inc_by(u64::try_from(dropped).unwrap_or(u64::MAX));
+            tracing::warn!(
+                worker = "refuse",
+                dropped,
+                "refusals were dropped from the audit"
+            );
+            ctx.metrics
+                .refusals_not_audited
+                .inc_by(u64::try_from(dropped).unwrap_or(u64::MAX));
             *self = Self::default();
         }
         failure.log();

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use attestd_sim::certs::Identity;
 use attestd_sim::cms::{SignatureStyle, mdm_signature};
 use attestd_sim::keys::{KeyKind, generate};
-use openssl::pkey::{PKey, Private};
 use attestd_sim::mac::{messages, query_responses, security_info};
 use attestd_sim::plist_xml::{PlistStyle, write};
 use attestd_sim::{Mac, MacSpec, World};
 use futures_util::StreamExt as _;
+use openssl::pkey::{PKey, Private};
 use plist::{Dictionary, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -37,8 +37,9 @@ pub struct Fleet(Vec<Enrolled>);
 
 impl Fleet {
     pub async fn enroll(world: &World, base_url: &str, count: usize) -> Self {
-        let keys: Vec<_> =
-            (0..KEYS).map(|_| generate(KeyKind::Rsa2048).expect("a key")).collect();
+        let keys: Vec<_> = (0..KEYS)
+            .map(|_| generate(KeyKind::Rsa2048).expect("a key"))
+            .collect();
         for index in 0..count {
             world.keys().add(keys[index % KEYS].clone());
         }
@@ -59,7 +60,12 @@ impl Fleet {
             let (spec, identity) = (mac.spec(), mac.identity().expect("an identity"));
             let idle = request(&identity, &messages::idle(&spec));
             let attested_key = attested_key.clone();
-            Enrolled { spec, identity, attested_key, idle: Arc::new(idle) }
+            Enrolled {
+                spec,
+                identity,
+                attested_key,
+                idle: Arc::new(idle),
+            }
         });
         Self(enrolled.collect())
     }
@@ -81,9 +87,17 @@ impl Fleet {
         assert_eq!(commands.len(), self.0.len());
         let answer = |(mac, (enrolled, command)): (usize, (&Enrolled, &Vec<u8>))| {
             let body = enrolled.answer(world, command);
-            Prepared { mac, request: Arc::new(request(&enrolled.identity, &body)) }
+            Prepared {
+                mac,
+                request: Arc::new(request(&enrolled.identity, &body)),
+            }
         };
-        self.0.iter().zip(commands).enumerate().map(answer).collect()
+        self.0
+            .iter()
+            .zip(commands)
+            .enumerate()
+            .map(answer)
+            .collect()
     }
 
     /// Sends all requests over `at_once` connections; the bodies of the replies in their order.
@@ -104,7 +118,9 @@ impl Fleet {
                     let mut replies = Vec::new();
                     loop {
                         let index = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(request) = requests.get(index) else { return replies };
+                        let Some(request) = requests.get(index) else {
+                            return replies;
+                        };
                         stream.write_all(&request.request).await.expect("sent");
                         let body = read_reply(&mut stream).await;
                         replies.push((index, request.mac, body));
@@ -145,8 +161,10 @@ impl Enrolled {
         let queries = queries.iter().filter_map(Value::as_string);
         let mut responses = query_responses(&self.spec, queries, 1041);
         let certificates = [chain.leaf, chain.intermediate].map(Value::Data).to_vec();
-        responses
-            .insert("DevicePropertiesAttestation".to_owned(), Value::Array(certificates));
+        responses.insert(
+            "DevicePropertiesAttestation".to_owned(),
+            Value::Array(certificates),
+        );
         reply.insert("QueryResponses".to_owned(), Value::Dictionary(responses));
         reply
     }
@@ -172,12 +190,18 @@ async fn read_reply(stream: &mut TcpStream) -> Vec<u8> {
     loop {
         let read = stream.read_buf(&mut buffer).await.expect("an answer");
         assert!(read > 0, "the server hung up");
-        let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+        let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else {
+            continue;
+        };
         let head = std::str::from_utf8(&buffer[..end]).expect("a head");
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         let length = head
             .lines()
-            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned))
+            .find_map(|line| {
+                line.to_ascii_lowercase()
+                    .strip_prefix("content-length: ")
+                    .map(str::to_owned)
+            })
             .map_or(0, |text| text.parse::<usize>().expect("a length"));
         if buffer.len() >= end + 4 + length {
             return buffer.split_off(end + 4);

@@ -8,11 +8,11 @@ use attestd::mdm::signature;
 use attestd::pki::cms::{self, SignedData};
 use attestd::pki::{Certificate, KnownIntermediates};
 use attestd::time::Timestamp;
+use attestd_sim::MacSpec;
 use attestd_sim::apple::AttestationAuthority;
 use attestd_sim::certs::Identity;
 use attestd_sim::cms::{SignatureStyle, mdm_signature};
 use attestd_sim::keys::{KeyKind, generate};
-use attestd_sim::MacSpec;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1, UnparsedPublicKey};
 use openssl::hash::MessageDigest;
 use openssl::sign::{Signer, Verifier};
@@ -67,7 +67,11 @@ pub fn run(report: &mut Report) -> Yardstick {
     let rsa_signature = signer.sign_oneshot_to_vec(&body).expect("signature");
     let mut openssl_rsa = || {
         let mut verifier = Verifier::new(MessageDigest::sha1(), &public).expect("verifier");
-        assert!(verifier.verify_oneshot(&rsa_signature, &body).expect("verified"));
+        assert!(
+            verifier
+                .verify_oneshot(&rsa_signature, &body)
+                .expect("verified")
+        );
     };
 
     // The same verification in the library the service uses.
@@ -83,8 +87,12 @@ pub fn run(report: &mut Report) -> Yardstick {
     let headers = [SignatureStyle::default(), SignatureStyle::sha256_der()]
         .map(|style| mdm_signature(&identity, &body, &style).expect("signature"));
     let roster: std::collections::HashSet<_> =
-        [Certificate::parse(&identity.certificate.to_der().expect("der")).expect("certificate").hash()]
-            .into();
+        [
+            Certificate::parse(&identity.certificate.to_der().expect("der"))
+                .expect("certificate")
+                .hash(),
+        ]
+        .into();
     let check = |header: &str| {
         let message = signature::decode(header.as_bytes()).expect("base64");
         let der = cms::read(&message, signature::MAX_MESSAGE).expect("CMS");
@@ -101,7 +109,9 @@ pub fn run(report: &mut Report) -> Yardstick {
     let nonce = [7; 32];
     let state = MacSpec::random().expect("a Mac").attested_state();
     let attested_key = generate(KeyKind::P384).expect("key");
-    let chain = authority.attest(&state, &attested_key, Some(&nonce), now_ms).expect("chain");
+    let chain = authority
+        .attest(&state, &attested_key, Some(&nonce), now_ms)
+        .expect("chain");
     let certificates = vec![chain.leaf, chain.intermediate];
     let leaf = Certificate::parse(&certificates[0]).expect("leaf");
     let sub_ca = Certificate::parse(&certificates[1]).expect("sub CA");
@@ -112,7 +122,9 @@ pub fn run(report: &mut Report) -> Yardstick {
     let mut bare_p384 = || p384.verify(leaf.tbs(), &p384_signature).expect("verified");
 
     let anchors = Anchors::custom(&authority.root_pem().expect("root")).expect("anchors");
-    let evidence = Evidence { certificates: certificates.clone() };
+    let evidence = Evidence {
+        certificates: certificates.clone(),
+    };
     let at = Timestamp::from_millis(now_ms + 1000);
     let mut mda_new = || {
         let known = KnownIntermediates::default();
@@ -133,15 +145,48 @@ pub fn run(report: &mut Report) -> Yardstick {
         ("mda new", &mut mda_new),
         ("mda seen", &mut mda_seen),
     ]);
-    let [openssl_rsa, bare_rsa, mdm_ber, mdm_der, bare_p384, mda_new, mda_seen] = figures[..] else {
+    let [
+        openssl_rsa,
+        bare_rsa,
+        mdm_ber,
+        mdm_der,
+        bare_p384,
+        mda_new,
+        mda_seen,
+    ] = figures[..]
+    else {
         panic!("one figure per work");
     };
     report.figure("R: RSA-2048 verification, OpenSSL, key kept", openssl_rsa);
     report.figure("RSA-2048 verification, aws-lc-rs (V)", bare_rsa);
-    report.held("Mdm-Signature (BER, SHA-1) and look-up", mdm_ber, bare_rsa, "V", 2.0);
-    report.held("Mdm-Signature (DER, SHA-256) and look-up", mdm_der, bare_rsa, "V", 2.0);
+    report.held(
+        "Mdm-Signature (BER, SHA-1) and look-up",
+        mdm_ber,
+        bare_rsa,
+        "V",
+        2.0,
+    );
+    report.held(
+        "Mdm-Signature (DER, SHA-256) and look-up",
+        mdm_der,
+        bare_rsa,
+        "V",
+        2.0,
+    );
     report.figure("P-384 verification, aws-lc-rs (E)", bare_p384);
-    report.held("MDA chain, intermediate new", mda_new, 2.0 * bare_p384, "x 2 E", 1.15);
-    report.held("MDA chain, intermediate seen", mda_seen, bare_p384, "E", 1.15);
+    report.held(
+        "MDA chain, intermediate new",
+        mda_new,
+        2.0 * bare_p384,
+        "x 2 E",
+        1.15,
+    );
+    report.held(
+        "MDA chain, intermediate seen",
+        mda_seen,
+        bare_p384,
+        "E",
+        1.15,
+    );
     Yardstick(openssl_rsa)
 }

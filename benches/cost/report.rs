@@ -35,7 +35,13 @@ impl Report {
 
     pub fn print(&self) {
         println!("\n| work | CPU, µs | ratio | goal |\n| --- | --- | --- | --- |");
-        for Line { work, microseconds, ratio, goal } in &self.0 {
+        for Line {
+            work,
+            microseconds,
+            ratio,
+            goal,
+        } in &self.0
+        {
             println!("| {work} | {microseconds:.1} | {ratio} | {goal} |");
         }
     }

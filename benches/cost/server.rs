@@ -18,7 +18,9 @@ const IDLES: usize = 20_000;
 const ROUNDS: usize = 3;
 
 pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
-    let world = World::start(WorldOptions::default()).await.expect("a world");
+    let world = World::start(WorldOptions::default())
+        .await
+        .expect("a world");
     let home = tempfile::tempdir().expect("a folder");
     let server = Server::start(&world, home.path());
     server.ready().await;
@@ -30,16 +32,22 @@ pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
     server.settle().await;
     let commands = fleet.send(server.public, &fleet.idles(), AT_ONCE).await;
     let answers = fleet.answers(&world, &commands);
-    let (cost, commands) = server.cost(fleet.send(server.public, &answers, AT_ONCE)).await;
+    let (cost, commands) = server
+        .cost(fleet.send(server.public, &answers, AT_ONCE))
+        .await;
     let handed_over = per(cost, macs);
     let answers = fleet.answers(&world, &commands);
-    let (cost, _) = server.cost(fleet.send(server.public, &answers, AT_ONCE)).await;
+    let (cost, _) = server
+        .cost(fleet.send(server.public, &answers, AT_ONCE))
+        .await;
     let attestation = per(cost, macs);
 
     eprintln!("Idle …");
     let idles: Vec<Prepared> = fleet.idles().into_iter().cycle().take(IDLES).collect();
     fleet.send(server.public, &fleet.idles(), AT_ONCE).await;
-    let (cost, replies) = server.cost(fleet.send(server.public, &idles, AT_ONCE)).await;
+    let (cost, replies) = server
+        .cost(fleet.send(server.public, &idles, AT_ONCE))
+        .await;
     assert!(replies.iter().all(Vec::is_empty), "nothing is owed");
     let idle = per(cost, IDLES);
 
@@ -50,13 +58,21 @@ pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
         server.settle().await;
         let commands = fleet.send(server.public, &fleet.idles(), AT_ONCE).await;
         let answers = fleet.answers(&world, &commands);
-        let (cost, replies) = server.cost(fleet.send(server.public, &answers, AT_ONCE)).await;
+        let (cost, replies) = server
+            .cost(fleet.send(server.public, &answers, AT_ONCE))
+            .await;
         assert!(replies.iter().all(Vec::is_empty), "nothing is owed");
         answered.push(per(cost, macs));
     }
     answered.sort_by(f64::total_cmp);
 
-    report.held("connect, Idle, signed, keep-alive, SQLite", idle, r, "R", 4.8);
+    report.held(
+        "connect, Idle, signed, keep-alive, SQLite",
+        idle,
+        r,
+        "R",
+        4.8,
+    );
     report.held(
         "Acknowledged SecurityInfo, stored, judged, published, durable, SQLite",
         answered[ROUNDS / 2],
@@ -65,7 +81,10 @@ pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
         17.0,
     );
     report.figure("the same, and the attestation handed over", handed_over);
-    report.figure("Acknowledged attestation, verified, judged, durable, SQLite", attestation);
+    report.figure(
+        "Acknowledged attestation, verified, judged, durable, SQLite",
+        attestation,
+    );
     report.figure("resident memory, kB", server.resident_kilobytes());
 }
 
@@ -90,7 +109,13 @@ impl Server {
         let folder = home.join("server");
         let files = world.write_files(home).expect("files");
         let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
-        attestd(&["init", &path(&folder), "--base-url", &base_url, "--insecure-http"]);
+        attestd(&[
+            "init",
+            &path(&folder),
+            "--base-url",
+            &base_url,
+            "--insecure-http",
+        ]);
         let config = folder.join("bench.toml");
         let text = format!(
             "base_url = \"{base_url}\"\n\
@@ -109,12 +134,27 @@ impl Server {
         let certificate = path(&files.push_certificate);
         let key = path(&files.push_key);
         attestd(&[
-            "push-cert", "install", "--insecure-http", "--config", &config, "--certificate",
-            &certificate, "--key", &key,
+            "push-cert",
+            "install",
+            "--insecure-http",
+            "--config",
+            &config,
+            "--certificate",
+            &certificate,
+            "--key",
+            &key,
         ]);
         let made = attestd(&[
-            "token", "create", "--insecure-http", "--config", &config, "--role", "coordinator",
-            "--label", "bench", "--json",
+            "token",
+            "create",
+            "--insecure-http",
+            "--config",
+            &config,
+            "--role",
+            "coordinator",
+            "--label",
+            "bench",
+            "--json",
         ]);
         let made: Value = serde_json::from_slice(&made).expect("JSON");
         let child = Command::new(env!("CARGO_BIN_EXE_attestd"))
@@ -134,7 +174,11 @@ impl Server {
 
     async fn ready(&self) {
         for _ in 0..600 {
-            let answer = self.client.get(format!("{}/readyz", self.internal)).send().await;
+            let answer = self
+                .client
+                .get(format!("{}/readyz", self.internal))
+                .send()
+                .await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
                 return;
             }
@@ -145,13 +189,27 @@ impl Server {
 
     async fn ask_all(&self, fleet: &Fleet, kinds: &[&str]) {
         for serial in fleet.serials() {
-            let url = format!("{}/internal/v1/devices?serial_number={serial}", self.internal);
-            let found = self.client.get(url).bearer_auth(&self.token).send().await.expect("found");
+            let url = format!(
+                "{}/internal/v1/devices?serial_number={serial}",
+                self.internal
+            );
+            let found = self
+                .client
+                .get(url)
+                .bearer_auth(&self.token)
+                .send()
+                .await
+                .expect("found");
             let found: Value = found.json().await.expect("JSON");
             let body = json!({ "device_id": found["devices"][0]["device_id"], "kinds": kinds });
             let url = format!("{}/internal/v1/verifications", self.internal);
-            let asked =
-                self.client.post(url).bearer_auth(&self.token).json(&body).send().await;
+            let asked = self
+                .client
+                .post(url)
+                .bearer_auth(&self.token)
+                .json(&body)
+                .send()
+                .await;
             assert_eq!(asked.expect("asked").status(), 202);
         }
     }
@@ -189,8 +247,14 @@ impl Server {
     fn resident_kilobytes(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
             .expect("the server runs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-        line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number")
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("VmRSS");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|text| text.parse().ok())
+            .expect("a number")
     }
 }
 
@@ -202,8 +266,10 @@ impl Drop for Server {
 }
 
 fn attestd(arguments: &[&str]) -> Vec<u8> {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_attestd")).args(arguments).output().expect("attestd runs");
+    let output = Command::new(env!("CARGO_BIN_EXE_attestd"))
+        .args(arguments)
+        .output()
+        .expect("attestd runs");
     assert!(output.status.success(), "{output:?}");
     output.stdout
 }

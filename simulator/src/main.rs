@@ -194,7 +194,8 @@ async fn run_macs(args: MacsArgs) -> Result<()> {
         None => Vec::new(),
         Some(seconds) => {
             let macs = fleet.macs.iter().cloned();
-            macs.map(|mac| tokio::spawn(poll(mac, Duration::from_secs(seconds)))).collect()
+            macs.map(|mac| tokio::spawn(poll(mac, Duration::from_secs(seconds))))
+                .collect()
         }
     };
     let deadline = async {

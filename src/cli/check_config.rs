@@ -31,7 +31,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn check(arguments: &Arguments) -> anyhow::Result<()> {
-    let Configured { config, insecure_http } = &arguments.configured;
+    let Configured {
+        config,
+        insecure_http,
+    } = &arguments.configured;
     let config = Config::load(config, *insecure_http)?;
     // Read to see that it is there and strong; never shown.
     master_key(&config)?;
@@ -53,18 +56,26 @@ fn check(arguments: &Arguments) -> anyhow::Result<()> {
         output::line(toml::to_string_pretty(&config)?);
         output::line(format!("# database: {database}"));
         output::line(format!("# policy: {}", policy.id));
-        output::line(format!("# payload identifiers begin with: {}", config.payload_identifier()));
+        output::line(format!(
+            "# payload identifiers begin with: {}",
+            config.payload_identifier()
+        ));
         output::line("# master key: found, not shown");
     }
     Ok(())
 }
 
 fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return "[unreadable]".to_owned() };
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return "[unreadable]".to_owned();
+    };
     match rest.split_once('@') {
         Some((user, rest)) => {
             let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}@{}", rest.split('?').next().unwrap_or_default())
+            format!(
+                "{scheme}://{user}@{}",
+                rest.split('?').next().unwrap_or_default()
+            )
         }
         None => format!("{scheme}://{}", rest.split('?').next().unwrap_or_default()),
     }

@@ -61,7 +61,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let database_path = folder.join(DATABASE);
     for path in [&config_path, &master_path, &keys_path, &database_path] {
         if path.exists() {
-            bail!("{} is there already; nothing was changed. Choose another folder", path.display());
+            bail!(
+                "{} is there already; nothing was changed. Choose another folder",
+                path.display()
+            );
         }
     }
     // First: what listens follows from the URL, and would be blamed in its place.
@@ -82,17 +85,29 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let keeper = FileKeeper::open(keys_path.clone(), Arc::clone(&seal))?;
     make_keys(&keeper, &arguments.organization, entropy.as_ref(), now)?;
 
-    let url = format!("sqlite://{}", std::path::absolute(&database_path)?.display());
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let store = Store::open_exclusive(&url, seal).await?;
-        store.migrate().await?;
-        let mut tx = store.write().await?;
-        tx.set_fact(SERVER_ID, &arguments.base_url).await?;
-        tx.commit().await
-    })?;
+    let url = format!(
+        "sqlite://{}",
+        std::path::absolute(&database_path)?.display()
+    );
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(async {
+            let store = Store::open_exclusive(&url, seal).await?;
+            store.migrate().await?;
+            let mut tx = store.write().await?;
+            tx.set_fact(SERVER_ID, &arguments.base_url).await?;
+            tx.commit().await
+        })?;
     // Last: what has a configuration is complete.
     new_file(&config_path, text.as_bytes(), 0o600)?;
-    tell(arguments, &config_path, &master_path, &keys_path, &database_path);
+    tell(
+        arguments,
+        &config_path,
+        &master_path,
+        &keys_path,
+        &database_path,
+    );
     Ok(())
 }
 
@@ -116,12 +131,21 @@ fn make_keys(
     let issue = |profile: &CertificateProfile, role, issuer: Issuer<'_>| {
         let public = keeper.public_key(role)?;
         let key = PublicKey::parse(&public)?;
-        let prepared =
-            prepare(profile, &key, issuer, ca_signer.algorithm(), now, draw(entropy))?;
+        let prepared = prepare(
+            profile,
+            &key,
+            issuer,
+            ca_signer.algorithm(),
+            now,
+            draw(entropy),
+        )?;
         anyhow::Ok(prepared.sign(ca_signer.as_ref())?)
     };
-    let authority_profile =
-        profile(CertificateKind::DeviceAuthority, "attestd device CA", CA_VALIDITY);
+    let authority_profile = profile(
+        CertificateKind::DeviceAuthority,
+        "attestd device CA",
+        CA_VALIDITY,
+    );
     let authority = issue(&authority_profile, KeyRole::DeviceCa, Issuer::Itself)?;
     keeper.keep_certificates(KeyRole::DeviceCa, std::slice::from_ref(&authority))?;
     let others: [(KeyRole, CertificateKind, &str); 3] = [
@@ -130,8 +154,16 @@ fn make_keys(
             CertificateKind::RegistrationAuthority,
             "attestd registration authority",
         ),
-        (KeyRole::ProfileSigner, CertificateKind::ProfileSigner, "attestd profile signer"),
-        (KeyRole::ResultSigner, CertificateKind::ResultSigner, "attestd result signer"),
+        (
+            KeyRole::ProfileSigner,
+            CertificateKind::ProfileSigner,
+            "attestd profile signer",
+        ),
+        (
+            KeyRole::ResultSigner,
+            CertificateKind::ResultSigner,
+            "attestd result signer",
+        ),
     ];
     for (role, kind, name) in others {
         let issuer_certificate = authority.certificate();
@@ -149,7 +181,9 @@ fn config_text(arguments: &Arguments) -> anyhow::Result<String> {
     // In clear only for a base URL that is in clear itself; otherwise a proxy must be named.
     let (listen, proxy) = if plain_http {
         let authority = arguments.base_url.trim_start_matches("http://");
-        let listen = if authority.contains(':') { authority.replace("localhost", "127.0.0.1") } else {
+        let listen = if authority.contains(':') {
+            authority.replace("localhost", "127.0.0.1")
+        } else {
             format!("{}:80", authority.replace("localhost", "127.0.0.1"))
         };
         (listen, "")
@@ -194,8 +228,11 @@ fn private_folder(folder: &Path) -> anyhow::Result<()> {
 
 fn new_file(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
     let write = || -> std::io::Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path)?;
         file.write_all(bytes)?;
         file.sync_all()
     };
@@ -208,17 +245,25 @@ fn tell(arguments: &Arguments, config: &Path, master: &Path, keys: &Path, databa
         "base_url": arguments.base_url,
     });
     let config = config.display();
-    output::result(arguments.json, &object, &[
-        format!("Made in {}:", arguments.folder.display()),
-        format!("  {MASTER_KEY:<14} the key under which every other secret is sealed; keep a copy elsewhere"),
-        format!("  {KEYS:<14} device CA, registration authority, profile signer, result signer"),
-        format!("  {DATABASE:<14} the database"),
-        format!("  {CONFIG:<14} the configuration"),
-        String::new(),
-        "Next:".to_owned(),
-        format!("  attestd check-config --config {config}"),
-        format!("  attestd push-cert install --config {config} --certificate FILE --key FILE"),
-        format!("  attestd token create --config {config} --role coordinator --label NAME"),
-        format!("  attestd serve --config {config}"),
-    ]);
+    output::result(
+        arguments.json,
+        &object,
+        &[
+            format!("Made in {}:", arguments.folder.display()),
+            format!(
+                "  {MASTER_KEY:<14} the key under which every other secret is sealed; keep a copy elsewhere"
+            ),
+            format!(
+                "  {KEYS:<14} device CA, registration authority, profile signer, result signer"
+            ),
+            format!("  {DATABASE:<14} the database"),
+            format!("  {CONFIG:<14} the configuration"),
+            String::new(),
+            "Next:".to_owned(),
+            format!("  attestd check-config --config {config}"),
+            format!("  attestd push-cert install --config {config} --certificate FILE --key FILE"),
+            format!("  attestd token create --config {config} --role coordinator --label NAME"),
+            format!("  attestd serve --config {config}"),
+        ],
+    );
 }

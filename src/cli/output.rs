@@ -25,7 +25,10 @@ pub(super) fn result(json: bool, object: &Value, lines: &[String]) {
 }
 
 /// Says what went wrong.
-#[expect(clippy::print_stderr, reason = "the one place that tells a person about a fault")]
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place that tells a person about a fault"
+)]
 pub(super) fn fault(command: &str, error: &anyhow::Error) {
     eprintln!("attestd {command}: {error:#}");
 }

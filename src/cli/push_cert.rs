@@ -45,31 +45,41 @@ enum What {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.what {
-        What::Install { configured, certificate, key, json } => {
+        What::Install {
+            configured,
+            certificate,
+            key,
+            json,
+        } => {
             let read = |path: &PathBuf| {
                 std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
             };
             let (certificate, key) = (read(certificate)?, read(key)?);
             with_desk(configured, async |desk| {
                 let entropy = desk.entropy.as_ref();
-                let installed =
-                    install(&desk.store, entropy, &certificate, &key, desk.now).await?;
+                let installed = install(&desk.store, entropy, &certificate, &key, desk.now).await?;
                 let object = describe(&installed, desk.now);
-                output::result(*json, &object, &[
-                    format!("installed for topic {}", installed.topic),
-                    format!(
-                        "valid until {} ({} days); renew it in time, under the same Apple Account",
-                        installed.not_after,
-                        days_left(&installed, desk.now)
-                    ),
-                ]);
+                output::result(
+                    *json,
+                    &object,
+                    &[
+                        format!("installed for topic {}", installed.topic),
+                        format!(
+                            "valid until {} ({} days); renew it in time, under the same Apple Account",
+                            installed.not_after,
+                            days_left(&installed, desk.now)
+                        ),
+                    ],
+                );
                 Ok(())
             })
         }
         What::Status { configured, json } => with_desk(configured, async |desk| {
             let certificates = desk.store.read().await?.push_certificates().await?;
-            let list: Vec<_> =
-                certificates.iter().map(|certificate| describe(certificate, desk.now)).collect();
+            let list: Vec<_> = certificates
+                .iter()
+                .map(|certificate| describe(certificate, desk.now))
+                .collect();
             let mut lines: Vec<_> = certificates
                 .iter()
                 .map(|certificate| {

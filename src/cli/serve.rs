@@ -22,7 +22,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let Configured { config, insecure_http } = &arguments.configured;
+    let Configured {
+        config,
+        insecure_http,
+    } = &arguments.configured;
     let config = match Config::load(config, *insecure_http) {
         Ok(config) => config,
         Err(error) => {
@@ -35,7 +38,9 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 
 fn serve(config: &Config) -> anyhow::Result<()> {
     start_logging(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let app = App::start(config).await?;

@@ -27,7 +27,9 @@ pub(super) fn with_desk<R>(
     let config = Config::load(&configured.config, configured.insecure_http)?;
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy::default());
     let seal = Arc::new(MasterSeal::new(&master_key(&config)?, Arc::clone(&entropy)));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let store = Store::open(&database_url(&config)?, seal)
             .await
@@ -35,6 +37,11 @@ pub(super) fn with_desk<R>(
         if !store.schema_is_current().await? {
             bail!("the database belongs to another version; start the server of this one first");
         }
-        act(&Desk { store, entropy, now: SystemClock.now() }).await
+        act(&Desk {
+            store,
+            entropy,
+            now: SystemClock.now(),
+        })
+        .await
     })
 }

@@ -54,28 +54,39 @@ enum What {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.what {
-        What::Create { configured, role, label, valid_for, json } => {
-            with_desk(configured, async |desk| {
-                let expires_at = valid_for.map(|span| desk.now.plus(span.0));
-                let entropy = desk.entropy.as_ref();
-                let (token, secret) =
-                    issue_token(&desk.store, entropy, *role, label, expires_at, desk.now).await?;
-                let object = json!({
-                    "token_id": token.api_token_id,
-                    "token": secret.expose(),
-                    "role": role,
-                    "label": label,
-                    "expires_at": expires_at,
-                });
-                let until = expires_at.map_or("for ever".to_owned(), |time| format!("until {time}"));
-                output::result(*json, &object, &[
+        What::Create {
+            configured,
+            role,
+            label,
+            valid_for,
+            json,
+        } => with_desk(configured, async |desk| {
+            let expires_at = valid_for.map(|span| desk.now.plus(span.0));
+            let entropy = desk.entropy.as_ref();
+            let (token, secret) =
+                issue_token(&desk.store, entropy, *role, label, expires_at, desk.now).await?;
+            let object = json!({
+                "token_id": token.api_token_id,
+                "token": secret.expose(),
+                "role": role,
+                "label": label,
+                "expires_at": expires_at,
+            });
+            let until = expires_at.map_or("for ever".to_owned(), |time| format!("until {time}"));
+            output::result(
+                *json,
+                &object,
+                &[
                     secret.expose().clone(),
-                    format!("# {} for {label}, role {role}, valid {until}", token.api_token_id),
+                    format!(
+                        "# {} for {label}, role {role}, valid {until}",
+                        token.api_token_id
+                    ),
                     "# Shown this once. Send it as: Authorization: Bearer TOKEN".to_owned(),
-                ]);
-                Ok(())
-            })
-        }
+                ],
+            );
+            Ok(())
+        }),
         What::List { configured, json } => with_desk(configured, async |desk| {
             let tokens = desk.store.read().await?.api_tokens().await?;
             if *json {
@@ -104,12 +115,20 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                     (None, Some(at)) => format!("until {at}"),
                     (None, None) => "for ever".to_owned(),
                 };
-                table.add_row([token.api_token_id.to_string(), token.role, token.label, valid]);
+                table.add_row([
+                    token.api_token_id.to_string(),
+                    token.role,
+                    token.label,
+                    valid,
+                ]);
             }
             output::line(table.to_string());
             Ok(())
         }),
-        What::Revoke { configured, api_token_id } => with_desk(configured, async |desk| {
+        What::Revoke {
+            configured,
+            api_token_id,
+        } => with_desk(configured, async |desk| {
             let api_token_id = ApiTokenId::parse(api_token_id)?;
             let mut tx = desk.store.write().await?;
             if !tx.revoke_api_token(&api_token_id, desk.now).await? {

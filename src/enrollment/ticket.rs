@@ -46,7 +46,10 @@ pub struct Bounds {
 /// Whether this can be the name of a progress page. Nothing else reaches the store: a database may
 /// fail on text that another stores (PostgreSQL on NUL), and a stranger must not choose which.
 pub fn is_progress_id(text: &str) -> bool {
-    text.len() == 22 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    text.len() == 22
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
 }
 
 impl Ticket {

@@ -50,7 +50,12 @@ pub enum Standing {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 4] = [Self::Coordinator, Self::Operator, Self::Auditor, Self::Viewer];
+    pub const ALL: [Self; 4] = [
+        Self::Coordinator,
+        Self::Operator,
+        Self::Auditor,
+        Self::Viewer,
+    ];
 
     /// The stored word; also what the command line takes.
     pub fn as_str(self) -> &'static str {
@@ -86,7 +91,9 @@ impl fmt::Display for Role {
 /// Whether the bearer of `token` may do `act`.
 pub async fn authorize(ctx: &Context, token: Option<&str>, act: Act) -> Result<Standing, Failure> {
     let now = ctx.clock.now();
-    let Some(token) = token else { return Ok(Standing::Unauthorized) };
+    let Some(token) = token else {
+        return Ok(Standing::Unauthorized);
+    };
     // The look-up is by hash: its time says nothing about the secret.
     let secret = SecretHash::of(token.as_bytes());
     let Some(token) = ctx.store.read().await?.api_token_by_secret(secret).await? else {
@@ -110,7 +117,10 @@ pub async fn issue_token(
     expires_at: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<(ApiToken, Secret<String>), StoreError> {
-    let secret = Secret::new(format!("att_{}", URL_SAFE_NO_PAD.encode(draw::<32>(entropy))));
+    let secret = Secret::new(format!(
+        "att_{}",
+        URL_SAFE_NO_PAD.encode(draw::<32>(entropy))
+    ));
     let token = ApiToken {
         api_token_id: ApiTokenId::new(now, entropy),
         secret: SecretHash::of(secret.expose().as_bytes()),

@@ -39,11 +39,7 @@ pub enum Reply {
 ///
 /// Nothing is accepted without a signature over the exact body by an identity issued here.
 /// Authenticate binds that identity to the Mac; everything else must come from the bound one.
-pub async fn check_in(
-    ctx: &Context,
-    header: Option<&[u8]>,
-    body: &[u8],
-) -> Result<Reply, Failure> {
+pub async fn check_in(ctx: &Context, header: Option<&[u8]>, body: &[u8]) -> Result<Reply, Failure> {
     let now = ctx.clock.now();
     let identified = match identify(ctx, SURFACE, header, body, now).await? {
         Ok(identified) => identified,
@@ -51,7 +47,15 @@ pub async fn check_in(
     };
     let CheckIn { sender, message } = match CheckIn::decode(body) {
         Ok(check_in) => check_in,
-        Err(refusal) => return Ok(refused(ctx, refusal.reason(), None, refusal.to_string(), now)),
+        Err(refusal) => {
+            return Ok(refused(
+                ctx,
+                refusal.reason(),
+                None,
+                refusal.to_string(),
+                now,
+            ));
+        }
     };
     ctx.metrics.message("check_in", message.name());
     if let Message::Authenticate { .. } = &message {
@@ -60,28 +64,50 @@ pub async fn check_in(
     let speaker = match identified.speaker_for(&sender) {
         Ok(speaker) => speaker,
         Err(reason) => {
-            return Ok(refused(ctx, reason, Some(&sender), message.name().to_owned(), now));
+            return Ok(refused(
+                ctx,
+                reason,
+                Some(&sender),
+                message.name().to_owned(),
+                now,
+            ));
         }
     };
     if speaker.state == State::CheckedOut && !matches!(message, Message::CheckOut) {
         // A Mac that left comes back with Authenticate.
         let detail = format!("{} after CheckOut", message.name());
-        return Ok(refused(ctx, Reason::NotEnrolled, Some(&sender), detail, now));
+        return Ok(refused(
+            ctx,
+            Reason::NotEnrolled,
+            Some(&sender),
+            detail,
+            now,
+        ));
     }
     match message {
-        Message::TokenUpdate { topic, token, magic } => {
+        Message::TokenUpdate {
+            topic,
+            token,
+            magic,
+        } => {
             // The user channel has an address of its own, which must not replace the Mac's; no
             // user is ever woken.
             if sender.channel == Channel::User {
                 return Ok(Reply::Empty);
             }
-            let address = PushAddress { token, magic, updated_at: now, dead_since: None };
+            let address = PushAddress {
+                token,
+                magic,
+                updated_at: now,
+                dead_since: None,
+            };
             token_update(ctx, speaker, &sender, topic, address, now).await
         }
         Message::CheckOut => check_out(ctx, speaker, now).await,
         Message::SetBootstrapToken(token) => {
             let mut tx = ctx.store.write().await?;
-            tx.set_bootstrap_token(&speaker.device_id, token.as_ref()).await?;
+            tx.set_bootstrap_token(&speaker.device_id, token.as_ref())
+                .await?;
             tx.commit().await?;
             Ok(Reply::Empty)
         }
@@ -100,7 +126,13 @@ pub async fn check_in(
         Message::DeclarativeManagement => Ok(Reply::NotOffered),
         Message::GetToken => {
             let detail = message.name().to_owned();
-            Ok(refused(ctx, Reason::MessageUnsupported, Some(&sender), detail, now))
+            Ok(refused(
+                ctx,
+                Reason::MessageUnsupported,
+                Some(&sender),
+                detail,
+                now,
+            ))
         }
         Message::Authenticate { .. } => Err(Failure::Inconsistent("Authenticate is taken above")),
     }
@@ -113,10 +145,18 @@ async fn authenticate(
     message: &Message,
     now: Timestamp,
 ) -> Result<Reply, Failure> {
-    let Message::Authenticate { topic, serial, model, model_name, os_version, build_version } =
-        message
+    let Message::Authenticate {
+        topic,
+        serial,
+        model,
+        model_name,
+        os_version,
+        build_version,
+    } = message
     else {
-        return Err(Failure::Inconsistent("only Authenticate opens an enrollment"));
+        return Err(Failure::Inconsistent(
+            "only Authenticate opens an enrollment",
+        ));
     };
     let mut tx = ctx.store.write().await?;
     let known = tx.enrollment_by_udid(&sender.udid).await?;
@@ -131,7 +171,9 @@ async fn authenticate(
         Some(known) => proved_serial(&mut tx, known).await?,
         None => false,
     };
-    let current = known.as_ref().map(|known| (&known.device_id, known.identity));
+    let current = known
+        .as_ref()
+        .map(|known| (&known.device_id, known.identity));
     let refusal = identity
         .may_authenticate(serial.as_ref(), current, now)
         .and_then(|()| match &known {
@@ -142,13 +184,26 @@ async fn authenticate(
         })
         .err();
     let refusal = match refusal {
-        None if tx.active_push_certificate(topic).await?.is_none() => Some(Reason::RequestMalformed),
+        None if tx.active_push_certificate(topic).await?.is_none() => {
+            Some(Reason::RequestMalformed)
+        }
         other => other,
     };
     if let Some(reason) = refusal {
-        step(&mut tx, &identity, Entry::refused(Step::Authenticated, reason, now)).await?;
+        step(
+            &mut tx,
+            &identity,
+            Entry::refused(Step::Authenticated, reason, now),
+        )
+        .await?;
         tx.commit().await?;
-        return Ok(refused(ctx, reason, Some(sender), "Authenticate".to_owned(), now));
+        return Ok(refused(
+            ctx,
+            reason,
+            Some(sender),
+            "Authenticate".to_owned(),
+            now,
+        ));
     }
 
     let by = Authenticated {
@@ -176,11 +231,20 @@ async fn authenticate(
         // Another Mac was faster with the same certificate; nothing of this is kept.
         drop(tx);
         let reason = Reason::IdentityMismatch;
-        return Ok(refused(ctx, reason, Some(sender), "Authenticate".to_owned(), now));
+        return Ok(refused(
+            ctx,
+            reason,
+            Some(sender),
+            "Authenticate".to_owned(),
+            now,
+        ));
     }
     give_up_queue(&mut tx, device_id, Outcome::Superseded, now).await?;
     tx.set_bootstrap_token(device_id, None).await?;
-    revise(&mut tx, device_id, now, |posture| posture.begin_anew(&ctx.policy, now)).await?;
+    revise(&mut tx, device_id, now, |posture| {
+        posture.begin_anew(&ctx.policy, now)
+    })
+    .await?;
     step(&mut tx, &identity, Entry::done(Step::Authenticated, now)).await?;
     tx.commit().await?;
     tracing::info!(device.id = device_id.as_str(), "authenticated");
@@ -198,7 +262,9 @@ async fn token_update(
     let device_id = &speaker.device_id;
     let mut tx = ctx.store.write().await?;
     let Some(mut enrollment) = tx.enrollment(device_id).await? else {
-        return Err(Failure::Inconsistent("a bound identity without its enrollment"));
+        return Err(Failure::Inconsistent(
+            "a bound identity without its enrollment",
+        ));
     };
     let refusal = if enrollment.state == State::CheckedOut {
         Some(Reason::NotEnrolled)
@@ -210,14 +276,24 @@ async fn token_update(
     };
     if let Some(reason) = refusal {
         drop(tx);
-        return Ok(refused(ctx, reason, Some(sender), "TokenUpdate".to_owned(), now));
+        return Ok(refused(
+            ctx,
+            reason,
+            Some(sender),
+            "TokenUpdate".to_owned(),
+            now,
+        ));
     }
-    let moved = !enrollment.push.as_ref().is_some_and(|former| former.reaches(&address));
+    let moved = !enrollment
+        .push
+        .as_ref()
+        .is_some_and(|former| former.reaches(&address));
     let first = enrollment.token_update(topic, address, now);
     tx.save_enrollment(&enrollment).await?;
     if first {
         if let Some(ticket_id) = &enrollment.ticket_id {
-            tx.put_step(ticket_id, &Entry::done(Step::Enrolled, now)).await?;
+            tx.put_step(ticket_id, &Entry::done(Step::Enrolled, now))
+                .await?;
         }
         let ticket = match &enrollment.ticket_id {
             Some(ticket_id) => tx.ticket(ticket_id).await?,
@@ -225,13 +301,28 @@ async fn token_update(
         };
         let body = event::device(device_id);
         let name = event::DEVICE_ENROLLED.to_owned();
-        tx.append_event(device_id, &Event { name, at: now, body }).await?;
-        revise(&mut tx, device_id, now, |posture| posture.join(&ctx.policy, now)).await?;
+        tx.append_event(
+            device_id,
+            &Event {
+                name,
+                at: now,
+                body,
+            },
+        )
+        .await?;
+        revise(&mut tx, device_id, now, |posture| {
+            posture.join(&ctx.policy, now)
+        })
+        .await?;
         let verification = first_verification(ctx, device_id, ticket.as_ref(), now);
         tx.save_verification(&verification).await?;
         let held = verification.part(Kind::Mda).and_then(|part| part.reason);
         if let (Some(ticket_id), Some(reason)) = (&enrollment.ticket_id, held) {
-            tx.put_step(ticket_id, &Entry::waiting(Step::Attestation, Some(reason), now)).await?;
+            tx.put_step(
+                ticket_id,
+                &Entry::waiting(Step::Attestation, Some(reason), now),
+            )
+            .await?;
         }
     }
     let mut owed = first;
@@ -257,7 +348,9 @@ async fn check_out(ctx: &Context, speaker: &Speaker, now: Timestamp) -> Result<R
     let device_id = &speaker.device_id;
     let mut tx = ctx.store.write().await?;
     let Some(mut enrollment) = tx.enrollment(device_id).await? else {
-        return Err(Failure::Inconsistent("a bound identity without its enrollment"));
+        return Err(Failure::Inconsistent(
+            "a bound identity without its enrollment",
+        ));
     };
     if enrollment.state == State::CheckedOut {
         // Said before: the same message again changes nothing.
@@ -267,10 +360,21 @@ async fn check_out(ctx: &Context, speaker: &Speaker, now: Timestamp) -> Result<R
     tx.save_enrollment(&enrollment).await?;
     tx.set_bootstrap_token(device_id, None).await?;
     give_up_queue(&mut tx, device_id, Outcome::Cancelled, now).await?;
-    revise(&mut tx, device_id, now, |posture| posture.leave(&ctx.policy, now)).await?;
+    revise(&mut tx, device_id, now, |posture| {
+        posture.leave(&ctx.policy, now)
+    })
+    .await?;
     let body = event::device(device_id);
     let name = event::DEVICE_CHECKED_OUT.to_owned();
-    tx.append_event(device_id, &Event { name, at: now, body }).await?;
+    tx.append_event(
+        device_id,
+        &Event {
+            name,
+            at: now,
+            body,
+        },
+    )
+    .await?;
     tx.commit().await?;
     tracing::info!(device.id = device_id.as_str(), "checked out");
     Ok(Reply::Empty)
@@ -298,7 +402,15 @@ async fn give_up_queue(
     if let Some(verification) = tx.verification(&verification_id).await? {
         let body = event::verification_finished(&verification);
         let name = event::VERIFICATION_FINISHED.to_owned();
-        tx.append_event(device_id, &Event { name, at: now, body }).await?;
+        tx.append_event(
+            device_id,
+            &Event {
+                name,
+                at: now,
+                body,
+            },
+        )
+        .await?;
     }
     Ok(())
 }
@@ -310,13 +422,23 @@ async fn revise(
     now: Timestamp,
     change: impl FnOnce(&mut Posture) -> Appraisal,
 ) -> Result<(), Failure> {
-    let Some(mut posture) = tx.posture(device_id).await? else { return Ok(()) };
+    let Some(mut posture) = tx.posture(device_id).await? else {
+        return Ok(());
+    };
     let previous = posture.verdict;
     let appraisal = change(&mut posture);
     tx.save_posture(&posture).await?;
     let body = event::posture_changed(&posture, previous, &appraisal.reasons);
     let name = event::POSTURE_CHANGED.to_owned();
-    tx.append_event(device_id, &Event { name, at: now, body }).await?;
+    tx.append_event(
+        device_id,
+        &Event {
+            name,
+            at: now,
+            body,
+        },
+    )
+    .await?;
     Ok(())
 }
 
@@ -335,6 +457,16 @@ fn refused(
     at: Timestamp,
 ) -> Reply {
     let named = sender.map(|sender| sender.udid.clone());
-    note(ctx, Refused { surface: SURFACE, reason, device_id: None, named, detail, at });
+    note(
+        ctx,
+        Refused {
+            surface: SURFACE,
+            reason,
+            device_id: None,
+            named,
+            detail,
+            at,
+        },
+    );
     Reply::Refused(reason)
 }

@@ -86,9 +86,10 @@ impl Answer {
     /// ledger is searched for.
     pub fn freshness_code(&self) -> Option<[u8; 32]> {
         match &self.content {
-            Content::Attestation { verified: Ok(evidence), .. } => {
-                evidence.freshness_code(32)?.try_into().ok()
-            }
+            Content::Attestation {
+                verified: Ok(evidence),
+                ..
+            } => evidence.freshness_code(32)?.try_into().ok(),
             _ => None,
         }
     }
@@ -179,7 +180,12 @@ impl Round<'_> {
     }
 
     fn judge_content(&mut self, command: Command, answer: Answer) {
-        let Answer { content, body, signature, .. } = answer;
+        let Answer {
+            content,
+            body,
+            signature,
+            ..
+        } = answer;
         match (command.kind, content) {
             (Kind::SecurityInfo, Content::SecurityInfo { facts, kept }) => {
                 let evidence_id = self.keep(&command, EvidenceId::of(&body), kept, None);
@@ -187,11 +193,23 @@ impl Round<'_> {
                 self.answered(command, None);
                 self.report(facts, evidence_id, asked_at);
             }
-            (Kind::Mda, Content::Attestation { queried, verified: Ok(verified) }) => {
+            (
+                Kind::Mda,
+                Content::Attestation {
+                    queried,
+                    verified: Ok(verified),
+                },
+            ) => {
                 let evidence_id = self.keep_raw(&command, body, signature);
                 self.attest(command, &queried, &verified, evidence_id);
             }
-            (Kind::Mda, Content::Attestation { verified: Err(refusal), .. }) => {
+            (
+                Kind::Mda,
+                Content::Attestation {
+                    verified: Err(refusal),
+                    ..
+                },
+            ) => {
                 let evidence_id = self.keep_raw(&command, body, signature);
                 let reason = refusal.reason();
                 self.answered(command, Some(reason));
@@ -206,7 +224,11 @@ impl Round<'_> {
                 let evidence_id = self.keep_raw(&command, body, signature);
                 self.answered(command, Some(Reason::ChainInvalid));
                 self.hold(Reason::ChainInvalid, evidence_id);
-                self.step(Entry::refused(Step::Attestation, Reason::ChainInvalid, self.judge.now));
+                self.step(Entry::refused(
+                    Step::Attestation,
+                    Reason::ChainInvalid,
+                    self.judge.now,
+                ));
             }
             (Kind::Mda, Content::NoAttestation) => {
                 self.fail(command, Reason::AttestationUnavailable);
@@ -236,7 +258,13 @@ impl Round<'_> {
     fn report(&mut self, facts: SecurityInfo, evidence_id: EvidenceId, asked_at: Timestamp) {
         let now = self.judge.now;
         let channel = channel(self.exchange.identity_kind);
-        let reading = Reported { facts, evidence_id, asked_at, observed_at: now, channel };
+        let reading = Reported {
+            facts,
+            evidence_id,
+            asked_at,
+            observed_at: now,
+            channel,
+        };
         if self.posture().report(reading, now) {
             self.learnt = true;
             self.step(Entry::done(Step::SecurityInfo, now));
@@ -261,8 +289,11 @@ impl Round<'_> {
             return;
         }
         let code = verified.freshness_code(32);
-        let freshness =
-            freshness::classify(code, self.exchange.asked.as_ref(), self.exchange.ledger.as_ref());
+        let freshness = freshness::classify(
+            code,
+            self.exchange.asked.as_ref(),
+            self.exchange.ledger.as_ref(),
+        );
         let reason = match &freshness {
             freshness::Freshness::Fresh { .. } => None,
             freshness::Freshness::CachedKnown { .. } => Some(Reason::AttestationCached),
@@ -280,7 +311,10 @@ impl Round<'_> {
         self.answered(command, reason);
         let newer = self.posture().attest(reading, now);
         self.learnt |= newer;
-        self.step(Entry { reason, ..Entry::done(Step::Attestation, now) });
+        self.step(Entry {
+            reason,
+            ..Entry::done(Step::Attestation, now)
+        });
     }
 
     /// Every Apple device on earth has a valid chain: it counts only if it is about this one.
@@ -293,8 +327,10 @@ impl Round<'_> {
         let (Some(enrolled), Some(stated)) = (&self.exchange.serial, &statement.serial) else {
             return Err(Reason::FieldMissing);
         };
-        let reported_matches =
-            queried.serial_number.as_deref().is_none_or(|serial| serial == stated.as_str());
+        let reported_matches = queried
+            .serial_number
+            .as_deref()
+            .is_none_or(|serial| serial == stated.as_str());
         let udid_matches = match (&queried.provisioning_udid, &statement.provisioning_udid) {
             (Some(reported), Some(stated)) => reported.eq_ignore_ascii_case(stated.as_str()),
             _ => true,
@@ -325,18 +361,26 @@ impl Round<'_> {
         }
         let Some(mut posture) = learnt else { return };
         let previous = posture.verdict;
-        let attempt = self.verification.as_ref().map(Verification::reasons).unwrap_or_default();
-        let appraisal = posture.revise(&self.judge.policy, Circumstances {
-            enrolled: self.exchange.state == State::Enrolled,
-            attempt: &attempt,
-            now,
-        });
+        let attempt = self
+            .verification
+            .as_ref()
+            .map(Verification::reasons)
+            .unwrap_or_default();
+        let appraisal = posture.revise(
+            &self.judge.policy,
+            Circumstances {
+                enrolled: self.exchange.state == State::Enrolled,
+                attempt: &attempt,
+                now,
+            },
+        );
         self.decision.verdict = Some(posture.verdict);
         let reason = appraisal.reasons.first().copied();
         self.step(match posture.verdict {
-            Verdict::Affirming | Verdict::Warning => {
-                Entry { reason, ..Entry::done(Step::Verdict, now) }
-            }
+            Verdict::Affirming | Verdict::Warning => Entry {
+                reason,
+                ..Entry::done(Step::Verdict, now)
+            },
             Verdict::Contraindicated => Entry {
                 reason,
                 ..Entry::refused(Step::Verdict, Reason::EvidenceConflict, now)
@@ -353,7 +397,9 @@ impl Round<'_> {
         if self.exchange.state != State::Enrolled {
             return;
         }
-        let Some(verification) = &mut self.verification else { return };
+        let Some(verification) = &mut self.verification else {
+            return;
+        };
         while let Some(kind) = verification.next(answered, now) {
             let command_uuid = CommandUuid::new(self.judge.entropy.as_ref());
             if !verification.hand_over(kind, command_uuid.clone()) {
@@ -394,7 +440,11 @@ impl Round<'_> {
             return;
         }
         // Every kind was given up just now: nothing is owed any more.
-        let revision = self.changes.posture.as_ref().map(|posture| posture.revision);
+        let revision = self
+            .changes
+            .posture
+            .as_ref()
+            .map(|posture| posture.revision);
         if verification.settle(revision, now) {
             let body = event::verification_finished(verification);
             self.event(event::VERIFICATION_FINISHED, body);
@@ -432,14 +482,20 @@ impl Round<'_> {
         let now = self.judge.now;
         let loaded = &mut self.exchange.posture;
         self.posture.get_or_insert_with(|| {
-            loaded.take().unwrap_or_else(|| Posture::unknown(device_id.clone(), now))
+            loaded
+                .take()
+                .unwrap_or_else(|| Posture::unknown(device_id.clone(), now))
         })
     }
 
     /// Changes the verification the answered command belongs to, if that is still open. An answer
     /// to a former attempt says nothing of the present one.
     fn with_verification(&mut self, kind: Kind, change: impl FnOnce(&mut Verification)) {
-        let concluded = self.changes.commands.last().map(|command| &command.verification_id);
+        let concluded = self
+            .changes
+            .commands
+            .last()
+            .map(|command| &command.verification_id);
         if let Some(verification) = &mut self.verification
             && !verification.is_finished()
             && Some(&verification.verification_id) == concluded
@@ -460,7 +516,11 @@ impl Round<'_> {
     }
 
     fn event(&mut self, name: &str, body: serde_json::Value) {
-        self.changes.events.push(Event { name: name.to_owned(), at: self.judge.now, body });
+        self.changes.events.push(Event {
+            name: name.to_owned(),
+            at: self.judge.now,
+            body,
+        });
     }
 }
 

@@ -43,14 +43,17 @@ pub async fn connect(ctx: &Context, header: Option<&[u8]>, body: &[u8]) -> Resul
         Ok(report) => report,
         Err(refusal) => {
             let reason = refusal.reason();
-            note(ctx, Refused {
-                surface: SURFACE,
-                reason,
-                device_id: None,
-                named: None,
-                detail: refusal.to_string(),
-                at: now,
-            });
+            note(
+                ctx,
+                Refused {
+                    surface: SURFACE,
+                    reason,
+                    device_id: None,
+                    named: None,
+                    detail: refusal.to_string(),
+                    at: now,
+                },
+            );
             return Ok(Reply::Refused(reason));
         }
     };
@@ -58,14 +61,17 @@ pub async fn connect(ctx: &Context, header: Option<&[u8]>, body: &[u8]) -> Resul
     let speaker = match identified.speaker_for(&report.sender) {
         Ok(speaker) => Arc::clone(speaker),
         Err(reason) => {
-            note(ctx, Refused {
-                surface: SURFACE,
-                reason,
-                device_id: None,
-                named: Some(report.sender.udid.clone()),
-                detail: report.status.name().to_owned(),
-                at: now,
-            });
+            note(
+                ctx,
+                Refused {
+                    surface: SURFACE,
+                    reason,
+                    device_id: None,
+                    named: Some(report.sender.udid.clone()),
+                    detail: report.status.name().to_owned(),
+                    at: now,
+                },
+            );
             return Ok(Reply::Refused(reason));
         }
     };
@@ -97,24 +103,33 @@ fn read_answer(
         Content::None
     } else if report.body.has("SecurityInfo") {
         match SecurityInfo::read(&report.body) {
-            Ok(facts) => {
-                Content::SecurityInfo { facts, kept: without_personal_members(&report.body) }
-            }
+            Ok(facts) => Content::SecurityInfo {
+                facts,
+                kept: without_personal_members(&report.body),
+            },
             Err(_) => Content::Malformed,
         }
     } else if report.body.has("QueryResponses") {
         match DeviceInformation::read(&report.body) {
             Err(_) => Content::Malformed,
-            Ok(DeviceInformation { attestation: Attestation::Malformed, .. }) => {
-                Content::ChainMalformed
-            }
-            Ok(DeviceInformation { attestation: Attestation::Absent, .. }) => {
-                Content::NoAttestation
-            }
-            Ok(DeviceInformation { queried, attestation: Attestation::Chain(certificates) }) => {
+            Ok(DeviceInformation {
+                attestation: Attestation::Malformed,
+                ..
+            }) => Content::ChainMalformed,
+            Ok(DeviceInformation {
+                attestation: Attestation::Absent,
+                ..
+            }) => Content::NoAttestation,
+            Ok(DeviceInformation {
+                queried,
+                attestation: Attestation::Chain(certificates),
+            }) => {
                 let evidence = Evidence { certificates };
                 let verified = verify(&evidence, &ctx.anchors, &ctx.intermediates, now);
-                Content::Attestation { queried, verified: verified.map(Box::new) }
+                Content::Attestation {
+                    queried,
+                    verified: verified.map(Box::new),
+                }
             }
         }
     } else {
@@ -135,8 +150,10 @@ async fn exchange(
     answer: Option<Answer>,
     now: Timestamp,
 ) -> Result<Reply, Failure> {
-    let command_uuid =
-        answer.as_ref().and_then(|answer| answer.status.command_uuid()).cloned();
+    let command_uuid = answer
+        .as_ref()
+        .and_then(|answer| answer.status.command_uuid())
+        .cloned();
     let nonce = answer.as_ref().and_then(Answer::freshness_code);
     let judge = Judge {
         policy: Arc::clone(&ctx.policy),
@@ -144,25 +161,40 @@ async fn exchange(
         entropy: Arc::clone(&ctx.entropy),
         now,
     };
-    let status = answer.as_ref().map_or("Idle", |answer| answer.status.name());
+    let status = answer
+        .as_ref()
+        .map_or("Idle", |answer| answer.status.name());
     let decision = ctx
         .store
-        .exchange(&speaker.device_id, command_uuid.as_ref(), nonce, move |exchange| {
-            decide(exchange, answer, &judge)
-        })
+        .exchange(
+            &speaker.device_id,
+            command_uuid.as_ref(),
+            nonce,
+            move |exchange| decide(exchange, answer, &judge),
+        )
         .await?;
-    let Some(Decision { command, refused, verdict }) = decision else {
-        return Err(Failure::Inconsistent("a bound identity without its enrollment"));
+    let Some(Decision {
+        command,
+        refused,
+        verdict,
+    }) = decision
+    else {
+        return Err(Failure::Inconsistent(
+            "a bound identity without its enrollment",
+        ));
     };
     if let Some(reason) = refused {
-        note(ctx, Refused {
-            surface: SURFACE,
-            reason,
-            device_id: Some(speaker.device_id.clone()),
-            named: None,
-            detail: status.to_owned(),
-            at: now,
-        });
+        note(
+            ctx,
+            Refused {
+                surface: SURFACE,
+                reason,
+                device_id: Some(speaker.device_id.clone()),
+                named: None,
+                detail: status.to_owned(),
+                at: now,
+            },
+        );
     }
     if let Some(verdict) = verdict {
         ctx.metrics.verdict(verdict);

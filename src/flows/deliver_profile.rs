@@ -27,7 +27,10 @@ pub async fn deliver_profile(ctx: &Context, bounds: Bounds) -> Result<Delivered,
         .find(|certificate| certificate.standing == crate::store::Standing::Active)
         .ok_or(Failure::NoPushCertificate)?;
     let (ticket, secret) = Ticket::issue(bounds, now, ctx.entropy.as_ref());
-    let slots = Slots { topic: &active.topic, challenge: &secret };
+    let slots = Slots {
+        topic: &active.topic,
+        challenge: &secret,
+    };
     let unsigned = fill(SCEP_TEMPLATE, &ctx.settings.profile, &slots)?;
     let signer = &ctx.authorities.profile_signer;
     let mut message = SignedDataBuilder::attached(&unsigned).signing_time(now);
@@ -38,7 +41,8 @@ pub async fn deliver_profile(ctx: &Context, bounds: Bounds) -> Result<Delivered,
 
     let mut tx = ctx.store.write().await?;
     tx.insert_ticket(&ticket).await?;
-    tx.put_step(&ticket.ticket_id, &Entry::done(Step::Profile, now)).await?;
+    tx.put_step(&ticket.ticket_id, &Entry::done(Step::Profile, now))
+        .await?;
     tx.commit().await?;
     Ok(Delivered { ticket, profile })
 }

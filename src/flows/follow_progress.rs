@@ -14,7 +14,9 @@ pub async fn follow_progress(
     }
     let now = ctx.clock.now();
     let tx = ctx.store.read().await?;
-    let Some(ticket) = tx.ticket_by_progress_id(progress_id).await? else { return Ok(None) };
+    let Some(ticket) = tx.ticket_by_progress_id(progress_id).await? else {
+        return Ok(None);
+    };
     let entries = tx.steps(&ticket.ticket_id).await?;
     Ok(Some(ProgressV1::new(&ticket, &entries, now)))
 }

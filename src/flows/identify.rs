@@ -49,8 +49,23 @@ pub async fn identify(
 ) -> Result<Result<Identified, Reason>, Failure> {
     match examine(ctx, header, body, now).await? {
         Ok(identified) => Ok(Ok(identified)),
-        Err(Unidentified { reason, device_id, named, detail }) => {
-            note(ctx, Refused { surface, reason, device_id, named, detail, at: now });
+        Err(Unidentified {
+            reason,
+            device_id,
+            named,
+            detail,
+        }) => {
+            note(
+                ctx,
+                Refused {
+                    surface,
+                    reason,
+                    device_id,
+                    named,
+                    detail,
+                    at: now,
+                },
+            );
             Ok(Err(reason))
         }
     }
@@ -70,7 +85,12 @@ impl Unidentified {
     /// Without the name of any Mac: a message like this can be made by anyone, of anyone.
     fn unsigned(detail: impl ToString) -> Self {
         let (reason, detail) = (Reason::SignatureInvalid, detail.to_string());
-        Self { reason, device_id: None, named: None, detail }
+        Self {
+            reason,
+            device_id: None,
+            named: None,
+            detail,
+        }
     }
 
     /// Under the name of a Mac that is enrolled with another identity, a foreign signature is a
@@ -85,7 +105,12 @@ impl Unidentified {
             None => Reason::IdentityUnknown,
         };
         let detail = "the signer's certificate was not issued here".to_owned();
-        Ok(Self { reason, device_id: None, named, detail })
+        Ok(Self {
+            reason,
+            device_id: None,
+            named,
+            detail,
+        })
     }
 }
 
@@ -141,9 +166,18 @@ async fn examine(
             Signer::Issued(_) => None,
         };
         let detail = "the signer's certificate is not usable".to_owned();
-        return Ok(Err(Unidentified { reason, device_id, named: None, detail }));
+        return Ok(Err(Unidentified {
+            reason,
+            device_id,
+            named: None,
+            detail,
+        }));
     }
-    Ok(Ok(Identified { certificate, signer, signature: message }))
+    Ok(Ok(Identified {
+        certificate,
+        signer,
+        signature: message,
+    }))
 }
 
 fn usable(speaker: &Speaker, now: Timestamp) -> Result<(), Reason> {
@@ -157,7 +191,13 @@ fn usable(speaker: &Speaker, now: Timestamp) -> Result<(), Reason> {
 }
 
 async fn is_known(ctx: &Context, udid: &Udid) -> Result<bool, Failure> {
-    Ok(ctx.store.read().await?.enrollment_by_udid(udid).await?.is_some())
+    Ok(ctx
+        .store
+        .read()
+        .await?
+        .enrollment_by_udid(udid)
+        .await?
+        .is_some())
 }
 
 /// The Mac a body names, whoever signed it.

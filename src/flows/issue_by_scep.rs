@@ -86,7 +86,9 @@ async fn issue(
         return Ok(Err((FailInfo::BadRequest, Reason::TicketUnknown)));
     };
     let transaction_id = message.exchange().transaction_id();
-    if let Some(identity) = tx.identity_of_transaction(&ticket.ticket_id, transaction_id).await?
+    if let Some(identity) = tx
+        .identity_of_transaction(&ticket.ticket_id, transaction_id)
+        .await?
         && is_for_key(&identity, request)
     {
         // The client did not get the answer the first time.
@@ -99,7 +101,9 @@ async fn issue(
     if !redeemed {
         // Somebody used it up since it was read: maybe this very request, sent twice. The progress
         // page tells of whoever was first.
-        let first = tx.identity_of_transaction(&ticket.ticket_id, transaction_id).await?;
+        let first = tx
+            .identity_of_transaction(&ticket.ticket_id, transaction_id)
+            .await?;
         return Ok(first
             .filter(|identity| is_for_key(identity, request))
             .ok_or((FailInfo::BadRequest, Reason::TicketUsed)));
@@ -114,7 +118,8 @@ async fn issue(
         }
     };
     tx.insert_identity(&identity).await?;
-    tx.put_step(&ticket.ticket_id, &Entry::done(Step::Identity, now)).await?;
+    tx.put_step(&ticket.ticket_id, &Entry::done(Step::Identity, now))
+        .await?;
     tx.commit().await?;
     tracing::info!(ticket.id = ticket.ticket_id.as_str(), "identity issued");
     Ok(Ok(identity))
@@ -186,7 +191,11 @@ async fn refuse(
     now: Timestamp,
 ) -> Result<(FailInfo, Reason), StoreError> {
     if ticket.used_at.is_none() {
-        tx.put_step(&ticket.ticket_id, &Entry::refused(Step::Identity, reason, now)).await?;
+        tx.put_step(
+            &ticket.ticket_id,
+            &Entry::refused(Step::Identity, reason, now),
+        )
+        .await?;
         tx.commit().await?;
     }
     let fail_info = match reason {
@@ -209,8 +218,10 @@ fn yes(
 ) -> Result<Reply, Failure> {
     let registration = &ctx.authorities.registration;
     let responder_certificate = registration.certificate()?;
-    let responder =
-        Responder::new(responder_certificate.certificate(), registration.signer.as_ref());
+    let responder = Responder::new(
+        responder_certificate.certificate(),
+        registration.signer.as_ref(),
+    );
     let authority = ctx.authorities.device_ca.certificate()?;
     let issued = Certificate::parse(&identity.der)?;
     let sealing = Sealing {
@@ -241,9 +252,13 @@ fn no(
 
 fn failure(ctx: &Context, refused: &scep::Refused, now: Timestamp) -> Result<Reply, Failure> {
     match &refused.exchange {
-        Some(exchange) => {
-            answer(ctx, exchange, refused.cause.fail_info(), refused.cause.reason(), now)
-        }
+        Some(exchange) => answer(
+            ctx,
+            exchange,
+            refused.cause.fail_info(),
+            refused.cause.reason(),
+            now,
+        ),
         None => Ok(unreadable(ctx, refused, now)),
     }
 }
@@ -271,5 +286,12 @@ fn unreadable(ctx: &Context, refused: &scep::Refused, now: Timestamp) -> Reply {
 }
 
 fn line(reason: Reason, detail: String, at: Timestamp) -> Refused {
-    Refused { surface: SURFACE, reason, device_id: None, named: None, detail, at }
+    Refused {
+        surface: SURFACE,
+        reason,
+        device_id: None,
+        named: None,
+        detail,
+        at,
+    }
 }

@@ -127,7 +127,8 @@ impl Failure {
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::Store(StoreError::Unavailable(_) | StoreError::Conflict) | Self::NoPushCertificate
+            Self::Store(StoreError::Unavailable(_) | StoreError::Conflict)
+                | Self::NoPushCertificate
         )
     }
 }
@@ -138,6 +139,8 @@ impl Held {
     /// # Errors
     /// A chain without a leaf, which no key keeper gives.
     pub fn certificate(&self) -> Result<&OwnedCertificate, Failure> {
-        self.chain.first().ok_or(Failure::Inconsistent("a key without its certificate"))
+        self.chain
+            .first()
+            .ok_or(Failure::Inconsistent("a key without its certificate"))
     }
 }

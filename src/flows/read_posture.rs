@@ -44,16 +44,25 @@ pub async fn find(ctx: &Context, name: &Name) -> Result<Vec<Found>, Failure> {
     for enrollment in enrollments {
         let identity = tx.identity(enrollment.identity).await?;
         let last_seen = tx.last_seen(&enrollment.device_id).await?;
-        found.push(Found { enrollment, identity, last_seen });
+        found.push(Found {
+            enrollment,
+            identity,
+            last_seen,
+        });
     }
     Ok(found)
 }
 
 /// The posture of a Mac as of now.
-pub async fn read_posture(ctx: &Context, device_id: &DeviceId) -> Result<Option<PostureV1>, Failure> {
+pub async fn read_posture(
+    ctx: &Context,
+    device_id: &DeviceId,
+) -> Result<Option<PostureV1>, Failure> {
     let now = ctx.clock.now();
     let tx = ctx.store.read().await?;
-    let Some(enrollment) = tx.enrollment(device_id).await? else { return Ok(None) };
+    let Some(enrollment) = tx.enrollment(device_id).await? else {
+        return Ok(None);
+    };
     let posture = match tx.posture(device_id).await? {
         Some(posture) => posture,
         None => Posture::unknown(device_id.clone(), now),
@@ -80,13 +89,16 @@ pub async fn read_verification(
 ) -> Result<Option<VerificationV1>, Failure> {
     let now = ctx.clock.now();
     let tx = ctx.store.read().await?;
-    let Some(verification) = tx.verification(verification_id).await? else { return Ok(None) };
+    let Some(verification) = tx.verification(verification_id).await? else {
+        return Ok(None);
+    };
     let attempt = reasons(&tx, &verification).await?;
     drop(tx);
     let posture = read_posture(ctx, &verification.device_id).await?;
-    let verdict = posture.map_or(Posture::unknown(verification.device_id.clone(), now).verdict, |p| {
-        p.verdict
-    });
+    let verdict = posture.map_or(
+        Posture::unknown(verification.device_id.clone(), now).verdict,
+        |p| p.verdict,
+    );
     Ok(Some(VerificationV1::new(&verification, &attempt, verdict)))
 }
 
@@ -103,7 +115,10 @@ pub async fn await_verification(
     let waiting = async {
         loop {
             let verification = read_verification(ctx, verification_id).await?;
-            if verification.as_ref().is_none_or(|v| v.finished_at.is_some()) {
+            if verification
+                .as_ref()
+                .is_none_or(|v| v.finished_at.is_some())
+            {
                 return Ok::<_, Failure>(verification);
             }
             // A change made by another node is not announced here.
@@ -124,7 +139,9 @@ const REFUSALS: usize = 256;
 /// way, then what the attempt itself knows.
 async fn reasons(tx: &Read, verification: &Verification) -> Result<Vec<Reason>, Failure> {
     let since = verification.created_at;
-    let refusals = tx.refusals_of(&verification.device_id, since, REFUSALS).await?;
+    let refusals = tx
+        .refusals_of(&verification.device_id, since, REFUSALS)
+        .await?;
     Ok(causes(verification, &refusals))
 }
 
@@ -175,7 +192,10 @@ mod tests {
     }
 
     fn refusal(reason: Reason, first: i64, last: i64) -> Refusal {
-        Refusal { last_at: at(last), ..Refusal::once(None, reason, "connect", "", at(first)) }
+        Refusal {
+            last_at: at(last),
+            ..Refusal::once(None, reason, "connect", "", at(first))
+        }
     }
 
     #[test]
@@ -208,13 +228,16 @@ mod tests {
             reasons: Vec::new(),
             posture_revision: None,
         });
-        assert_eq!(causes(&attempt, &refusals), [
-            Reason::NotEnrolled,
-            Reason::Revoked,
-            Reason::IdentityMismatch,
-            Reason::RequestMalformed,
-            Reason::SerialMismatch,
-            Reason::AnswerTimeout,
-        ]);
+        assert_eq!(
+            causes(&attempt, &refusals),
+            [
+                Reason::NotEnrolled,
+                Reason::Revoked,
+                Reason::IdentityMismatch,
+                Reason::RequestMalformed,
+                Reason::SerialMismatch,
+                Reason::AnswerTimeout,
+            ]
+        );
     }
 }

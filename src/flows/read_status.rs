@@ -18,7 +18,9 @@ pub struct ServiceStatus {
 /// What the service works with.
 pub async fn read_status(ctx: &Context) -> Result<ServiceStatus, Failure> {
     let certificates = ctx.store.read().await?.push_certificates().await?;
-    let active = certificates.into_iter().find(|one| one.standing == Standing::Active);
+    let active = certificates
+        .into_iter()
+        .find(|one| one.standing == Standing::Active);
     Ok(ServiceStatus {
         database: ctx.store.backend(),
         push_certificate: active,

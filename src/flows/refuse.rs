@@ -102,7 +102,9 @@ pub async fn record(ctx: &Context, batch: &[Refused]) -> Result<(), Failure> {
 /// The Macs that have the names in a batch.
 async fn known(ctx: &Context, batch: &[Refused]) -> Result<HashMap<Udid, DeviceId>, Failure> {
     let unresolved = batch.iter().filter(|refused| refused.device_id.is_none());
-    let names: HashSet<&Udid> = unresolved.filter_map(|refused| refused.named.as_ref()).collect();
+    let names: HashSet<&Udid> = unresolved
+        .filter_map(|refused| refused.named.as_ref())
+        .collect();
     let mut known = HashMap::new();
     if names.is_empty() {
         return Ok(known);
@@ -129,7 +131,13 @@ fn joined(batch: &[Refused], known: &HashMap<Udid, DeviceId>) -> BTreeMap<Kind, 
         let (surface, detail) = (refused.surface, &refused.detail);
         let line = lines.entry(kind).or_insert_with(|| Refusal {
             count: 0,
-            ..Refusal::once(device_id.cloned(), refused.reason, surface, detail, refused.at)
+            ..Refusal::once(
+                device_id.cloned(),
+                refused.reason,
+                surface,
+                detail,
+                refused.at,
+            )
         });
         line.count += 1;
         line.last_at = line.last_at.max(refused.at);
@@ -173,19 +181,33 @@ mod tests {
             refused(Some(&mac), Some(&udid(2)), mismatch),
             refused(None, Some(&udid(3)), mismatch),
             refused(None, Some(&udid(3)), Reason::NotEnrolled),
-            Refused { surface: "check_in", ..refused(Some(&mac), None, mismatch) },
+            Refused {
+                surface: "check_in",
+                ..refused(Some(&mac), None, mismatch)
+            },
         ];
         let lines = joined(&batch, &known);
         let seen: Vec<_> = lines
             .values()
-            .map(|line| (line.subject.as_str(), line.reason, line.surface.as_str(), line.count))
+            .map(|line| {
+                (
+                    line.subject.as_str(),
+                    line.reason,
+                    line.surface.as_str(),
+                    line.count,
+                )
+            })
             .collect();
         // Reasons in the order of their declaration.
-        let mut unknown =
-            [("-", mismatch, "connect", 3), ("-", Reason::NotEnrolled, "connect", 1)];
+        let mut unknown = [
+            ("-", mismatch, "connect", 3),
+            ("-", Reason::NotEnrolled, "connect", 1),
+        ];
         unknown.sort_by_key(|line| line.1);
-        let of_the_mac =
-            [(mac.as_str(), mismatch, "check_in", 1), (mac.as_str(), mismatch, "connect", 3)];
+        let of_the_mac = [
+            (mac.as_str(), mismatch, "check_in", 1),
+            (mac.as_str(), mismatch, "connect", 3),
+        ];
         assert_eq!(seen, [&unknown[..], &of_the_mac].concat());
         let spans: Vec<_> = lines.values().map(|line| (line.at, line.last_at)).collect();
         assert_eq!(spans[3], (Timestamp::from_millis(1_000), last.at));

@@ -23,7 +23,11 @@ pub enum NotInstalled {
          A topic can never change: {macs} Macs would have to enrol again by hand. Renew the \
          certificate in Apple's portal on the row it was made in, under the same Apple Account"
     )]
-    OtherTopic { active: Topic, candidate: Topic, macs: usize },
+    OtherTopic {
+        active: Topic,
+        candidate: Topic,
+        macs: usize,
+    },
     #[error("the certificate in use is valid for longer, until {0}; nothing was changed")]
     NoLonger(Timestamp),
     #[error("this very certificate is in use already")]
@@ -53,7 +57,11 @@ pub async fn install(
         if active.topic != *certificate.topic() {
             let macs = count_under(&tx, &active.topic).await?;
             let candidate = certificate.topic().clone();
-            return Err(NotInstalled::OtherTopic { active: active.topic, candidate, macs });
+            return Err(NotInstalled::OtherTopic {
+                active: active.topic,
+                candidate,
+                macs,
+            });
         }
         if active.sha256 == certificate.hash() {
             return Err(NotInstalled::InUse);
@@ -62,8 +70,11 @@ pub async fn install(
             return Err(NotInstalled::NoLonger(active.not_after));
         }
     }
-    let chain: String =
-        certificate.chain().iter().map(|link| pem::to_pem(&link.certificate())).collect();
+    let chain: String = certificate
+        .chain()
+        .iter()
+        .map(|link| pem::to_pem(&link.certificate()))
+        .collect();
     let installed = store::PushCertificate {
         push_certificate_id: PushCertificateId::new(now, entropy),
         topic: certificate.topic().clone(),
@@ -85,9 +96,14 @@ async fn count_under(tx: &store::Read, topic: &Topic) -> Result<usize, StoreErro
     let mut after = None;
     loop {
         let page = tx.enrollments(after.as_ref(), 500).await?;
-        let Some(last) = page.last() else { return Ok(count) };
+        let Some(last) = page.last() else {
+            return Ok(count);
+        };
         after = Some(last.device_id.clone());
-        count += page.iter().filter(|enrollment| enrollment.topic == *topic).count();
+        count += page
+            .iter()
+            .filter(|enrollment| enrollment.topic == *topic)
+            .count();
     }
 }
 
@@ -102,12 +118,20 @@ pub async fn take_into_use(ctx: &Context, generation: i64) -> Result<i64, Failur
     let now = ctx.clock.now();
     let certificates = tx.push_certificates().await?;
     drop(tx);
-    for certificate in certificates.iter().filter(|c| c.standing == Standing::Active) {
-        ctx.metrics.push_certificate_not_after.set(certificate.not_after.seconds());
+    for certificate in certificates
+        .iter()
+        .filter(|c| c.standing == Standing::Active)
+    {
+        ctx.metrics
+            .push_certificate_not_after
+            .set(certificate.not_after.seconds());
         match accept(certificate, now) {
             Ok(accepted) => {
                 let number = u64::try_from(newest).unwrap_or(0);
-                match ctx.apns.install(&accepted, &certificate.private_key, number) {
+                match ctx
+                    .apns
+                    .install(&accepted, &certificate.private_key, number)
+                {
                     Ok(_) => tracing::info!(
                         topic = certificate.topic.as_str(),
                         not_after = %certificate.not_after,

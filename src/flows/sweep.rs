@@ -28,7 +28,12 @@ pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
     }
     let mut after = None;
     loop {
-        let owing = ctx.store.read().await?.owing(now, after.as_ref(), BATCH).await?;
+        let owing = ctx
+            .store
+            .read()
+            .await?
+            .owing(now, after.as_ref(), BATCH)
+            .await?;
         let Some(last) = owing.last() else { break };
         after = Some(last.verification_id.clone());
         for verification in &owing {
@@ -42,21 +47,35 @@ pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
 
 async fn expire(ctx: &Context, device_id: &DeviceId, now: Timestamp) -> Result<(), Failure> {
     let mut tx = ctx.store.write().await?;
-    let Some(mut verification) = tx.open_verification(device_id).await? else { return Ok(()) };
+    let Some(mut verification) = tx.open_verification(device_id).await? else {
+        return Ok(());
+    };
     if !verification.settle(None, now) {
         return Ok(());
     }
     tx.save_verification(&verification).await?;
     let enrollment = tx.enrollment(device_id).await?;
     if let Some(ticket_id) = enrollment.and_then(|enrollment| enrollment.ticket_id) {
-        for part in verification.parts.iter().filter(|part| part.progress == Progress::TimedOut) {
+        for part in verification
+            .parts
+            .iter()
+            .filter(|part| part.progress == Progress::TimedOut)
+        {
             let entry = Entry::waiting(step_of(part.kind), Some(Reason::AnswerTimeout), now);
             tx.put_step(&ticket_id, &entry).await?;
         }
     }
     let body = event::verification_finished(&verification);
     let name = event::VERIFICATION_FINISHED.to_owned();
-    tx.append_event(device_id, &Event { name, at: now, body }).await?;
+    tx.append_event(
+        device_id,
+        &Event {
+            name,
+            at: now,
+            body,
+        },
+    )
+    .await?;
     tx.commit().await?;
     log(&verification);
     Ok(())

@@ -56,7 +56,9 @@ async fn attempt(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
         }
         return match tx.verification(&verification_id).await? {
             Some(verification) => Ok(Outcome::Verification(Box::new(verification))),
-            None => Err(Failure::Inconsistent("a remembered request without its verification")),
+            None => Err(Failure::Inconsistent(
+                "a remembered request without its verification",
+            )),
         };
     }
     if wanted.deadline.is_some_and(|deadline| deadline <= now) {
@@ -68,7 +70,9 @@ async fn attempt(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
     if enrollment.state != State::Enrolled {
         return Ok(Outcome::NotEnrolled);
     }
-    let patience = wanted.deadline.map_or(ctx.settings.patience, |deadline| deadline.since(now));
+    let patience = wanted
+        .deadline
+        .map_or(ctx.settings.patience, |deadline| deadline.since(now));
     let request = Request {
         kinds: wanted.kinds.clone(),
         priority: wanted.priority,
@@ -87,7 +91,8 @@ async fn attempt(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
     };
     tx.save_verification(&verification).await?;
     if let Some((key, hash)) = &wanted.idempotency {
-        tx.remember_request(key, *hash, &verification.verification_id, now).await?;
+        tx.remember_request(key, *hash, &verification.verification_id, now)
+            .await?;
     }
     tx.commit().await?;
     ctx.wakeups.ask(&wanted.device_id);
@@ -115,8 +120,7 @@ pub(super) fn first_verification(
         patience,
     };
     let verification_id = VerificationId::new(now, ctx.entropy.as_ref());
-    let mut verification =
-        Verification::start(verification_id, device_id.clone(), &request, now);
+    let mut verification = Verification::start(verification_id, device_id.clone(), &request, now);
     if held {
         verification.defer(Kind::Mda, Reason::AwaitingBinding, now.plus(hold));
     }

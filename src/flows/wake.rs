@@ -52,14 +52,24 @@ pub async fn wake(ctx: &Context, device_id: &DeviceId) -> Result<(), Failure> {
     let now = ctx.clock.now();
     let (enrollment, verification) = {
         let tx = ctx.store.read().await?;
-        (tx.enrollment(device_id).await?, tx.open_verification(device_id).await?)
+        (
+            tx.enrollment(device_id).await?,
+            tx.open_verification(device_id).await?,
+        )
     };
-    let (Some(enrollment), Some(verification)) = (enrollment, verification) else { return Ok(()) };
+    let (Some(enrollment), Some(verification)) = (enrollment, verification) else {
+        return Ok(());
+    };
     if enrollment.state != State::Enrolled || !verification.may_push(now) {
         return Ok(());
     }
     let outcome = match &enrollment.push {
-        Some(PushAddress { token, magic, dead_since: None, .. }) => {
+        Some(PushAddress {
+            token,
+            magic,
+            dead_since: None,
+            ..
+        }) => {
             let expiration = Expiration::usual(now);
             match Wake::new(enrollment.topic.clone(), token, magic, expiration) {
                 Ok(push) => Some(ctx.apns.send(&push, push_id(ctx)).await),
@@ -68,7 +78,8 @@ pub async fn wake(ctx: &Context, device_id: &DeviceId) -> Result<(), Failure> {
         }
         _ => None,
     };
-    ctx.metrics.pushed(outcome.as_ref().map_or("no_address", PushOutcome::name));
+    ctx.metrics
+        .pushed(outcome.as_ref().map_or("no_address", PushOutcome::name));
     record(ctx, &enrollment, outcome, now).await
 }
 
@@ -79,7 +90,10 @@ async fn record(
     now: Timestamp,
 ) -> Result<(), Failure> {
     let device_id = &enrollment.device_id;
-    let token_from = enrollment.push.as_ref().map_or(now, |address| address.updated_at);
+    let token_from = enrollment
+        .push
+        .as_ref()
+        .map_or(now, |address| address.updated_at);
     let duty = outcome.as_ref().map(|outcome| outcome.duty(token_from));
     let reason = match duty {
         Some(Duty::Wait) => None,

@@ -28,7 +28,11 @@ impl<const MAX: usize, S: Send + Sync> FromRequest<S> for Received<MAX> {
     type Rejection = Infallible;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(read(request.into_body(), MAX).await.map(|kept| kept.octets.into())))
+        Ok(Self(
+            read(request.into_body(), MAX)
+                .await
+                .map(|kept| kept.octets.into()),
+        ))
     }
 }
 
@@ -59,10 +63,15 @@ pub async fn discard(mut body: Body) {
 }
 
 async fn read_into(room: &Semaphore, mut body: Body, max: usize) -> Result<Kept<'_>, Reason> {
-    let mut kept = Kept { octets: Vec::new(), _room: None };
+    let mut kept = Kept {
+        octets: Vec::new(),
+        _room: None,
+    };
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Reason::RequestMalformed)?;
-        let Some(data) = frame.data_ref() else { continue };
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
         let length = kept.octets.len().saturating_add(data.len());
         if length > max {
             drop((kept, frame));
@@ -71,7 +80,10 @@ async fn read_into(room: &Semaphore, mut body: Body, max: usize) -> Result<Kept<
         }
         let taken = u32::try_from(data.len()).map_err(|_| Reason::RequestTooLarge)?;
         // It is never closed.
-        let taken = room.acquire_many(taken).await.map_err(|_| Reason::RequestMalformed)?;
+        let taken = room
+            .acquire_many(taken)
+            .await
+            .map_err(|_| Reason::RequestMalformed)?;
         match &mut kept._room {
             Some(all) => all.merge(taken),
             none => *none = Some(taken),
@@ -97,7 +109,10 @@ mod tests {
     use super::*;
 
     fn in_pieces(pieces: &[&'static str]) -> Body {
-        let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, Infallible>(*piece)).collect();
+        let pieces: Vec<_> = pieces
+            .iter()
+            .map(|piece| Ok::<_, Infallible>(*piece))
+            .collect();
         Body::from_stream(futures_util::stream::iter(pieces))
     }
 
@@ -109,7 +124,11 @@ mod tests {
     async fn a_body_is_whole_or_refused() {
         assert_eq!(octets(in_pieces(&[])).await, Ok(Vec::new()));
         assert_eq!(octets(in_pieces(&["ab", "cd"])).await, Ok(b"abcd".to_vec()));
-        for large in [&["abcde"][..], &["ab", "cde"], &["abcd", "efgh", "ijkl", "mnop"]] {
+        for large in [
+            &["abcde"][..],
+            &["ab", "cde"],
+            &["abcd", "efgh", "ijkl", "mnop"],
+        ] {
             assert_eq!(octets(in_pieces(large)).await, Err(Reason::RequestTooLarge));
         }
     }
@@ -126,7 +145,10 @@ mod tests {
         let room = Semaphore::new(8);
         let read = |pieces: &[&'static str]| read_into(&room, in_pieces(pieces), 8);
         let first = read(&["abc", "de"]).await.expect("read");
-        assert_eq!((first.octets(), room.available_permits()), (&b"abcde"[..], 3));
+        assert_eq!(
+            (first.octets(), room.available_permits()),
+            (&b"abcde"[..], 3)
+        );
         let mut second = Box::pin(read(&["fg", "hi"]));
         assert!((&mut second).now_or_never().is_none());
         // What is too large for itself needs no room, and gives back what it took.
@@ -134,11 +156,17 @@ mod tests {
         assert_eq!(large.err(), Some(Reason::RequestTooLarge));
         drop(first);
         let second = second.await.expect("read");
-        assert_eq!((second.octets(), room.available_permits()), (&b"fghi"[..], 4));
+        assert_eq!(
+            (second.octets(), room.available_permits()),
+            (&b"fghi"[..], 4)
+        );
         drop(second);
         assert_eq!(room.available_permits(), 8);
         let large = read(&["abc", "defghi"]).await;
-        assert_eq!((large.err(), room.available_permits()), (Some(Reason::RequestTooLarge), 8));
+        assert_eq!(
+            (large.err(), room.available_permits()),
+            (Some(Reason::RequestTooLarge), 8)
+        );
     }
 
     #[tokio::test]

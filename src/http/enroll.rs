@@ -51,9 +51,10 @@ pub async fn enroll(
     }
     let read = match &body {
         Ok(body) => bounds(body).map_err(|message| (Reason::RequestMalformed, message)),
-        Err(Reason::RequestTooLarge) => {
-            Err((Reason::RequestTooLarge, "the request is larger than 64 KiB".to_owned()))
-        }
+        Err(Reason::RequestTooLarge) => Err((
+            Reason::RequestTooLarge,
+            "the request is larger than 64 KiB".to_owned(),
+        )),
         Err(reason) => Err((*reason, "the request broke off".to_owned())),
     };
     let bounds = match read {
@@ -107,13 +108,13 @@ pub fn bounds(body: &[u8]) -> Result<Bounds, String> {
                 .map_err(|_| "serial_number must match ^[A-Z0-9]{8,14}$".to_owned())?,
         ),
     };
-    Ok(Bounds { serial, ..Bounds::default() })
+    Ok(Bounds {
+        serial,
+        ..Bounds::default()
+    })
 }
 
-pub async fn progress(
-    State(public): State<Public>,
-    Path(progress_id): Path<String>,
-) -> Response {
+pub async fn progress(State(public): State<Public>, Path(progress_id): Path<String>) -> Response {
     match follow_progress(&public.ctx, &progress_id).await {
         Ok(Some(progress)) => {
             ([(header::CACHE_CONTROL, "no-store")], Json(progress)).into_response()
@@ -134,10 +135,20 @@ mod tests {
             serial(b"{\"serial_number\":\"C02XL3FHJG5J\"}"),
             Ok(Some("C02XL3FHJG5J".to_owned()))
         );
-        for open in [&b"{}"[..], b"", b"{\"serial_number\":\"\"}", b"{\"serial_number\":null}"] {
+        for open in [
+            &b"{}"[..],
+            b"",
+            b"{\"serial_number\":\"\"}",
+            b"{\"serial_number\":null}",
+        ] {
             assert_eq!(serial(open), Ok(None));
         }
-        for bad in [&b"{not json"[..], b"[]", b"{\"serial_number\":\"c02xl3fhjg5j\"}", b"{\"serial\":\"x\"}"] {
+        for bad in [
+            &b"{not json"[..],
+            b"[]",
+            b"{\"serial_number\":\"c02xl3fhjg5j\"}",
+            b"{\"serial\":\"x\"}",
+        ] {
             assert!(serial(bad).is_err());
         }
     }

@@ -23,13 +23,28 @@ fn status_of(failure: &Failure) -> StatusCode {
 /// To a Mac: it tries again later on 5xx.
 pub fn to_mac(failure: &Failure) -> Response {
     failure.log();
-    (status_of(failure), [(header::CONTENT_TYPE, "text/plain")], "try again later\n").into_response()
+    (
+        status_of(failure),
+        [(header::CONTENT_TYPE, "text/plain")],
+        "try again later\n",
+    )
+        .into_response()
 }
 
 /// A request that no flow ever sees is counted and audited here, like every other refusal.
 pub fn count(ctx: &Context, surface: &'static str, reason: Reason, detail: impl ToString) {
     let (detail, at) = (detail.to_string(), ctx.clock.now());
-    note(ctx, Refused { surface, reason, device_id: None, named: None, detail, at });
+    note(
+        ctx,
+        Refused {
+            surface,
+            reason,
+            device_id: None,
+            named: None,
+            detail,
+            at,
+        },
+    );
 }
 
 /// A refusal to a Mac: 413 for a body that is too large, 400 for everything else.
@@ -38,7 +53,12 @@ pub fn refused_to_mac(reason: Reason) -> Response {
         Reason::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     };
-    (status, [(header::CONTENT_TYPE, "text/plain")], format!("{}\n", reason.code())).into_response()
+    (
+        status,
+        [(header::CONTENT_TYPE, "text/plain")],
+        format!("{}\n", reason.code()),
+    )
+        .into_response()
 }
 
 /// To the coordinator or an operator.

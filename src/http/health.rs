@@ -20,7 +20,11 @@ pub async fn readyz(State(ctx): State<Arc<Context>>) -> Response {
         Ok(()) => "ready\n".into_response(),
         Err(error) => {
             tracing::warn!(%error, "not ready");
-            (StatusCode::SERVICE_UNAVAILABLE, "the store cannot be used\n").into_response()
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store cannot be used\n",
+            )
+                .into_response()
         }
     }
 }

@@ -41,13 +41,20 @@ pub struct Idle<S> {
 impl<S> Idle<S> {
     pub fn new(stream: S, patience: Patience) -> Self {
         let end = Box::pin(sleep(patience.opening));
-        Self { stream, patience, opening: OPENING, end }
+        Self {
+            stream,
+            patience,
+            opening: OPENING,
+            end,
+        }
     }
 
     fn heard(&mut self, octets: usize) {
         self.opening = self.opening.saturating_sub(octets);
         if self.opening == 0 {
-            self.end.as_mut().reset(Instant::now() + self.patience.between);
+            self.end
+                .as_mut()
+                .reset(Instant::now() + self.patience.between);
         }
     }
 }
@@ -62,7 +69,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Idle<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if read.is_pending() {
-            return this.end.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
+            return this
+                .end
+                .as_mut()
+                .poll(cx)
+                .map(|()| Err(io::ErrorKind::TimedOut.into()));
         }
         this.heard(buffer.filled().len().saturating_sub(before));
         read
@@ -114,7 +125,9 @@ mod tests {
 
     async fn cut<S: AsyncRead + Unpin>(idle: &mut Idle<S>) -> bool {
         let mut octets = Vec::new();
-        let read = timeout(PATIENT, idle.read_to_end(&mut octets)).await.expect("ends");
+        let read = timeout(PATIENT, idle.read_to_end(&mut octets))
+            .await
+            .expect("ends");
         read.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut)
     }
 
@@ -122,7 +135,13 @@ mod tests {
     async fn who_never_says_anything_is_cut_off() {
         let (_peer, stream) = duplex(64);
         let began = Instant::now();
-        let mut idle = Idle::new(stream, Patience { opening: SOON, between: NEVER });
+        let mut idle = Idle::new(
+            stream,
+            Patience {
+                opening: SOON,
+                between: NEVER,
+            },
+        );
         assert!(cut(&mut idle).await);
         assert!(began.elapsed() >= SOON);
     }
@@ -138,7 +157,13 @@ mod tests {
             }
             peer
         });
-        let mut idle = Idle::new(stream, Patience { opening: SOON, between: NEVER });
+        let mut idle = Idle::new(
+            stream,
+            Patience {
+                opening: SOON,
+                between: NEVER,
+            },
+        );
         assert!(cut(&mut idle).await);
         drop(trickle.await);
     }
@@ -147,7 +172,13 @@ mod tests {
     async fn who_falls_silent_is_cut_off() {
         let (mut peer, stream) = duplex(64);
         peer.write_all(&[b'x'; OPENING]).await.expect("sent");
-        let mut idle = Idle::new(stream, Patience { opening: NEVER, between: SOON });
+        let mut idle = Idle::new(
+            stream,
+            Patience {
+                opening: NEVER,
+                between: SOON,
+            },
+        );
         let mut octets = [0; OPENING];
         idle.read_exact(&mut octets).await.expect("reads");
         // What is written meanwhile is no sign of life.
@@ -166,9 +197,17 @@ mod tests {
                 peer.write_all(b"x").await.expect("sent");
             }
         });
-        let mut idle = Idle::new(stream, Patience { opening: between, between });
+        let mut idle = Idle::new(
+            stream,
+            Patience {
+                opening: between,
+                between,
+            },
+        );
         let mut octets = Vec::new();
-        let read = timeout(PATIENT, idle.read_to_end(&mut octets)).await.expect("ends");
+        let read = timeout(PATIENT, idle.read_to_end(&mut octets))
+            .await
+            .expect("ends");
         assert_eq!(read.expect("an orderly end"), OPENING + 6);
         talker.await.expect("talks");
     }

@@ -53,12 +53,18 @@ pub async fn devices(
         return refusal;
     }
     let name = match query {
-        Ok(Query(LookUp { serial_number: Some(serial), udid: None })) => {
-            SerialNumber::parse(&serial).map(Name::Serial).map_err(|fault| fault.to_string())
-        }
-        Ok(Query(LookUp { serial_number: None, udid: Some(udid) })) => {
-            Udid::parse(&udid).map(Name::Udid).map_err(|fault| fault.to_string())
-        }
+        Ok(Query(LookUp {
+            serial_number: Some(serial),
+            udid: None,
+        })) => SerialNumber::parse(&serial)
+            .map(Name::Serial)
+            .map_err(|fault| fault.to_string()),
+        Ok(Query(LookUp {
+            serial_number: None,
+            udid: Some(udid),
+        })) => Udid::parse(&udid)
+            .map(Name::Udid)
+            .map_err(|fault| fault.to_string()),
         Ok(_) => Err("give serial_number or udid".to_owned()),
         Err(rejection) => Err(rejection.body_text()),
     };
@@ -97,7 +103,11 @@ pub async fn device(
 }
 
 fn describe(found: &Found) -> Value {
-    let Found { enrollment, identity, last_seen } = found;
+    let Found {
+        enrollment,
+        identity,
+        last_seen,
+    } = found;
     let push = match &enrollment.push {
         Some(address) if address.dead_since.is_none() => "ok",
         Some(_) => "token_invalid",

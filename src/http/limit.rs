@@ -28,7 +28,11 @@ impl PerClient {
     /// `per_minute` requests in a minute, which may also come at once.
     pub fn new(per_minute: NonZeroU32, behind_proxy: bool) -> Self {
         let limiter = RateLimiter::keyed(Quota::per_minute(per_minute));
-        Self { limiter, behind_proxy, forgotten: Mutex::new(None) }
+        Self {
+            limiter,
+            behind_proxy,
+            forgotten: Mutex::new(None),
+        }
     }
 
     /// Whether this request is within the limit.
@@ -45,7 +49,9 @@ impl PerClient {
     /// Whether it is this request's turn to forget idle addresses: one in [`FORGETTING`].
     fn may_forget(&self, now: Instant) -> bool {
         // Who finds it locked leaves it to the one who looks.
-        let Ok(mut last) = self.forgotten.try_lock() else { return false };
+        let Ok(mut last) = self.forgotten.try_lock() else {
+            return false;
+        };
         let due = last.is_none_or(|last| now.saturating_duration_since(last) >= FORGETTING);
         if due {
             *last = Some(now);
@@ -104,7 +110,10 @@ mod tests {
     #[test]
     fn what_a_client_says_of_itself_counts_only_behind_a_proxy() {
         let mut headers = HeaderMap::new();
-        headers.insert("x-forwarded-for", "198.51.100.9, 203.0.113.7".parse().expect("value"));
+        headers.insert(
+            "x-forwarded-for",
+            "198.51.100.9, 203.0.113.7".parse().expect("value"),
+        );
         let direct = PerClient::new(NonZeroU32::MIN, false);
         let proxied = PerClient::new(NonZeroU32::MIN, true);
         let peer = peer("192.0.2.1");

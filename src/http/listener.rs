@@ -30,8 +30,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest time in which request headers must be complete.
 const HEADERS: Duration = Duration::from_secs(15);
 /// Long polls keep a client silent for up to 90 s (`verifications::MAX_WAIT` and the deadline).
-const PATIENCE: Patience =
-    Patience { opening: Duration::from_secs(15), between: Duration::from_secs(120) };
+const PATIENCE: Patience = Patience {
+    opening: Duration::from_secs(15),
+    between: Duration::from_secs(120),
+};
 /// Idle HTTP/2 connections are asked for a sign of life this often.
 const PING: Duration = Duration::from_secs(30);
 /// Requests in flight may take this long to end once the service stops.
@@ -61,7 +63,12 @@ impl Listener {
         routes: Router,
     ) -> std::io::Result<Self> {
         let socket = TcpListener::bind(address).await?;
-        Ok(Self { socket, tls, routes, patience: PATIENCE })
+        Ok(Self {
+            socket,
+            tls,
+            routes,
+            patience: PATIENCE,
+        })
     }
 
     /// The address bound, with the port the system chose for port 0.
@@ -77,7 +84,11 @@ impl Listener {
         let graceful = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut server = Builder::new(TokioExecutor::new());
-        server.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).keep_alive(true);
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS)
+            .keep_alive(true);
         server
             .http2()
             .timer(TokioTimer::new())
@@ -121,7 +132,10 @@ async fn accept(
     socket: &TcpListener,
     places: &Arc<Semaphore>,
 ) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(std::io::Error::other)?;
+    let place = Arc::clone(places)
+        .acquire_owned()
+        .await
+        .map_err(std::io::Error::other)?;
     let (stream, peer) = socket.accept().await?;
     Ok((stream, peer, place))
 }
@@ -177,7 +191,9 @@ mod tests {
     #[tokio::test]
     async fn a_peer_whose_protocol_cannot_be_told_is_cut_off() {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut listener = Listener::bind(address, None, Router::new()).await.expect("bound");
+        let mut listener = Listener::bind(address, None, Router::new())
+            .await
+            .expect("bound");
         // Everything else that could end a connection takes longer than this test.
         listener.patience.opening = Duration::from_millis(100);
         let address = listener.address().expect("an address");

@@ -22,7 +22,11 @@ pub async fn message(State(Public { ctx, .. }): State<Public>, request: Request)
     // Nothing of a body is kept for whoever does not even claim to be a Mac.
     let (kind, signature) = match claimed(&head.headers) {
         Ok(claimed) => claimed,
-        Err(Unclaimed { surface, reason, detail }) => {
+        Err(Unclaimed {
+            surface,
+            reason,
+            detail,
+        }) => {
             let refused = turned_away(&ctx, surface, reason, detail);
             body::discard(body).await;
             return refused;
@@ -34,20 +38,16 @@ pub async fn message(State(Public { ctx, .. }): State<Public>, request: Request)
     };
     let (signature, body) = (Some(signature), body.octets());
     match kind {
-        Kind::CheckIn => {
-            match check_in::check_in(&ctx, signature, body).await {
-                Ok(reply) => check_in_reply(reply),
-                Err(failure) => error::to_mac(&failure),
-            }
-        }
-        Kind::Report => {
-            match connect::connect(&ctx, signature, body).await {
-                Ok(connect::Reply::Command(command)) => property_list(command),
-                Ok(connect::Reply::Done) => StatusCode::OK.into_response(),
-                Ok(connect::Reply::Refused(reason)) => error::refused_to_mac(reason),
-                Err(failure) => error::to_mac(&failure),
-            }
-        }
+        Kind::CheckIn => match check_in::check_in(&ctx, signature, body).await {
+            Ok(reply) => check_in_reply(reply),
+            Err(failure) => error::to_mac(&failure),
+        },
+        Kind::Report => match connect::connect(&ctx, signature, body).await {
+            Ok(connect::Reply::Command(command)) => property_list(command),
+            Ok(connect::Reply::Done) => StatusCode::OK.into_response(),
+            Ok(connect::Reply::Refused(reason)) => error::refused_to_mac(reason),
+            Err(failure) => error::to_mac(&failure),
+        },
     }
 }
 
@@ -66,11 +66,16 @@ fn claimed(headers: &HeaderMap) -> Result<(Kind, &[u8]), Unclaimed> {
         reason: Reason::MessageUnsupported,
         detail: "content type",
     })?;
-    let invalid = |detail| {
-        Unclaimed { surface: kind.surface(), reason: Reason::SignatureInvalid, detail }
+    let invalid = |detail| Unclaimed {
+        surface: kind.surface(),
+        reason: Reason::SignatureInvalid,
+        detail,
     };
     let mut signatures = headers.get_all(signature::HEADER).iter();
-    let signature = signatures.next().ok_or(invalid("no Mdm-Signature"))?.as_bytes();
+    let signature = signatures
+        .next()
+        .ok_or(invalid("no Mdm-Signature"))?
+        .as_bytes();
     if signatures.next().is_some() {
         // Whoever stands in front may have looked at the other one.
         return Err(invalid("more than one Mdm-Signature"));

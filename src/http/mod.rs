@@ -64,9 +64,15 @@ pub fn internal(ctx: Arc<Context>) -> Router {
     let routes = Router::new()
         .route("/internal/v1/devices", get(internal::devices))
         .route("/internal/v1/devices/{device_id}", get(internal::device))
-        .route("/internal/v1/devices/{device_id}/posture", get(postures::posture))
+        .route(
+            "/internal/v1/devices/{device_id}/posture",
+            get(postures::posture),
+        )
         .route("/internal/v1/verifications", post(verifications::start))
-        .route("/internal/v1/verifications/{verification_id}", get(verifications::read))
+        .route(
+            "/internal/v1/verifications/{verification_id}",
+            get(verifications::read),
+        )
         .route("/internal/v1/status", get(internal::status))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
@@ -77,22 +83,25 @@ pub fn internal(ctx: Arc<Context>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_JSON));
     // Long polls wait up to MAX_WAIT before they answer.
     let deadline = DEADLINE + verifications::MAX_WAIT;
-    finish(routes.with_state(Arc::clone(&ctx)), ctx, "internal", deadline)
+    finish(
+        routes.with_state(Arc::clone(&ctx)),
+        ctx,
+        "internal",
+        deadline,
+    )
 }
 
-fn finish(
-    routes: Router,
-    ctx: Arc<Context>,
-    listener: &'static str,
-    deadline: Duration,
-) -> Router {
+fn finish(routes: Router, ctx: Arc<Context>, listener: &'static str, deadline: Duration) -> Router {
     let count = move |State(ctx): State<Arc<Context>>, request: Request, next: Next| async move {
         let response: Response = next.run(request).await;
         ctx.metrics.answered(listener, response.status().as_u16());
         response
     };
     routes
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, deadline))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            deadline,
+        ))
         .layer(middleware::from_fn_with_state(ctx, count))
         .layer(CatchPanicLayer::new())
 }

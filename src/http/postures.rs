@@ -53,7 +53,9 @@ pub async fn posture(
         Err(failure) => return error::to_internal(&failure),
     };
     if demand.at_least == Some(AtLeast::Fresh) && !is_fresh(&posture) {
-        return Problem::posture_stale().member("device_id", device_id.as_str()).into_response();
+        return Problem::posture_stale()
+            .member("device_id", device_id.as_str())
+            .into_response();
     }
     // The revision changes with evidence, not with time: expiry is absolute, and the reader looks at
     // its clock. A reader that does not must still not be told that an ended verdict stands.
@@ -77,7 +79,10 @@ pub async fn posture(
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(header::ETAG, tag);
     }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, no-cache"),
+    );
     response
 }
 
@@ -85,5 +90,8 @@ pub async fn posture(
 fn is_fresh(posture: &PostureV1) -> bool {
     let now = posture.evaluated_at;
     !posture.claims.is_empty()
-        && posture.claims.values().all(|claim| claim.fresh_until.is_some_and(|until| now < until))
+        && posture
+            .claims
+            .values()
+            .all(|claim| claim.fresh_until.is_some_and(|until| now < until))
 }

@@ -16,7 +16,13 @@ pub struct Problem {
 
 impl Problem {
     fn new(status: StatusCode, kind: &'static str, title: &'static str) -> Self {
-        Self { status, kind, title, detail: None, members: Map::new() }
+        Self {
+            status,
+            kind,
+            title,
+            detail: None,
+            members: Map::new(),
+        }
     }
 
     pub fn device_not_found() -> Self {
@@ -24,15 +30,27 @@ impl Problem {
     }
 
     pub fn verification_not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "verification-not-found", "No such verification")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "verification-not-found",
+            "No such verification",
+        )
     }
 
     pub fn not_enrolled() -> Self {
-        Self::new(StatusCode::CONFLICT, "not-enrolled", "The Mac is not enrolled")
+        Self::new(
+            StatusCode::CONFLICT,
+            "not-enrolled",
+            "The Mac is not enrolled",
+        )
     }
 
     pub fn posture_stale() -> Self {
-        Self::new(StatusCode::CONFLICT, "posture-stale", "No fresh posture is known")
+        Self::new(
+            StatusCode::CONFLICT,
+            "posture-stale",
+            "No fresh posture is known",
+        )
     }
 
     pub fn idempotency_mismatch() -> Self {
@@ -44,16 +62,28 @@ impl Problem {
     }
 
     pub fn invalid_request(detail: impl ToString) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid-request", "The request is not valid")
-            .detail(detail)
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-request",
+            "The request is not valid",
+        )
+        .detail(detail)
     }
 
     pub fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "A valid bearer token is needed")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "A valid bearer token is needed",
+        )
     }
 
     pub fn forbidden() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", "The token's role does not allow this")
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "The token's role does not allow this",
+        )
     }
 
     pub fn store_unavailable() -> Self {
@@ -65,7 +95,11 @@ impl Problem {
     }
 
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The service has a fault")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "The service has a fault",
+        )
     }
 
     #[must_use]
@@ -95,11 +129,17 @@ impl IntoResponse for Problem {
             object.extend(self.members);
         }
         let content_type = HeaderValue::from_static("application/problem+json");
-        let mut response =
-            (self.status, [(header::CONTENT_TYPE, content_type)], body.to_string()).into_response();
+        let mut response = (
+            self.status,
+            [(header::CONTENT_TYPE, content_type)],
+            body.to_string(),
+        )
+            .into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, scheme);
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             let later = HeaderValue::from_static("5");

@@ -42,9 +42,11 @@ pub async fn get(
         Err(rejection) => return turned_away(&public, Reason::RequestMalformed, rejection),
     };
     match operation.operation.as_deref() {
-        Some("GetCACaps") => {
-            ([(header::CONTENT_TYPE, capability::CONTENT_TYPE)], CAPABILITIES).into_response()
-        }
+        Some("GetCACaps") => (
+            [(header::CONTENT_TYPE, capability::CONTENT_TYPE)],
+            CAPABILITIES,
+        )
+            .into_response(),
         Some("GetCACert") => match ca_certificates(&public) {
             Ok(CaCertificates { content_type, body }) => {
                 ([(header::CONTENT_TYPE, content_type)], body).into_response()
@@ -93,7 +95,10 @@ fn ca_certificates(public: &Public) -> Result<CaCertificates, Failure> {
     let authorities = &public.ctx.authorities;
     let registration = authorities.registration.certificate()?;
     let authority = authorities.device_ca.certificate()?;
-    Ok(CaCertificates::with_registration(&registration.certificate(), &authority.certificate()))
+    Ok(CaCertificates::with_registration(
+        &registration.certificate(),
+        &authority.certificate(),
+    ))
 }
 
 async fn pki_operation(

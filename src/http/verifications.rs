@@ -71,7 +71,9 @@ pub async fn start(
         Ok(Outcome::Verification(verification)) => verification.verification_id,
         Ok(Outcome::DeviceNotFound) => return Problem::device_not_found().into_response(),
         Ok(Outcome::NotEnrolled) => {
-            return Problem::not_enrolled().member("device_id", device_id).into_response();
+            return Problem::not_enrolled()
+                .member("device_id", device_id)
+                .into_response();
         }
         Ok(Outcome::DeadlinePassed) => {
             return Problem::invalid_request("deadline must lie ahead").into_response();
@@ -140,7 +142,11 @@ async fn answer(
         Err(failure) => return error::to_internal(&failure),
     };
     let finished = verification.finished_at.is_some();
-    let status = if started && !finished { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let status = if started && !finished {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
     let mut response = (status, Json(verification)).into_response();
     let answer_headers = response.headers_mut();
     answer_headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -168,7 +174,10 @@ async fn follow(
 }
 
 fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
-    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let preferences = headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     let seconds: u64 = preferences
         .flat_map(|value| value.split(','))
         .find_map(|preference| preference.trim().strip_prefix("wait="))?

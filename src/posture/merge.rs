@@ -84,12 +84,26 @@ impl Posture {
 
     /// The Mac left: nothing good is said of it any more.
     pub fn leave(&mut self, policy: &Policy, now: Timestamp) -> Appraisal {
-        self.revise(policy, Circumstances { enrolled: false, attempt: &[], now })
+        self.revise(
+            policy,
+            Circumstances {
+                enrolled: false,
+                attempt: &[],
+                now,
+            },
+        )
     }
 
     /// The Mac is enrolled (again).
     pub fn join(&mut self, policy: &Policy, now: Timestamp) -> Appraisal {
-        self.revise(policy, Circumstances { enrolled: true, attempt: &[], now })
+        self.revise(
+            policy,
+            Circumstances {
+                enrolled: true,
+                attempt: &[],
+                now,
+            },
+        )
     }
 
     /// The Mac enrols anew: what it showed under the former enrollment is history. Negatives stay:
@@ -109,6 +123,13 @@ impl Posture {
         {
             self.attested = None;
         }
-        self.revise(policy, Circumstances { enrolled: false, attempt: &[], now })
+        self.revise(
+            policy,
+            Circumstances {
+                enrolled: false,
+                attempt: &[],
+                now,
+            },
+        )
     }
 }

@@ -239,7 +239,11 @@ pub(super) fn lock(database: &Path) -> Result<File, StoreError> {
     }
     // SQLite takes an empty file for a new database, and gives its mode to the log beside it. Left
     // to make the file itself, it would let everybody read.
-    let made = OpenOptions::new().create(true).append(true).mode(PRIVATE).open(database);
+    let made = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(PRIVATE)
+        .open(database);
     made.map_err(StoreError::unavailable)?;
     Ok(file)
 }

@@ -19,7 +19,6 @@ use crate::time::Timestamp;
 /// Refusals of one kind within this time of the first are one line.
 const ONE_LINE: Duration = Duration::from_secs(60);
 
-
 /// Something was refused, once or several times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Finished, Kind, MAX_ATTEMPTS, MAX_HAND_OVERS, Part, Priority, Progress, State, Verification};
+use super::{
+    Finished, Kind, MAX_ATTEMPTS, MAX_HAND_OVERS, Part, Priority, Progress, State, Verification,
+};
 use crate::ids::{CommandUuid, DeviceId, VerificationId};
 use crate::reason::Reason;
 use crate::time::Timestamp;

@@ -62,7 +62,11 @@ impl Character {
             Self::SignsWithWrongIdentity,
         ];
         let honest = count.saturating_sub(liars.len()).max(1);
-        index.checked_sub(honest).and_then(|liar| liars.get(liar)).copied().unwrap_or(Self::Honest)
+        index
+            .checked_sub(honest)
+            .and_then(|liar| liars.get(liar))
+            .copied()
+            .unwrap_or(Self::Honest)
     }
 
     fn spec(self) -> Result<MacSpec> {
@@ -112,24 +116,53 @@ impl Character {
 
 pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     let temporary = tempfile::tempdir().context("making a temporary folder")?;
-    let folder = args.folder.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let folder = args
+        .folder
+        .clone()
+        .unwrap_or_else(|| temporary.path().to_owned());
     let world_folder = folder.join("world");
-    let options = WorldOptions { folder: Some(world_folder.clone()), ..WorldOptions::default() };
-    let world = World::start(options).await.context("starting Apple's doubles")?;
-    let files = world.write_files(&world_folder).context("writing the world's files")?;
+    let options = WorldOptions {
+        folder: Some(world_folder.clone()),
+        ..WorldOptions::default()
+    };
+    let world = World::start(options)
+        .await
+        .context("starting Apple's doubles")?;
+    let files = world
+        .write_files(&world_folder)
+        .context("writing the world's files")?;
 
     let now_ms = world.clock().now_ms();
-    let root = Issuer::root("SIMULATED TLS root", "Simulated", attestd_sim::keys::KeyKind::P256, now_ms)?;
+    let root = Issuer::root(
+        "SIMULATED TLS root",
+        "Simulated",
+        attestd_sim::keys::KeyKind::P256,
+        now_ms,
+    )?;
     let tls = root.loopback_server(now_ms)?;
     world.trust(&root.certificate_pem()?);
-    let server =
-        Server::start(&args.attestd, &folder, &world, &files, &root.certificate_pem()?, &tls)
-            .await?;
+    let server = Server::start(
+        &args.attestd,
+        &folder,
+        &world,
+        &files,
+        &root.certificate_pem()?,
+        &tls,
+    )
+    .await?;
 
     let count = usize::from(args.macs);
-    let characters: Vec<_> = (0..count).map(|index| Character::of(index, count)).collect();
-    let specs = characters.iter().map(|one| one.spec()).collect::<Result<Vec<_>>>()?;
-    let rows = specs.iter().zip(&characters).map(|(spec, one)| Row::new(&spec.serial, *one));
+    let characters: Vec<_> = (0..count)
+        .map(|index| Character::of(index, count))
+        .collect();
+    let specs = characters
+        .iter()
+        .map(|one| one.spec())
+        .collect::<Result<Vec<_>>>()?;
+    let rows = specs
+        .iter()
+        .zip(&characters)
+        .map(|(spec, one)| Row::new(&spec.serial, *one));
     let mut table = Table::new(rows.collect(), !args.json);
     let mut events = world.events();
     table.show()?;
@@ -169,10 +202,15 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         if !args.json {
             crate::line("Everything stays up. Ctrl-C ends it.")?;
         }
-        tokio::signal::ctrl_c().await.context("waiting for Ctrl-C")?;
+        tokio::signal::ctrl_c()
+            .await
+            .context("waiting for Ctrl-C")?;
     }
     server.stop().await?;
-    ensure!(table.is_satisfied(), "not every Mac got the verdict it deserves");
+    ensure!(
+        table.is_satisfied(),
+        "not every Mac got the verdict it deserves"
+    );
     Ok(())
 }
 

@@ -37,7 +37,11 @@ impl Server {
         let base_url = format!("https://localhost:{public}");
         let internal_url = format!("http://127.0.0.1:{internal}");
         let home = folder.join("server");
-        run(attestd, &["init", text(&home)?, "--base-url", &base_url, "--json"]).await?;
+        run(
+            attestd,
+            &["init", text(&home)?, "--base-url", &base_url, "--json"],
+        )
+        .await?;
 
         std::fs::write(home.join("tls.pem"), tls.certificate_pem()?)?;
         std::fs::write(home.join("tls.key"), tls.key_pem()?)?;
@@ -78,13 +82,29 @@ impl Server {
         let config = text(&config)?;
         let (certificate, key) = (text(&files.push_certificate)?, text(&files.push_key)?);
         let install = ["push-cert", "install", "--config", config];
-        run(attestd, &[&install[..], &["--certificate", certificate, "--key", key]].concat())
-            .await?;
-        let create = ["token", "create", "--config", config, "--role", "coordinator"];
-        let token =
-            run(attestd, &[&create[..], &["--label", "demo", "--json"]].concat()).await?;
+        run(
+            attestd,
+            &[&install[..], &["--certificate", certificate, "--key", key]].concat(),
+        )
+        .await?;
+        let create = [
+            "token",
+            "create",
+            "--config",
+            config,
+            "--role",
+            "coordinator",
+        ];
+        let token = run(
+            attestd,
+            &[&create[..], &["--label", "demo", "--json"]].concat(),
+        )
+        .await?;
         let token: Value = serde_json::from_slice(&token).context("reading the token")?;
-        let token = token["token"].as_str().context("reading the token")?.to_owned();
+        let token = token["token"]
+            .as_str()
+            .context("reading the token")?
+            .to_owned();
 
         let log = std::fs::File::create(home.join("log.txt"))?;
         let child = Command::new(attestd)
@@ -97,7 +117,9 @@ impl Server {
             .with_context(|| format!("starting {}", attestd.display()))?;
         let server = Self {
             child: Mutex::new(child),
-            client: reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?,
+            client: reqwest::Client::builder()
+                .timeout(Duration::from_secs(10))
+                .build()?,
             token,
             base_url,
             internal_url,
@@ -109,25 +131,42 @@ impl Server {
     async fn ready(&self, log: &Path) -> Result<()> {
         let until = std::time::Instant::now() + START;
         while std::time::Instant::now() < until && self.is_running() {
-            let answer = self.client.get(format!("{}/readyz", self.internal_url)).send().await;
+            let answer = self
+                .client
+                .get(format!("{}/readyz", self.internal_url))
+                .send()
+                .await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        bail!("the server did not start:\n{}", std::fs::read_to_string(log).unwrap_or_default())
+        bail!(
+            "the server did not start:\n{}",
+            std::fs::read_to_string(log).unwrap_or_default()
+        )
     }
 
     pub(crate) fn is_running(&self) -> bool {
-        let mut child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut child = self
+            .child
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         matches!(child.try_wait(), Ok(None))
     }
 
     /// The posture of the Mac with this serial number, once there is such a Mac.
     pub(crate) async fn posture(&self, serial: &str) -> Result<Option<Value>> {
-        let found = self.get(&format!("/internal/v1/devices?serial_number={serial}")).await?;
-        let Some(device_id) = found["devices"][0]["device_id"].as_str() else { return Ok(None) };
-        Ok(Some(self.get(&format!("/internal/v1/devices/{device_id}/posture")).await?))
+        let found = self
+            .get(&format!("/internal/v1/devices?serial_number={serial}"))
+            .await?;
+        let Some(device_id) = found["devices"][0]["device_id"].as_str() else {
+            return Ok(None);
+        };
+        Ok(Some(
+            self.get(&format!("/internal/v1/devices/{device_id}/posture"))
+                .await?,
+        ))
     }
 
     async fn get(&self, path: &str) -> Result<Value> {
@@ -156,12 +195,18 @@ impl Server {
     /// Asks the server to stop and waits until it has.
     pub(crate) async fn stop(&self) -> Result<()> {
         let pid = {
-            let child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let child = self
+                .child
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             child.id()
         };
         let Some(pid) = pid else { return Ok(()) };
         // A polite end: requests in flight are answered, and what is soft is written.
-        Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
+        Command::new("kill")
+            .args(["-TERM", &pid.to_string()])
+            .status()
+            .await?;
         for _ in 0..600 {
             if !self.is_running() {
                 return Ok(());
@@ -197,5 +242,6 @@ fn free_port() -> Result<u16> {
 }
 
 fn text(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| format!("{} is no UTF-8 path", PathBuf::from(path).display()))
+    path.to_str()
+        .with_context(|| format!("{} is no UTF-8 path", PathBuf::from(path).display()))
 }

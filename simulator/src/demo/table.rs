@@ -106,7 +106,12 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(rows: Vec<Row>, visible: bool) -> Self {
-        Self { rows, visible, live: std::io::stdout().is_terminal(), shown: String::new() }
+        Self {
+            rows,
+            visible,
+            live: std::io::stdout().is_terminal(),
+            shown: String::new(),
+        }
     }
 
     pub(crate) fn happened(&mut self, event: &MacEvent) {

@@ -35,7 +35,10 @@ fn xml(body: Dictionary) -> Vec<u8> {
 
 /// Puts a body under the Mac's own signature.
 async fn put(scene: &Scene, mac: &Mac, path: &str, kind: &str, body: &[u8]) -> (u16, String) {
-    told(mac.signed_put(&scene.url(path), kind, body, Signing::Own).await)
+    told(
+        mac.signed_put(&scene.url(path), kind, body, Signing::Own)
+            .await,
+    )
 }
 
 /// Property lists that are none, or not what they seem, for the Mac of this UDID.
@@ -55,33 +58,64 @@ fn malformed(udid: &str) -> Vec<(&'static str, Vec<u8>)> {
     let mut cut = whole(idle).into_bytes();
     cut.truncate(cut.len() / 2);
     let mut binary = Vec::new();
-    plist::Value::Dictionary(Dictionary::new()).to_writer_binary(&mut binary).expect("written");
+    plist::Value::Dictionary(Dictionary::new())
+        .to_writer_binary(&mut binary)
+        .expect("written");
     let mut cut_binary = binary.clone();
     cut_binary.truncate(binary.len() - 5);
     // A binary array that contains itself: offset table and trailer point at the one object.
     let mut circle = b"bplist00\xa1\x00\x08".to_vec();
     circle.extend([0, 0, 0, 0, 0, 0, 1, 1]);
-    circle.extend([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10]);
+    circle.extend([
+        0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10,
+    ]);
     let gzip = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03".to_vec();
     vec![
         ("empty", Vec::new()),
         ("no property list", b"Status=Idle".to_vec()),
-        ("JSON", format!("{{\"UDID\":\"{udid}\",\"Status\":\"Idle\"}}").into_bytes()),
+        (
+            "JSON",
+            format!("{{\"UDID\":\"{udid}\",\"Status\":\"Idle\"}}").into_bytes(),
+        ),
         ("cut short", cut),
-        ("two of them", [whole(idle), whole(idle)].concat().into_bytes()),
+        (
+            "two of them",
+            [whole(idle), whole(idle)].concat().into_bytes(),
+        ),
         ("a key twice", whole(&format!("{idle}{idle}")).into_bytes()),
-        ("UDID twice", whole(&format!("{idle}<key>UDID</key><string>{udid}</string>")).into_bytes()),
-        ("nested deeply", whole(&format!("{idle}<key>x</key>{nested}")).into_bytes()),
+        (
+            "UDID twice",
+            whole(&format!("{idle}<key>UDID</key><string>{udid}</string>")).into_bytes(),
+        ),
+        (
+            "nested deeply",
+            whole(&format!("{idle}<key>x</key>{nested}")).into_bytes(),
+        ),
         ("with entities", with_entity.into_bytes()),
-        ("no dictionary", b"<plist version=\"1.0\"><array/></plist>".to_vec()),
-        ("no UDID", b"<plist><dict><key>Status</key><string>Idle</string></dict></plist>".to_vec()),
-        ("another type", whole("<key>Status</key><integer>1</integer>\
-                                <key>MessageType</key><true/>").into_bytes()),
+        (
+            "no dictionary",
+            b"<plist version=\"1.0\"><array/></plist>".to_vec(),
+        ),
+        (
+            "no UDID",
+            b"<plist><dict><key>Status</key><string>Idle</string></dict></plist>".to_vec(),
+        ),
+        (
+            "another type",
+            whole(
+                "<key>Status</key><integer>1</integer>\
+                                <key>MessageType</key><true/>",
+            )
+            .into_bytes(),
+        ),
         ("an empty binary one", binary),
         ("a binary one cut short", cut_binary),
         ("a binary one in a circle", circle),
         ("compressed", gzip),
-        ("not UTF-8", b"<plist><dict><key>Status</key><string>\xff\xfe</string></dict></plist>".to_vec()),
+        (
+            "not UTF-8",
+            b"<plist><dict><key>Status</key><string>\xff\xfe</string></dict></plist>".to_vec(),
+        ),
     ]
 }
 

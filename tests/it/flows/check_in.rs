@@ -32,10 +32,20 @@ impl Newcomer {
         Self::with(mac, delivered).await
     }
 
-    async fn with(mac: Mac, Delivered { profile, progress_id }: Delivered) -> Self {
+    async fn with(
+        mac: Mac,
+        Delivered {
+            profile,
+            progress_id,
+        }: Delivered,
+    ) -> Self {
         let profile = mac.read_profile(&profile).expect("a profile");
         let identity = mac.identity_for(&profile).await.expect("an identity");
-        Self { mac, identity, progress_id }
+        Self {
+            mac,
+            identity,
+            progress_id,
+        }
     }
 
     fn spec(&self) -> MacSpec {
@@ -48,9 +58,13 @@ impl Newcomer {
 
     async fn sends(&self, scene: &Scene, body: &Dictionary) -> Result<Reply, MacError> {
         let mut bytes = Vec::new();
-        Value::Dictionary(body.clone()).to_writer_xml(&mut bytes).expect("written");
+        Value::Dictionary(body.clone())
+            .to_writer_xml(&mut bytes)
+            .expect("written");
         let url = scene.url("/mdm/checkin");
-        self.mac.signed_put(&url, CHECK_IN, &bytes, Signing::By(&self.identity)).await
+        self.mac
+            .signed_put(&url, CHECK_IN, &bytes, Signing::By(&self.identity))
+            .await
     }
 
     /// Authenticate and TokenUpdate with this token.
@@ -65,20 +79,28 @@ impl Newcomer {
 
     /// What the server keeps as this Mac's bootstrap token.
     async fn bootstrap_token(&self, scene: &Scene) -> Option<Vec<u8>> {
-        let reply = self.sends(scene, &bare("GetBootstrapToken", &self.spec())).await;
+        let reply = self
+            .sends(scene, &bare("GetBootstrapToken", &self.spec()))
+            .await;
         let reply = reply.expect("an answer");
         assert_eq!(reply.status, 200);
         if reply.body.is_empty() {
             return None;
         }
-        let body = reply.plist().and_then(Value::into_dictionary).expect("a dictionary");
+        let body = reply
+            .plist()
+            .and_then(Value::into_dictionary)
+            .expect("a dictionary");
         Some(body["BootstrapToken"].as_data().expect("data").to_vec())
     }
 }
 
 /// A message with nothing in it but its type and sender.
 fn bare(kind: &str, spec: &MacSpec) -> Dictionary {
-    dictionary([("MessageType", kind.into()), ("UDID", spec.udid.as_str().into())])
+    dictionary([
+        ("MessageType", kind.into()),
+        ("UDID", spec.udid.as_str().into()),
+    ])
 }
 
 /// The same with further members.
@@ -91,7 +113,11 @@ fn with<const N: usize>(mut body: Dictionary, more: [(&str, Value); N]) -> Dicti
 async fn assert_refused(scene: &Scene, who: &Newcomer, body: &Dictionary, reason: &str) {
     let before = scene.refusals("check_in", reason).await;
     assert_eq!(who.says(scene, body).await, refused(reason), "{body:?}");
-    assert_eq!(scene.refusals("check_in", reason).await, before + 1, "{body:?}");
+    assert_eq!(
+        scene.refusals("check_in", reason).await,
+        before + 1,
+        "{body:?}"
+    );
 }
 
 journey! {
@@ -246,7 +272,10 @@ journey! {
 
 /// The UDID of `as_whom` with the serial number of the ticket of `who`.
 fn own_serial(who: &Newcomer, as_whom: &MacSpec) -> MacSpec {
-    MacSpec { serial: who.mac.serial(), ..as_whom.clone() }
+    MacSpec {
+        serial: who.mac.serial(),
+        ..as_whom.clone()
+    }
 }
 
 journey! {
@@ -296,11 +325,22 @@ journey! {
 /// A verification that was asked for and came to its end.
 async fn ended_verification(scene: &Scene, serial: &str) -> serde_json::Value {
     let started = scene.api.verify(serial, &["security_info"]).await;
-    let id = started["verification_id"].as_str().expect("an id").to_owned();
+    let id = started["verification_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     let path = format!("/internal/v1/verifications/{id}");
-    let request = scene.api.request(reqwest::Method::GET, &path).header("prefer", "wait=20");
-    let ended: serde_json::Value =
-        request.send().await.expect("an answer").json().await.expect("JSON");
+    let request = scene
+        .api
+        .request(reqwest::Method::GET, &path)
+        .header("prefer", "wait=20");
+    let ended: serde_json::Value = request
+        .send()
+        .await
+        .expect("an answer")
+        .json()
+        .await
+        .expect("JSON");
     assert!(!ended["finished_at"].is_null(), "{ended:#}");
     ended
 }

@@ -23,12 +23,26 @@ async fn content(scene: &Scene, profile: &[u8]) -> Dictionary {
     std::fs::write(file("profile.der"), profile).expect("written");
     std::fs::write(file("authority.p7"), authority).expect("written");
     let openssl = |arguments: &[&str]| {
-        let run = Command::new("openssl").args(arguments).current_dir(scene.home.path()).output();
+        let run = Command::new("openssl")
+            .args(arguments)
+            .current_dir(scene.home.path())
+            .output();
         let run = run.expect("openssl runs");
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        assert!(
+            run.status.success(),
+            "{}",
+            String::from_utf8_lossy(&run.stderr)
+        );
         run.stdout
     };
-    let roots = openssl(&["pkcs7", "-inform", "DER", "-in", "authority.p7", "-print_certs"]);
+    let roots = openssl(&[
+        "pkcs7",
+        "-inform",
+        "DER",
+        "-in",
+        "authority.p7",
+        "-print_certs",
+    ]);
     std::fs::write(file("roots.pem"), roots).expect("written");
     let verify = ["cms", "-verify", "-inform", "DER", "-in", "profile.der"];
     let with = ["-CAfile", "roots.pem", "-purpose", "any"];
@@ -40,7 +54,9 @@ async fn content(scene: &Scene, profile: &[u8]) -> Dictionary {
 fn payload<'a>(profile: &'a Dictionary, kind: &str) -> &'a Dictionary {
     let payloads = profile["PayloadContent"].as_array().expect("payloads");
     let mut payloads = payloads.iter().filter_map(Value::as_dictionary);
-    payloads.find(|payload| payload["PayloadType"].as_string() == Some(kind)).expect("a payload")
+    payloads
+        .find(|payload| payload["PayloadType"].as_string() == Some(kind))
+        .expect("a payload")
 }
 
 fn text<'a>(dictionary: &'a Dictionary, key: &str) -> &'a str {
@@ -50,9 +66,17 @@ fn text<'a>(dictionary: &'a Dictionary, key: &str) -> &'a str {
 /// PayloadUUID and PayloadIdentifier of the profile and of every payload in it.
 fn names(profile: &Dictionary) -> Vec<(String, String)> {
     let payloads = profile["PayloadContent"].as_array().expect("payloads");
-    let all = payloads.iter().filter_map(Value::as_dictionary).chain([profile]);
-    all.map(|of| (text(of, "PayloadUUID").to_owned(), text(of, "PayloadIdentifier").to_owned()))
-        .collect()
+    let all = payloads
+        .iter()
+        .filter_map(Value::as_dictionary)
+        .chain([profile]);
+    all.map(|of| {
+        (
+            text(of, "PayloadUUID").to_owned(),
+            text(of, "PayloadIdentifier").to_owned(),
+        )
+    })
+    .collect()
 }
 
 journey! {
@@ -164,7 +188,13 @@ journey! {
 }
 
 const STEPS: [&str; 8] = [
-    "profile", "identity", "authenticated", "enrolled", "pushed", "security_info", "attestation",
+    "profile",
+    "identity",
+    "authenticated",
+    "enrolled",
+    "pushed",
+    "security_info",
+    "attestation",
     "verdict",
 ];
 
@@ -176,7 +206,14 @@ async fn assert_done(scene: &Scene, progress_id: &str, done: usize) {
         let expected = if index < done { "done" } else { "waiting" };
         assert_eq!(standing(step), expected, "{step}: {progress:#}");
     }
-    assert_eq!(progress["state"], if done == STEPS.len() { "done" } else { "waiting" });
+    assert_eq!(
+        progress["state"],
+        if done == STEPS.len() {
+            "done"
+        } else {
+            "waiting"
+        }
+    );
 }
 
 journey! {

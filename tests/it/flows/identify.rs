@@ -99,7 +99,10 @@ fn with_two_signers(identity: &Identity, body: &[u8]) -> String {
     let fields = signed.children().expect("fields");
     let (signers, others) = fields.split_last().expect("signerInfos");
     let doubled = tlv(0x31, &[signers.contents, signers.contents].concat());
-    let others: Vec<u8> = others.iter().flat_map(|field| field.whole.to_vec()).collect();
+    let others: Vec<u8> = others
+        .iter()
+        .flat_map(|field| field.whole.to_vec())
+        .collect();
     let signed = sequence(&[&others, &doubled]);
     STANDARD.encode(sequence(&[parts[0].whole, &tlv(0xa0, &signed)]))
 }
@@ -118,14 +121,29 @@ fn forgeries(
         Some(mdm_signature(by, over, &style).expect("signed"))
     };
     let style = SignatureStyle::sha256_der;
-    let attributes = SignatureStyle { signing_time: Some(now_ms / 1000), ..style() };
-    let attached = SignatureStyle { attached: Some(b"another body".to_vec()), ..style() };
-    let same = SignatureStyle { attached: Some(body.to_vec()), ..style() };
-    let bare = SignatureStyle { with_certificate: false, ..style() };
+    let attributes = SignatureStyle {
+        signing_time: Some(now_ms / 1000),
+        ..style()
+    };
+    let attached = SignatureStyle {
+        attached: Some(b"another body".to_vec()),
+        ..style()
+    };
+    let same = SignatureStyle {
+        attached: Some(body.to_vec()),
+        ..style()
+    };
+    let bare = SignatureStyle {
+        with_certificate: false,
+        ..style()
+    };
     let self_signed = Identity::self_signed_with(rsa(3), &mac.serial(), now_ms).expect("made");
     let mut foreign = Identity::from_foreign_ca(&mac.serial(), Default::default(), now_ms);
     // The Mac's own certificate under a key that is not its own.
-    let stolen = Identity { key: rsa(3), certificate: own.certificate.clone() };
+    let stolen = Identity {
+        key: rsa(3),
+        certificate: own.certificate.clone(),
+    };
     let mut damaged = STANDARD.decode(&good).expect("base64");
     let last = damaged.len() - 10;
     damaged[last] ^= 1;
@@ -133,27 +151,63 @@ fn forgeries(
     vec![
         ("none", None, invalid),
         ("empty", Some(String::new()), invalid),
-        ("no base64", Some("-----BEGIN PKCS7-----".to_owned()), invalid),
-        ("the other base64", Some(URL_SAFE.encode([0xfb_u8; 30])), invalid),
+        (
+            "no base64",
+            Some("-----BEGIN PKCS7-----".to_owned()),
+            invalid,
+        ),
+        (
+            "the other base64",
+            Some(URL_SAFE.encode([0xfb_u8; 30])),
+            invalid,
+        ),
         ("rubbish", Some(STANDARD.encode([0x30_u8; 300])), invalid),
-        ("endless", Some(STANDARD.encode([0x30_u8, 0x80].repeat(2000))), invalid),
+        (
+            "endless",
+            Some(STANDARD.encode([0x30_u8, 0x80].repeat(2000))),
+            invalid,
+        ),
         ("20 KB", Some("A".repeat(20_000)), invalid),
-        ("truncated", Some(good[..good.len() / 8 * 4].to_owned()), invalid),
+        (
+            "truncated",
+            Some(good[..good.len() / 8 * 4].to_owned()),
+            invalid,
+        ),
         ("damaged", Some(STANDARD.encode(damaged)), invalid),
-        ("over another body", sign(&own, b"another body", style()), invalid),
-        ("over another body, with attributes", sign(&own, b"another body", attributes), invalid),
-        ("over an attached other body", sign(&own, body, attached), invalid),
+        (
+            "over another body",
+            sign(&own, b"another body", style()),
+            invalid,
+        ),
+        (
+            "over another body, with attributes",
+            sign(&own, b"another body", attributes),
+            invalid,
+        ),
+        (
+            "over an attached other body",
+            sign(&own, body, attached),
+            invalid,
+        ),
         ("with the body attached", sign(&own, body, same), invalid),
         ("without a certificate", sign(&own, body, bare), invalid),
         ("by another key", sign(&stolen, body, style()), invalid),
         ("two signers", Some(with_two_signers(&own, body)), invalid),
-        ("self-signed", sign(&self_signed, body, style()), "identity_mismatch"),
+        (
+            "self-signed",
+            sign(&self_signed, body, style()),
+            "identity_mismatch",
+        ),
         (
             "by a foreign authority",
             sign(foreign.as_mut().expect("made"), body, style()),
             "identity_mismatch",
         ),
-        ("by another Mac", sign(&other, body, style()), "identity_mismatch"),
+        (
+            "by another Mac",
+            sign(&other, body, style()),
+            "identity_mismatch",
+        ),
     ]
 }
 
@@ -206,9 +260,13 @@ journey! {
 async fn audited(scene: &Scene, reason: Reason, times: u64) {
     eventually(reason.code(), async || {
         let tx = scene.ctx().store.read().await.expect("a store");
-        let counts = tx.refusal_counts(Timestamp::from_millis(0)).await.expect("counts");
+        let counts = tx
+            .refusal_counts(Timestamp::from_millis(0))
+            .await
+            .expect("counts");
         counts.contains(&(reason, times))
-    }).await;
+    })
+    .await;
 }
 
 journey! {

@@ -37,13 +37,30 @@ impl Client {
     }
 
     async fn with(scene: &Scene, challenge: Option<String>) -> Self {
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let settings = ScepSettings { url: scene.url("/scep"), challenge, ..ScepSettings::default() };
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client");
+        let settings = ScepSettings {
+            url: scene.url("/scep"),
+            challenge,
+            ..ScepSettings::default()
+        };
         let clock = scene.world.clock().clone();
-        let client = ScepClient { http: &http, settings: &settings, clock: &clock };
+        let client = ScepClient {
+            http: &http,
+            settings: &settings,
+            clock: &clock,
+        };
         let authority = client.authority().await.expect("GetCACert");
         let capabilities = client.capabilities().await.expect("GetCACaps");
-        Self { http, settings, authority, capabilities, clock }
+        Self {
+            http,
+            settings,
+            authority,
+            capabilities,
+            clock,
+        }
     }
 
     /// The temporary certificate of a key.
@@ -54,21 +71,46 @@ impl Client {
 
     fn request(&self, temporary: &Identity) -> PkiMessage {
         let now = self.clock.now_seconds();
-        pkcs_req(temporary, &self.settings, &self.authority, self.capabilities, now)
-            .expect("a request")
+        pkcs_req(
+            temporary,
+            &self.settings,
+            &self.authority,
+            self.capabilities,
+            now,
+        )
+        .expect("a request")
     }
 
     /// A request around these bytes.
     fn around(&self, inside: &[u8], transaction_id: &str, temporary: &Identity) -> PkiMessage {
         let (authority, now) = (&self.authority, self.clock.now_seconds());
-        pkcs_req_around(inside, transaction_id, temporary, authority, self.capabilities, now)
-            .expect("a request")
+        pkcs_req_around(
+            inside,
+            transaction_id,
+            temporary,
+            authority,
+            self.capabilities,
+            now,
+        )
+        .expect("a request")
     }
 
     async fn send(&self, message: &PkiMessage, temporary: &Identity) -> CertRep {
-        let Self { http, settings, clock, .. } = self;
-        let client = ScepClient { http, settings, clock };
-        let reply = client.operation(message, self.capabilities).await.expect("status 200");
+        let Self {
+            http,
+            settings,
+            clock,
+            ..
+        } = self;
+        let client = ScepClient {
+            http,
+            settings,
+            clock,
+        };
+        let reply = client
+            .operation(message, self.capabilities)
+            .await
+            .expect("status 200");
         read_cert_rep(&reply, &self.authority.signer, temporary).expect("a CertRep")
     }
 
@@ -94,7 +136,10 @@ fn issued(reply: CertRep) -> X509 {
 
 #[track_caller]
 fn assert_refused(reply: &CertRep, fail_info: &str) {
-    assert!(matches!(reply, CertRep::Refused(code) if code == fail_info), "{reply:?}");
+    assert!(
+        matches!(reply, CertRep::Refused(code) if code == fail_info),
+        "{reply:?}"
+    );
 }
 
 const BAD_ALG: &str = "0";
@@ -351,7 +396,10 @@ journey! {
 /// Changes one octet of the encrypted content. id-data names the outer content, then the inner one.
 fn tamper_with_envelope(message: &mut [u8]) {
     let name = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01";
-    let mut found = message.windows(name.len()).enumerate().filter(|(_, part)| *part == name);
+    let mut found = message
+        .windows(name.len())
+        .enumerate()
+        .filter(|(_, part)| *part == name);
     let inside = found.nth(1).expect("encryptedContentInfo").0 + 80;
     message[inside] ^= 1;
 }

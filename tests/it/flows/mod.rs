@@ -31,9 +31,9 @@ mod posture_round;
 
 mod connect;
 
+mod init;
 mod read_posture;
 mod restart;
-mod init;
 mod sweep;
 mod verify_now;
 mod wake;

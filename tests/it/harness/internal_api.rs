@@ -18,16 +18,25 @@ pub struct InternalApi {
 
 impl InternalApi {
     pub fn nowhere() -> Self {
-        Self { url: String::new(), token: String::new(), client: Client::new() }
+        Self {
+            url: String::new(),
+            token: String::new(),
+            client: Client::new(),
+        }
     }
 
     /// A request with the token.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token)
+        self.client
+            .request(method, format!("{}{path}", self.url))
+            .bearer_auth(&self.token)
     }
 
     pub async fn get(&self, path: &str) -> Response {
-        self.request(Method::GET, path).send().await.expect("an answer")
+        self.request(Method::GET, path)
+            .send()
+            .await
+            .expect("an answer")
     }
 
     /// The JSON of a successful answer.
@@ -39,8 +48,14 @@ impl InternalApi {
 
     /// The device with this serial number.
     pub async fn device(&self, serial: &str) -> Option<Value> {
-        let found = self.json(&format!("/internal/v1/devices?serial_number={serial}")).await;
-        found["devices"].as_array().expect("a list").first().cloned()
+        let found = self
+            .json(&format!("/internal/v1/devices?serial_number={serial}"))
+            .await;
+        found["devices"]
+            .as_array()
+            .expect("a list")
+            .first()
+            .cloned()
     }
 
     /// The id of the device with this serial number.
@@ -51,13 +66,16 @@ impl InternalApi {
 
     pub async fn posture(&self, serial: &str) -> Value {
         let device_id = self.device_id(serial).await;
-        self.json(&format!("/internal/v1/devices/{device_id}/posture")).await
+        self.json(&format!("/internal/v1/devices/{device_id}/posture"))
+            .await
     }
 
     /// Asks for fresh evidence of these kinds.
     pub async fn verify(&self, serial: &str, kinds: &[&str]) -> Value {
         let body = json!({ "device_id": self.device_id(serial).await, "kinds": kinds });
-        let request = self.request(Method::POST, "/internal/v1/verifications").json(&body);
+        let request = self
+            .request(Method::POST, "/internal/v1/verifications")
+            .json(&body);
         let answer = request.send().await.expect("an answer");
         assert!(answer.status().is_success(), "{}", answer.status());
         answer.json().await.expect("JSON")
@@ -74,7 +92,8 @@ impl InternalApi {
 
     /// The posture once its first reason is this.
     pub async fn first_reason(&self, serial: &str, reason: &str) -> Value {
-        self.posture_once(serial, reason, |posture| posture["reasons"][0] == reason).await
+        self.posture_once(serial, reason, |posture| posture["reasons"][0] == reason)
+            .await
     }
 
     async fn posture_once(

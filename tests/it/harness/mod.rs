@@ -4,7 +4,7 @@ pub mod database;
 pub mod inside;
 pub mod internal_api;
 pub mod keys;
-pub mod public_side;
 pub mod process;
+pub mod public_side;
 pub mod scene;
 pub mod talk;

@@ -18,7 +18,10 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 
     pub fn json(&self) -> Value {
@@ -49,7 +52,11 @@ pub fn never_unenrolls(status: u16) {
 pub fn told(reply: Result<Reply, MacError>) -> (u16, String) {
     let reply = reply.expect("an answer");
     never_unenrolls(reply.status);
-    let text = if reply.is_success() { "" } else { std::str::from_utf8(&reply.body).expect("text") };
+    let text = if reply.is_success() {
+        ""
+    } else {
+        std::str::from_utf8(&reply.body).expect("text")
+    };
     (reply.status, text.trim().to_owned())
 }
 
@@ -74,13 +81,19 @@ impl Scene {
         let response = request.send().await.expect("an answer");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         never_unenrolls(status);
-        Answer { status, headers, body: response.bytes().await.expect("a body").to_vec() }
+        Answer {
+            status,
+            headers,
+            body: response.bytes().await.expect("a body").to_vec(),
+        }
     }
 
     /// Asks for a profile with this body.
     pub async fn ask_for_profile(&self, body: &str) -> Answer {
         let request = self.anybody(Method::POST, "/v1/enroll");
-        let request = request.header("content-type", "application/json").body(body.to_owned());
+        let request = request
+            .header("content-type", "application/json")
+            .body(body.to_owned());
         self.answer(request).await
     }
 
@@ -93,12 +106,16 @@ impl Scene {
             .strip_prefix(&format!("<{}/v1/enrollments/", self.base_url))
             .and_then(|rest| rest.strip_suffix(">; rel=\"status\""));
         let progress_id = progress_id.expect("a link to the progress").to_owned();
-        Delivered { profile: answer.body, progress_id }
+        Delivered {
+            profile: answer.body,
+            progress_id,
+        }
     }
 
     /// A profile for the Mac with this serial number.
     pub async fn deliver_for(&self, serial: &str) -> Delivered {
-        self.deliver(&format!("{{\"serial_number\":\"{serial}\"}}")).await
+        self.deliver(&format!("{{\"serial_number\":\"{serial}\"}}"))
+            .await
     }
 
     /// How far the enrolment of this ticket is.
@@ -116,8 +133,12 @@ impl Scene {
 
     /// How often something was refused so far.
     pub async fn refusals(&self, surface: &str, reason: &str) -> u64 {
-        let (surface, reason) = (format!("surface=\"{surface}\""), format!("reason=\"{reason}\""));
-        self.counted("attestd_refusals_total", &[&surface, &reason]).await
+        let (surface, reason) = (
+            format!("surface=\"{surface}\""),
+            format!("reason=\"{reason}\""),
+        );
+        self.counted("attestd_refusals_total", &[&surface, &reason])
+            .await
     }
 
     /// The next Macs of this world get keys that other tests have used already.
@@ -132,5 +153,9 @@ impl Scene {
 /// One step of a progress answer.
 pub fn step_of(progress: &Value, step: &str) -> Value {
     let steps = progress["steps"].as_array().expect("steps");
-    steps.iter().find(|found| found["step"] == step).expect("the step").clone()
+    steps
+        .iter()
+        .find(|found| found["step"] == step)
+        .expect("the step")
+        .clone()
 }

@@ -93,7 +93,13 @@ impl Scene {
 
         let base_url = format!("http://127.0.0.1:{}", free_port());
         let folder = home.path().join("server");
-        let made = attestd(&["init", text(&folder), "--base-url", &base_url, "--insecure-http"]);
+        let made = attestd(&[
+            "init",
+            text(&folder),
+            "--base-url",
+            &base_url,
+            "--insecure-http",
+        ]);
         assert!(made.status.success(), "{made:?}");
         let database = match backend {
             Backend::Sqlite => None,
@@ -123,7 +129,13 @@ impl Scene {
         );
         std::fs::write(&config, body).expect("a configuration");
 
-        let install = ["push-cert", "install", "--insecure-http", "--config", text(&config)];
+        let install = [
+            "push-cert",
+            "install",
+            "--insecure-http",
+            "--config",
+            text(&config),
+        ];
         let certificate = ["--certificate", text(&files.push_certificate)];
         let key = ["--key", text(&files.push_key)];
         if push_certificate {
@@ -150,7 +162,13 @@ impl Scene {
 
     /// A new token of a role, as an operator makes one.
     pub fn token(&self, role: &str) -> String {
-        let create = ["token", "create", "--insecure-http", "--config", text(&self.config)];
+        let create = [
+            "token",
+            "create",
+            "--insecure-http",
+            "--config",
+            text(&self.config),
+        ];
         let made = attestd(&[&create[..], &["--role", role, "--label", "test", "--json"]].concat());
         assert!(made.status.success(), "{made:?}");
         let made: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
@@ -161,7 +179,9 @@ impl Scene {
     pub async fn start(&mut self) {
         let config = Config::load(&self.config, true).expect("a configuration");
         let clock: Arc<ManualClock> = Arc::clone(&self.clock);
-        let app = App::start_at(&config, clock).await.expect("the server starts");
+        let app = App::start_at(&config, clock)
+            .await
+            .expect("the server starts");
         let (_, internal) = app.addresses().expect("addresses");
         self.api.url = format!("http://{internal}");
         let ctx = app.context();
@@ -198,7 +218,8 @@ impl Scene {
     /// Moves time for the server and for the world.
     pub fn pass(&self, span: Duration) {
         self.clock.advance(span);
-        self.world_clock.advance(i64::try_from(span.as_millis()).expect("a span of this century"));
+        self.world_clock
+            .advance(i64::try_from(span.as_millis()).expect("a span of this century"));
     }
 
     /// A Mac that is not enrolled.
@@ -229,7 +250,10 @@ impl Scene {
 
 /// Runs the real command.
 pub fn attestd(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_attestd")).args(arguments).output().expect("attestd runs")
+    Command::new(env!("CARGO_BIN_EXE_attestd"))
+        .args(arguments)
+        .output()
+        .expect("attestd runs")
 }
 
 /// A port below those the system gives to connections, so that none of them takes it meanwhile.

@@ -132,9 +132,7 @@ fn judge(what: &str) {
 fn run(what: &str, row: &Row, made: &Path) -> Output {
     let stdin = match &row.stdin {
         None => Stdio::null(),
-        Some(name) => File::open(resolve(name, made))
-            .expect(name)
-            .into(),
+        Some(name) => File::open(resolve(name, made)).expect(name).into(),
     };
     Command::new(env!("CARGO_BIN_EXE_attestd"))
         .args(["verify", what])
