@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Context, Failure};
 use crate::enrollment::{Enrollment, Identity, State};
 use crate::ids::{DeviceId, SerialNumber, Udid, VerificationId};
-use crate::posture::Posture;
+use crate::posture::{Posture, Verdict};
 use crate::publication::posture_v1::{PostureV1, Sources};
 use crate::publication::verification_v1::VerificationV1;
 use crate::reason::Reason;
@@ -87,18 +87,28 @@ pub async fn read_verification(
     ctx: &Context,
     verification_id: &VerificationId,
 ) -> Result<Option<VerificationV1>, Failure> {
-    let now = ctx.clock.now();
     let tx = ctx.store.read().await?;
     let Some(verification) = tx.verification(verification_id).await? else {
         return Ok(None);
     };
     let attempt = reasons(&tx, &verification).await?;
-    drop(tx);
-    let posture = read_posture(ctx, &verification.device_id).await?;
-    let verdict = posture.map_or(
-        Posture::unknown(verification.device_id.clone(), now).verdict,
-        |p| p.verdict,
-    );
+    // The verdict it ended with, whatever came later; an attempt that learnt nothing has none.
+    let ended_with = verification
+        .finished
+        .as_ref()
+        .and_then(|ended| ended.posture_revision);
+    let verdict = match ended_with {
+        Some(revision) => {
+            let before = Some(revision.saturating_add(1));
+            let history = tx
+                .posture_history(&verification.device_id, before, 1)
+                .await?;
+            history
+                .first()
+                .map_or(Verdict::Unknown, |posture| posture.verdict)
+        }
+        None => Verdict::Unknown,
+    };
     Ok(Some(VerificationV1::new(&verification, &attempt, verdict)))
 }
 

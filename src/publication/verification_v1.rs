@@ -40,7 +40,8 @@ pub struct KindV1 {
 }
 
 impl VerificationV1 {
-    /// `attempt` are the reasons an attempt under way has so far; `verdict` the posture's.
+    /// `attempt` are the reasons an attempt under way has so far; `verdict` is the one a finished
+    /// attempt ended with.
     pub fn new(verification: &Verification, attempt: &[Reason], verdict: Verdict) -> Self {
         let finished = verification.finished.as_ref();
         Self {
