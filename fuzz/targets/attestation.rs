@@ -26,7 +26,11 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     // 2026-10-01T10:00:00Z, half an hour after the leaf was issued.
     let now = Timestamp::from_seconds(1_790_848_800);
     if let Ok(verified) = verify(&evidence, &ANCHORS, &KnownIntermediates::default(), now) {
-        let serial = verified.statement().serial.as_ref().expect("a genuine leaf names its Mac");
+        let serial = verified
+            .statement()
+            .serial
+            .as_ref()
+            .expect("a genuine leaf names its Mac");
         assert_eq!(serial.as_str(), "SIMQ4T2W7P");
     }
 });

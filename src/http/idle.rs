@@ -19,7 +19,7 @@ const OPENING: usize = 24;
 /// How long a peer may be silent.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// From the start until [`OPENING`] octets are read, however they trickle.
+    /// From the start until `OPENING` octets are read, however they trickle.
     pub opening: Duration,
     /// Between octets after that.
     pub between: Duration,
