@@ -528,7 +528,10 @@ mod tests {
 
     #[test]
     fn the_real_apple_root_is_an_anchor_and_the_real_leaf_reads() {
-        let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/fixtures/real"));
+        let folder = std::path::Path::new(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../shared/fixtures/real"
+        ));
         let (Ok(root), Ok(leaf)) = (
             std::fs::read(folder.join("Apple_Enterprise_Attestation_Root_CA.pem")),
             std::fs::read(folder.join("apple-mda-leaf-2025.pem")),
