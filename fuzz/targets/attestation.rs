@@ -22,7 +22,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         rest = after;
     }
     let evidence = Evidence { certificates };
-    let _ = evidence.unverified_statement();
+    let _ = evidence.unverified_statement(32);
     // 2026-10-01T10:00:00Z, half an hour after the leaf was issued.
     let now = Timestamp::from_seconds(1_790_848_800);
     if let Ok(verified) = verify(&evidence, &ANCHORS, &KnownIntermediates::default(), now) {

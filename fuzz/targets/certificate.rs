@@ -11,6 +11,6 @@ libfuzzer_sys::fuzz_target!(|file: &[u8]| {
         assert_eq!(certificate.as_der(), file, "nothing is ignored");
         let _ = certificate.subject().to_string();
         let certificates = vec![file.to_vec()];
-        assert!(Evidence { certificates }.unverified_statement().is_some());
+        assert!(Evidence { certificates }.unverified_statement(32).is_some());
     }
 });
