@@ -9,13 +9,14 @@
 //!          http, workers -> flows -> store, apns, keys
 //! ---------------- below: no async, no I/O, no clock ----------------
 //! publication -> verification -> posture -> attestation, mdm
-//! publication -> enrollment -> mdm
+//! publication -> enrollment -> mdm        acme -> attestation
 //! scep, ca, push, mdm, attestation -> pki        (edges between nouns are transitive)
 //! ids, time, entropy, secret, reason: open to all
 //! ```
 //!
 //! `tests/it/architecture` holds this picture as data and fails on any other edge.
 
+pub mod acme;
 pub mod apns;
 pub mod app;
 pub mod attestation;

@@ -159,6 +159,16 @@ reasons! {
         "The profile was not installed in time. Download a new one.";
     TicketUsed = "ticket_used", LeavesUnknown, Owner,
         "The profile was already used; each is good for one installation. Download a new one.";
+    TicketExhausted = "ticket_exhausted", LeavesUnknown, Owner,
+        "The profile was tried too often. Download a new one.";
+    IdentifierMismatch = "identifier_mismatch", LeavesUnknown, Owner,
+        "A certificate was asked for another Mac than the profile was made for. Download a profile for this Mac.";
+    AccountUnknown = "account_unknown", LeavesUnknown, Owner,
+        "A certificate was asked for by another client than the one that began. Install the profile again.";
+    NonceUnusable = "nonce_unusable", LeavesUnknown, Service,
+        "A request repeated an earlier one, or came too late, and was not used.";
+    OrderNotReady = "order_not_ready", LeavesUnknown, Service,
+        "A certificate was asked for before Apple's attestation was accepted, or twice.";
     KeyRejected = "key_rejected", LeavesUnknown, Owner,
         "The key is of a kind or size that is not accepted.";
     RequestMalformed = "request_malformed", LeavesUnknown, Owner,

@@ -1,6 +1,6 @@
 //! What attestation chains must lead to.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::pki::{PkiError, TrustAnchors, read_certificates};
 
@@ -9,7 +9,7 @@ pub const APPLE_ROOT: &[u8] =
     include_bytes!("../../certs/apple_enterprise_attestation_root_ca.pem");
 
 /// Whose root a result rests on. A result gained with another root than Apple's always says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Anchor {
     Apple,

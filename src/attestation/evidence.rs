@@ -24,6 +24,7 @@ pub struct Evidence {
 pub struct VerifiedEvidence {
     statement: Statement,
     freshness_code: Option<Vec<u8>>,
+    key: Vec<u8>,
     not_before: Timestamp,
     not_after: Timestamp,
     anchor: Anchor,
@@ -120,6 +121,7 @@ pub fn verify(
     Ok(VerifiedEvidence {
         statement: Statement::read(&leaf),
         freshness_code: statement::freshness_code(&leaf),
+        key: leaf.spki().to_vec(),
         not_before: leaf.not_before(),
         not_after: leaf.not_after(),
         anchor: anchors.kind(),
@@ -150,6 +152,13 @@ impl VerifiedEvidence {
         self.freshness_code
             .as_deref()
             .map(|code| statement::unwrap_octet_string(code, length))
+    }
+
+    /// The key in the leaf, as a DER SubjectPublicKeyInfo, of whatever kind it is. In an ACME
+    /// statement it is the key of the identity to be; in a DeviceInformation reply it is the
+    /// operating system's own, and nothing we receive is signed by it.
+    pub fn key(&self) -> &[u8] {
+        &self.key
     }
 
     /// The leaf's notBefore. Apple sets it a day before the moment of issue: no measure of age.

@@ -20,6 +20,7 @@ const NOUNS: &[(&str, &[&str])] = &[
     ("pki", &[]),
     ("mdm", &["pki"]),
     ("attestation", &["pki"]),
+    ("acme", &["attestation", "pki"]),
     ("scep", &["pki"]),
     ("ca", &["pki"]),
     ("push", &["pki"]),

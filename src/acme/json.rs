@@ -1,0 +1,125 @@
+//! JSON that reads the same to everyone: one object, no member twice, nothing around it.
+//!
+//! RFC 8259 section 4 leaves the meaning of a repeated name open, and RFC 7515 section 4 demands
+//! that header parameter names are unique. What one reader signs must be what another believes.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// An object whose members are distinct, at every depth.
+///
+/// Depth is bounded by the reader at 128, number by the caller's cap on the size.
+///
+/// # Errors
+/// Not JSON, no object, trailing bytes, a repeated name.
+pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
+    match serde_json::from_slice(bytes)? {
+        Distinct(Value::Object(members)) => Ok(members),
+        Distinct(_) => Err(serde_json::Error::custom("not an object")),
+    }
+}
+
+struct Distinct(Value);
+
+impl<'de> Deserialize<'de> for Distinct {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Reader).map(Self)
+    }
+}
+
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON without repeated names")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(Distinct(element)) = sequence.next_element()? {
+            elements.push(element);
+        }
+        Ok(Value::Array(elements))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut members = Map::new();
+        while let Some((name, Distinct(value))) = map.next_entry::<String, Distinct>()? {
+            if members.insert(name, value).is_some() {
+                return Err(A::Error::custom("a name stands twice"));
+            }
+        }
+        Ok(Value::Object(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_object_of_distinct_names_is_read() {
+        let text = br#" {"a": [1, -2, 1.5, null, true, {"b": "c"}], "d": {}} "#;
+        let read = object(text).expect("strict");
+        let plain: Value = serde_json::from_slice(text).expect("JSON");
+        assert_eq!(Value::Object(read), plain);
+    }
+
+    #[test]
+    fn what_two_readers_could_read_differently_is_refused() {
+        for bad in [
+            &br#"{"a": 1, "a": 1}"#[..],
+            br#"{"a": 1, "\u0061": 2}"#,
+            br#"{"a": {"b": 1, "b": 2}}"#,
+            br#"{"a": [{"b": 1, "b": 2}]}"#,
+            br#"{"a": 1} {}"#,
+            br#"{"a": 1},"#,
+            br#"{"a": 1,}"#,
+            b"{'a': 1}",
+            b"[]",
+            b"\"a\"",
+            b"null",
+            b"",
+            b"\xef\xbb\xbf{}",
+            b"{\"a\": \"\xff\"}",
+            br#"{"a": "\ud800"}"#,
+            b"{\"a\": NaN}",
+        ] {
+            assert!(object(bad).is_err(), "{}", String::from_utf8_lossy(bad));
+        }
+        let deep = [b"{\"a\":".repeat(5_000), b"1".to_vec(), b"}".repeat(5_000)].concat();
+        assert!(object(&deep).is_err());
+    }
+}
