@@ -11,6 +11,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
 
+use crate::acme::NonceKey;
 use crate::apns::{Apns, ApnsSettings, Endpoint};
 use crate::attestation::Anchors;
 use crate::config::Config;
@@ -61,7 +62,9 @@ impl App {
     /// As [`App::start`].
     pub async fn start_at(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy::default());
-        let seal = Arc::new(MasterSeal::new(&master_key(config)?, Arc::clone(&entropy)));
+        let master = master_key(config)?;
+        let acme_nonces = NonceKey::new(master.derive("acme nonces").expose());
+        let seal = Arc::new(MasterSeal::new(&master, Arc::clone(&entropy)));
         let keeper = FileKeeper::open(config.data_dir.join(KEYS), Arc::clone(&seal))
             .context("the folder of keys cannot be used; `attestd init` makes it")?;
         let store = Store::open_exclusive(&database_url(config)?, seal).await?;
@@ -84,6 +87,7 @@ impl App {
             policy: Arc::new(policy(config)?),
             anchors: anchors(config)?,
             intermediates: KnownIntermediates::default(),
+            acme_nonces,
             settings: settings(config)?,
             metrics: Metrics::new(),
             clock,
@@ -102,6 +106,7 @@ impl App {
             ctx: Arc::clone(&ctx),
             enroll_limit: limit(config.public.enroll_per_minute)?,
             scep_limit: limit(config.public.scep_per_minute)?,
+            acme_limit: limit(config.public.acme_per_minute)?,
         });
         let internal = http::internal(Arc::clone(&ctx));
         let (outside, inside) = (&config.public, &config.internal);
@@ -239,6 +244,7 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
             scep_url: format!("{base}/scep"),
             tls_root,
         },
+        identity: config.enrollment.identity,
         identity_lifetime: config.enrollment.identity_lifetime.0,
         attestation_hold: config.attestation.hold.0,
         patience: config.verification.patience.0,

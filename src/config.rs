@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::enrollment::Protocol;
 use crate::time::Span;
 
 /// The file as written. Unknown members are refused: a misspelt setting must not vanish.
@@ -72,6 +73,9 @@ pub struct Public {
     /// SCEP requests one client address may make in a minute.
     #[serde(default = "defaults::scep_per_minute")]
     pub scep_per_minute: u32,
+    /// ACME requests one client address may make in a minute; an issuance takes nine.
+    #[serde(default = "defaults::acme_per_minute")]
+    pub acme_per_minute: u32,
 }
 
 /// The listener of coordinator and operators; never the public one.
@@ -103,6 +107,9 @@ pub struct Enrollment {
     /// How long a device identity is valid. Long, because a server that asks for read-only rights
     /// cannot push a renewed profile.
     pub identity_lifetime: Span,
+    /// The identity of a profile where the request does not say what the Mac can do: `acme`, a
+    /// Secure Enclave key that Apple attests (Apple silicon, macOS 14), or `scep`.
+    pub identity: Protocol,
 }
 
 /// Apple's push service.
@@ -170,6 +177,10 @@ mod defaults {
     pub(super) fn scep_per_minute() -> u32 {
         120
     }
+
+    pub(super) fn acme_per_minute() -> u32 {
+        270
+    }
 }
 
 const HOUR: u64 = 60 * 60;
@@ -181,6 +192,7 @@ impl Default for Enrollment {
             organization: "attestd".to_owned(),
             identifier: None,
             identity_lifetime: seconds(5 * 365 * DAY),
+            identity: Protocol::Scep,
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::mdm::security_info::SecurityInfo;
 use crate::pki::ChainRefusal;
 use crate::posture::appraisal::Circumstances;
 use crate::posture::policy::Policy;
-use crate::posture::{Attested, Channel, Posture, Reported, Verdict};
+use crate::posture::{Attested, Channel, Occasion, Posture, Reported, Verdict};
 use crate::publication::event;
 use crate::reason::{Reason, Weight};
 use crate::store::{Changes, Event, Evidence, Exchange};
@@ -302,6 +302,7 @@ impl Round<'_> {
             }
         };
         let reading = Attested {
+            occasion: Occasion::Mda,
             facts: statement.clone(),
             freshness,
             evidence_id,
@@ -531,7 +532,7 @@ fn is_about_time(refusal: &Refusal) -> bool {
     )
 }
 
-fn channel(kind: IdentityKind) -> Channel {
+pub(super) fn channel(kind: IdentityKind) -> Channel {
     match kind {
         IdentityKind::AcmeAttested => Channel::HardwareAttested,
         IdentityKind::Scep | IdentityKind::Adopted => Channel::Software,

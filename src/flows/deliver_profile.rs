@@ -1,11 +1,14 @@
 //! A Mac's profile is asked for: a ticket is made, put into the profile, and the profile signed.
 
+use super::issue_by_acme::{base as acme_base, client_identifier};
 use super::{Context, Failure};
-use crate::enrollment::Ticket;
-use crate::enrollment::profile::{SCEP_TEMPLATE, Slots, fill};
+use crate::acme::Route;
+use crate::enrollment::profile::{IdentitySlots, Slots, fill};
 use crate::enrollment::ticket::Bounds;
 use crate::enrollment::trace::{Entry, Step};
+use crate::enrollment::{Protocol, Ticket};
 use crate::pki::cms::SignedDataBuilder;
+use crate::secret::Secret;
 
 /// A profile ready to be installed.
 #[derive(Debug)]
@@ -27,11 +30,20 @@ pub async fn deliver_profile(ctx: &Context, bounds: Bounds) -> Result<Delivered,
         .find(|certificate| certificate.standing == crate::store::Standing::Active)
         .ok_or(Failure::NoPushCertificate)?;
     let (ticket, secret) = Ticket::issue(bounds, now, ctx.entropy.as_ref());
+    let base = acme_base(&ctx.settings.server_id, secret.expose());
+    let directory_url = Secret::new(Route::Directory.url(&base));
+    let client_identifier = client_identifier(&ticket, secret.expose());
     let slots = Slots {
         topic: &active.topic,
-        challenge: &secret,
+        identity: match ticket.protocol {
+            Protocol::Scep => IdentitySlots::Scep { challenge: &secret },
+            Protocol::Acme => IdentitySlots::Acme {
+                directory_url: &directory_url,
+                client_identifier: &client_identifier,
+            },
+        },
     };
-    let unsigned = fill(SCEP_TEMPLATE, &ctx.settings.profile, &slots)?;
+    let unsigned = fill(&ctx.settings.profile, &slots)?;
     let signer = &ctx.authorities.profile_signer;
     let mut message = SignedDataBuilder::attached(&unsigned).signing_time(now);
     for certificate in signer.chain.iter().skip(1) {

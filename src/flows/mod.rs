@@ -4,6 +4,7 @@
 //! | flow | when |
 //! | --- | --- |
 //! | [`deliver_profile`] | a Mac may enrol: its profile is asked for |
+//! | [`issue_by_acme`] | it asks for an attested identity |
 //! | [`issue_by_scep`] | it asks for an identity |
 //! | [`identify`] | first line of every message of a Mac |
 //! | [`check_in`] | it joins, changes its address, leaves |
@@ -27,7 +28,9 @@ pub mod connect;
 pub mod deliver_profile;
 pub mod follow_progress;
 pub mod identify;
+pub mod issue_by_acme;
 pub mod issue_by_scep;
+mod issue_identity;
 pub mod read_posture;
 pub mod read_status;
 pub mod refuse;
@@ -39,8 +42,10 @@ pub mod wake;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::acme::NonceKey;
 use crate::apns::Apns;
 use crate::attestation::Anchors;
+use crate::enrollment::Protocol;
 use crate::enrollment::profile::Constants;
 use crate::entropy::Entropy;
 use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, Signer};
@@ -60,6 +65,8 @@ pub struct Context {
     pub policy: Arc<Policy>,
     pub anchors: Anchors,
     pub intermediates: KnownIntermediates,
+    /// Under which the nonces of ACME requests are minted, on every node alike.
+    pub acme_nonces: NonceKey,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
     pub wakeups: wake::Wakeups,
@@ -88,6 +95,8 @@ pub struct Settings {
     /// The canonical base URL; also the server's name in nonces.
     pub server_id: String,
     pub profile: Constants,
+    /// The identity of a profile where nothing speaks for another.
+    pub identity: Protocol,
     pub identity_lifetime: Duration,
     /// How long the first attestation waits for a provider key to name.
     pub attestation_hold: Duration,

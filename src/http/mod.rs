@@ -4,6 +4,7 @@
 //! and operators. Layers, outside in: panic to 500, count, deadline, route. Bodies are limited where they
 //! are read, so that each route refuses a larger one in its own shape.
 
+pub mod acme;
 pub mod body;
 pub mod enroll;
 pub mod error;
@@ -26,7 +27,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post, put};
+use axum::routing::{any, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
@@ -44,6 +45,7 @@ pub struct Public {
     pub ctx: Arc<Context>,
     pub enroll_limit: Arc<limit::PerClient>,
     pub scep_limit: Arc<limit::PerClient>,
+    pub acme_limit: Arc<limit::PerClient>,
 }
 
 /// What Macs and the world reach.
@@ -54,6 +56,7 @@ pub fn public(state: Public) -> Router {
         .route("/v1/enrollments/{progress_id}", get(enroll::progress))
         .route("/mdm/checkin", put(mdm::message))
         .route("/mdm/connect", put(mdm::message))
+        .route("/acme/{secret}/{*path}", any(acme::acme))
         .route("/scep", get(scep::get).post(scep::post))
         .route("/healthz", get(health::healthz));
     finish(routes.with_state(state), ctx, "public", DEADLINE)

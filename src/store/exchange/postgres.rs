@@ -67,7 +67,10 @@ async fn load(tx: &DatabaseTransaction, about: &About) -> Result<Option<Exchange
 /// Carries all edits out as one statement. References between their rows are checked at its end
 /// (PostgreSQL manual, 7.8.4 and SET CONSTRAINTS), so their order does not matter; no two of them
 /// are about the same row.
-async fn write_all(tx: &DatabaseTransaction, edits: Vec<Edit>) -> Result<(), StoreError> {
+pub(in crate::store) async fn write_all(
+    tx: &DatabaseTransaction,
+    edits: Vec<Edit>,
+) -> Result<(), StoreError> {
     let mut writes = String::new();
     let mut counts = String::new();
     let mut values: Vec<Value> = Vec::new();

@@ -114,10 +114,19 @@ impl Scene {
         } else {
             "[verification]\npatience = \"10m\"\n"
         };
+        // Most stories are told with identities in software, as the Macs of all servers know them.
+        let tables = match tables.split_once("[enrollment]\n") {
+            None => format!("{tables}[enrollment]\nidentity = \"scep\"\n"),
+            Some((_, own)) if own.contains("identity = ") => tables.to_owned(),
+            Some((before, own)) => {
+                format!("{before}[enrollment]\nidentity = \"scep\"\n{own}")
+            }
+        };
         let config = folder.join("scene.toml");
         let body = format!(
             "base_url = \"{base_url}\"\n\
              [public]\nlisten = \"{}\"\nenroll_per_minute = 100000\nscep_per_minute = 100000\n\
+             acme_per_minute = 100000\n\
              [internal]\nlisten = \"127.0.0.1:0\"\n\
              [apns]\nurl = \"{}\"\nroot = \"{}\"\n\
              [attestation]\nhold = \"0s\"\nroot = \"{}\"\n\
