@@ -123,7 +123,8 @@ impl Client {
 /// The secret of the ticket in a profile.
 fn scene_challenge(scene: &Scene, profile: &[u8]) -> String {
     let profile = scene.honest_mac().read_profile(profile).expect("a profile");
-    profile.scep.challenge.expect("a challenge")
+    let settings = profile.identity.scep().expect("a SCEP payload");
+    settings.challenge.clone().expect("a challenge")
 }
 
 fn issued(reply: CertRep) -> X509 {
