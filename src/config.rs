@@ -192,7 +192,7 @@ impl Default for Enrollment {
             organization: "attestd".to_owned(),
             identifier: None,
             identity_lifetime: seconds(5 * 365 * DAY),
-            identity: Protocol::Scep,
+            identity: Protocol::Acme,
         }
     }
 }
