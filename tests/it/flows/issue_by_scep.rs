@@ -121,10 +121,17 @@ impl Client {
 }
 
 /// The secret of the ticket in a profile.
-fn scene_challenge(scene: &Scene, profile: &[u8]) -> String {
+/// The challenge in a profile.
+pub fn scene_challenge(scene: &Scene, profile: &[u8]) -> String {
     let profile = scene.honest_mac().read_profile(profile).expect("a profile");
     let settings = profile.identity.scep().expect("a SCEP payload");
     settings.challenge.clone().expect("a challenge")
+}
+
+/// Whether a request with this challenge gets a certificate.
+pub async fn buys_an_identity(scene: &Scene, challenge: &str) -> bool {
+    let client = Client::with(scene, Some(challenge.to_owned())).await;
+    matches!(client.ask(rsa(0)).await, CertRep::Issued(_))
 }
 
 fn issued(reply: CertRep) -> X509 {
