@@ -163,7 +163,7 @@ journey! {
         owner.install_profile(&delivered.profile).await.expect("enrols");
         let error = owner.install_profile(&delivered.profile).await.expect_err("used up");
         let (step, problem) = broken_off(&error);
-        assert_eq!(step, AcmeStep::NewOrder);
+        assert_eq!(step, AcmeStep::NewAccount);
         assert!(problem.contains("unauthorized"), "{problem}");
         let step = scene.step(&delivered.progress_id, "identity").await;
         assert_eq!(step["standing"], "done", "the owner has the last word");
