@@ -113,7 +113,7 @@ struct MacsArgs {
     /// Ask the server for this kind of identity; by default it chooses.
     #[arg(long, value_enum)]
     identity: Option<IdentityKind>,
-    /// Deceive the ACME server, all Macs alike.
+    /// Deceive the ACME server, all Macs alike; the name says what is wrong.
     #[arg(long, value_enum, conflicts_with = "liars")]
     acme_lie: Option<AcmeLie>,
     /// Mix in Macs a server must not trust: SIP off and denied, Reduced Security, another Mac's
@@ -140,22 +140,22 @@ struct MacsArgs {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum AcmeLie {
     /// Another Mac's genuine statement, for the right token and key
-    OtherMac,
+    Mac,
     /// A statement for another token
-    OtherToken,
+    Token,
     /// One key in the statement, another in the certificate request
-    OtherKey,
+    Key,
 }
 
 impl AcmeLie {
     fn lie(self) -> Result<Lie> {
         Ok(match self {
-            Self::OtherMac => {
+            Self::Mac => {
                 let other = MacSpec::random()?.attested_state();
                 Lie::EnrollsWithAnothersStatement(Box::new(other))
             }
-            Self::OtherToken => Lie::AttestsAnotherToken,
-            Self::OtherKey => Lie::FinalizesWithAnotherKey,
+            Self::Token => Lie::AttestsAnotherToken,
+            Self::Key => Lie::FinalizesWithAnotherKey,
         })
     }
 }

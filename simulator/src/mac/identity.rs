@@ -2,7 +2,7 @@
 
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
-use openssl::pkey::{PKey, Private};
+use openssl::pkey::{Id, PKey, Private};
 use openssl::rsa::Rsa;
 
 use super::events::MacStep;
@@ -15,7 +15,7 @@ use crate::certs::{self, Identity};
 use crate::clock::DAY_MS;
 use crate::csr::Subject;
 use crate::keys::KeyKind;
-use crate::scep::{ScepClient, ScepSettings};
+use crate::scep::{ScepClient, ScepError, ScepSettings};
 
 /// An ACME statement with the key it names.
 #[derive(Debug, Clone)]
@@ -221,6 +221,10 @@ impl Mac {
         former: &Enrolled,
         settings: &ScepSettings,
     ) -> Result<Identity, MacError> {
+        // The reply is encrypted for the key that signed the request.
+        if former.identity.key.id() != Id::RSA {
+            return Err(ScepError::RenewedNotRsa.into());
+        }
         let key = self.new_key(KeyForm::Rsa(settings.key_size)).await?;
         let settings = ScepSettings {
             subject: self.expanded(&settings.subject),
@@ -234,7 +238,10 @@ impl Mac {
             settings: &settings,
             clock: &clock,
         };
-        let identity = client.renewed(&former.identity, key).await?;
+        if !client.offers_renewal().await? {
+            return Err(ScepError::NoRenewal.into());
+        }
+        let identity = client.renew(&former.identity, key).await?;
         self.tell_issued(&identity, Some(IdentityKind::Scep))?;
         Ok(identity)
     }

@@ -210,27 +210,24 @@ fn subject(value: &Value) -> Result<Subject, ProfileError> {
 fn alternative_names(value: &Value) -> Result<Vec<AlternativeName>, ProfileError> {
     const KEY: &str = "SubjectAltName";
     let names = value.as_dictionary().ok_or(ProfileError::Missing(KEY))?;
-    let kinds: [(&str, fn(String) -> AlternativeName); 4] = [
-        ("rfc822Name", AlternativeName::Email),
-        ("dNSName", AlternativeName::Dns),
-        ("uniformResourceIdentifier", AlternativeName::Uri),
-        ("ntPrincipalName", AlternativeName::NtPrincipal),
-    ];
-    let mut found = Vec::new();
-    for (kind, make) in kinds {
-        let of_kind = match names.get(kind) {
-            None => continue,
-            Some(Value::String(one)) => Some(vec![one.clone()]),
-            Some(several) => texts(several),
-        };
-        found.extend(
-            of_kind
-                .ok_or(ProfileError::Missing(KEY))?
-                .into_iter()
-                .map(make),
-        );
-    }
-    Ok(found)
+    let of_kind = |kind: &str| match names.get(kind) {
+        None => Some(Vec::new()),
+        Some(Value::String(one)) => Some(vec![one.clone()]),
+        Some(several) => texts(several),
+    };
+    let read = || -> Option<Vec<AlternativeName>> {
+        let mut found = Vec::new();
+        let email = of_kind("rfc822Name")?.into_iter();
+        found.extend(email.map(AlternativeName::Email));
+        let dns = of_kind("dNSName")?.into_iter();
+        found.extend(dns.map(AlternativeName::Dns));
+        let uri = of_kind("uniformResourceIdentifier")?.into_iter();
+        found.extend(uri.map(AlternativeName::Uri));
+        let principal = of_kind("ntPrincipalName")?.into_iter();
+        found.extend(principal.map(AlternativeName::NtPrincipal));
+        Some(found)
+    };
+    read().ok_or(ProfileError::Missing(KEY))
 }
 
 fn wrong<T>(key: &'static str, value: &str) -> Result<T, ProfileError> {

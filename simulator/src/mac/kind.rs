@@ -35,11 +35,11 @@ impl MacSpec {
         Ok(match kind {
             MacKind::AppleSilicon => spec,
             // The last macOS for an iMac without T2; and a Mac that has one.
-            MacKind::Intel => spec.on_intel("iMac19,1", "iMac", "15.7.3", "24G419"),
-            MacKind::IntelT2 => Self {
-                t2: true,
-                ..spec.on_intel("MacBookPro16,1", "MacBook Pro", "26.6.2", "25G83")
+            MacKind::Intel => Self {
+                t2: false,
+                ..spec.on_intel("iMac19,1", "iMac", "15.7.3", "24G419")
             },
+            MacKind::IntelT2 => spec.on_intel("MacBookPro16,1", "MacBook Pro", "26.6.2", "25G83"),
             MacKind::VirtualMachine => Self {
                 serial: random_serial("ZSM")?,
                 provisioning_udid: spec.provisioning_udid.replace("00006040", "0000FE00"),

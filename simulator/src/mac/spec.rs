@@ -34,7 +34,8 @@ pub struct MacSpec {
     pub llb_version: String,
     /// `false` for Intel Macs.
     pub apple_silicon: bool,
-    /// An Intel Mac with Apple's security chip: it has a Secure Enclave and attests nothing.
+    /// Whether an Intel Mac has Apple's security chip, as all have that run macOS 26: it has a
+    /// Secure Enclave then, and attests nothing.
     pub t2: bool,
     /// A guest, which reaches neither Secure Enclave nor attestation.
     pub virtual_machine: bool,
@@ -145,7 +146,7 @@ impl MacSpec {
             sepos_version: "26.6".into(),
             llb_version: "26.6".into(),
             apple_silicon: true,
-            t2: false,
+            t2: true,
             virtual_machine: false,
             boot: BootPolicy::default(),
             authenticated_root: true,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use openssl::pkey::{Id, PKey, Private};
+use openssl::pkey::{PKey, Private};
 use reqwest::Url;
 
 use super::ScepError;
@@ -101,27 +101,19 @@ impl ScepClient<'_> {
         }
     }
 
-    /// A new identity in place of `former`, which signs for it; PENDING is not waited for.
-    pub async fn renewed(
+    /// A further identity, asked for with the one it renews.
+    pub async fn renew(
         &self,
-        former: &Identity,
+        renewed: &Identity,
         key: PKey<Private>,
     ) -> Result<Identity, ScepError> {
-        if former.key.id() != Id::RSA {
-            return Err(ScepError::RenewedNotRsa);
-        }
         let authority = self.authority().await?;
-        let text = self.capabilities_text().await?;
-        // RFC 8894 3.5.2: no other keyword implies it.
-        if !text.split('\n').any(|line| line == "Renewal") {
-            return Err(ScepError::NoRenewal);
-        }
-        let capabilities = Capabilities::from_text(&text);
+        let capabilities = self.capabilities().await?;
         let now = self.clock.now_seconds();
         let request =
-            message::renewal_req(former, &key, self.settings, &authority, capabilities, now)?;
+            message::renewal_req(renewed, &key, self.settings, &authority, capabilities, now)?;
         let reply = self.operation(&request, capabilities).await?;
-        match message::read_renewal_rep(&reply, &authority.signer, former, &key)? {
+        match message::read_cert_rep_for(&reply, &authority.signer, renewed, &key)? {
             CertRep::Issued(certificate) => Ok(Identity {
                 key,
                 certificate: *certificate,
@@ -144,6 +136,12 @@ impl ScepClient<'_> {
     /// GetCACaps.
     pub async fn capabilities(&self) -> Result<Capabilities, ScepError> {
         Ok(Capabilities::from_text(&self.capabilities_text().await?))
+    }
+
+    /// Whether GetCACaps names Renewal, which no other keyword implies (RFC 8894 3.5.2).
+    pub async fn offers_renewal(&self) -> Result<bool, ScepError> {
+        let text = self.capabilities_text().await?;
+        Ok(text.split('\n').any(|line| line == "Renewal"))
     }
 
     async fn capabilities_text(&self) -> Result<String, ScepError> {

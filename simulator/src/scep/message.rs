@@ -89,29 +89,6 @@ pub fn pkcs_req(
     )
 }
 
-/// A RenewalReq (message type 17): a request for a new key, signed by the identity it is to
-/// replace (RFC 8894 3.3.1.2).
-pub fn renewal_req(
-    former: &Identity,
-    key: &PKey<Private>,
-    settings: &ScepSettings,
-    authority: &Authority,
-    capabilities: Capabilities,
-    now_seconds: i64,
-) -> Result<PkiMessage, ErrorStack> {
-    let request = csr(key, settings, capabilities.digest)?;
-    let transaction_id = transaction_id(key)?;
-    pki_message(
-        "17",
-        &request,
-        transaction_id,
-        former,
-        authority,
-        capabilities,
-        now_seconds,
-    )
-}
-
 /// A PKCSReq around any request (or what is none) under any transactionID, as an attacker would
 /// send it.
 pub fn pkcs_req_around(
@@ -127,6 +104,26 @@ pub fn pkcs_req_around(
         request,
         transaction_id.to_owned(),
         temporary,
+        authority,
+        capabilities,
+        now_seconds,
+    )
+}
+
+/// A RenewalReq (17): a certificate for `key`, signed with the identity it renews (RFC 8894 3.3.1.2).
+pub fn renewal_req(
+    renewed: &Identity,
+    key: &PKey<Private>,
+    settings: &ScepSettings,
+    authority: &Authority,
+    capabilities: Capabilities,
+    now_seconds: i64,
+) -> Result<PkiMessage, ErrorStack> {
+    pki_message(
+        "17",
+        &csr(key, settings, capabilities.digest)?,
+        transaction_id(key)?,
+        renewed,
         authority,
         capabilities,
         now_seconds,
@@ -229,24 +226,14 @@ pub fn read_cert_rep(
     signer: &X509,
     temporary: &Identity,
 ) -> Result<CertRep, ScepError> {
-    read_reply(body, signer, temporary, &temporary.key)
+    read_cert_rep_for(body, signer, temporary, &temporary.key)
 }
 
-/// Reads the reply to a RenewalReq: encrypted for the identity that signed the request, with a
-/// certificate for the new key.
-pub fn read_renewal_rep(
+/// As [`read_cert_rep`], for a request signed by `requester` about another key: a renewal.
+pub fn read_cert_rep_for(
     body: &[u8],
     signer: &X509,
-    former: &Identity,
-    key: &PKey<Private>,
-) -> Result<CertRep, ScepError> {
-    read_reply(body, signer, former, key)
-}
-
-fn read_reply(
-    body: &[u8],
-    signer: &X509,
-    recipient: &Identity,
+    requester: &Identity,
     key: &PKey<Private>,
 ) -> Result<CertRep, ScepError> {
     let message = Pkcs7::from_der(body).map_err(|_| ScepError::NotACertRep("not CMS"))?;
@@ -280,7 +267,7 @@ fn read_reply(
     let enveloped =
         Pkcs7::from_der(&content).map_err(|_| ScepError::NotACertRep("content is not CMS"))?;
     let degenerate = enveloped
-        .decrypt(&recipient.key, &recipient.certificate, Pkcs7Flags::BINARY)
+        .decrypt(&requester.key, &requester.certificate, Pkcs7Flags::BINARY)
         .map_err(|_| ScepError::NotACertRep("content is not encrypted for us"))?;
     let degenerate = Pkcs7::from_der(&degenerate)
         .map_err(|_| ScepError::NotACertRep("no certificates inside"))?;
