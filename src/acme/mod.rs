@@ -42,7 +42,7 @@ pub use self::attested::AttestedKey;
 pub use self::cbor::{CborFault, is_cbor};
 pub use self::directory::{Act, Directory, Issue, Outcome, Request, Terms};
 pub use self::nonce::NonceKey;
-pub use self::refusal::{Problem, Refusal};
+pub use self::refusal::{Problem, Refusal, csr_reason};
 pub use self::reply::{Link, Method, Refused, Reply, read};
 pub use self::route::Route;
 pub use self::statement::{

@@ -176,12 +176,13 @@ impl Refusal {
 }
 
 /// What is wrong with a CSR.
-pub(crate) fn csr_reason(fault: PkiError) -> Reason {
+pub fn csr_reason(fault: PkiError) -> Reason {
     match fault {
         PkiError::UnsupportedKey | PkiError::UnsupportedAlgorithm => Reason::KeyRejected,
         PkiError::BadSignature => Reason::SignatureInvalid,
         PkiError::TooLarge(_) => Reason::RequestTooLarge,
         PkiError::NotACertificate
+        | PkiError::NotARequest
         | PkiError::Malformed { .. }
         | PkiError::DuplicateExtension
         | PkiError::MissingName(_)

@@ -93,13 +93,9 @@ impl StatementRefusal {
         }
     }
 
-    /// The one code to show where there is room for one.
+    /// The cause.
     pub fn reason(&self) -> Reason {
-        match self {
-            Self::FreshnessAbsent => Reason::NonceUnrecognized,
-            Self::SerialAbsent => Reason::SerialMismatch,
-            other => other.reasons()[0],
-        }
+        self.reasons()[0]
     }
 }
 

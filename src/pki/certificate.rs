@@ -14,7 +14,7 @@ use super::extension::{
     read_key_usage,
 };
 use super::key::{LegacyDigest, PublicKey, SignatureAlgorithm};
-use super::tlv::{DerFault, Reader, Tlv, tag, whole};
+use super::tlv::{DerFault, Reader, Tlv, inside_sequence, tag, whole};
 use super::x509_time::time_of;
 use super::{MAX_CERTIFICATE, Name, PkiError, oid};
 use crate::ids::CertificateHash;
@@ -345,14 +345,7 @@ impl fmt::Debug for OwnedCertificate {
 /// Two sequences, then the explicit version, or the serial number and an algorithm: so that a broken
 /// or cut certificate can be told from something else, a certificate request for one.
 fn begins_like_a_certificate(der: &[u8]) -> bool {
-    fn inside(der: &[u8]) -> Option<&[u8]> {
-        match der {
-            [tag::SEQUENCE, 0..=0x7f, rest @ ..] => Some(rest),
-            [tag::SEQUENCE, long @ 0x81..=0x84, rest @ ..] => rest.get(usize::from(long & 0x7f)..),
-            _ => None,
-        }
-    }
-    let Some(fields) = inside(der).and_then(inside) else {
+    let Some(fields) = inside_sequence(der).and_then(inside_sequence) else {
         return false;
     };
     if fields.starts_with(&[tag::context_constructed(0), 3, tag::INTEGER, 1]) {

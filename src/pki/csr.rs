@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::key::{LegacyDigest, PublicKey, SignatureAlgorithm, Signer};
-use super::tlv::{DerFault, Reader, tag, whole};
+use super::tlv::{DerFault, Reader, inside_sequence, tag, whole};
 use super::{MAX_REQUEST, Name, PkiError, oid, write};
 
 /// More attributes than any honest request has.
@@ -122,6 +122,23 @@ pub fn build_with(
         &key.algorithm().to_der(),
         &write::bit_string(&signature),
     ]))
+}
+
+/// Two sequences, then a version and a name: so that a broken or cut request can be told from
+/// something else, a certificate for one.
+pub(super) fn begins_like_a_request(der: &[u8]) -> bool {
+    let fields = inside_sequence(der).and_then(inside_sequence);
+    let Some([tag::INTEGER, 1, _, tag::SEQUENCE, name @ ..]) = fields else {
+        return false;
+    };
+    // An empty name, or its first set; a certificate of version 1 has an algorithm here.
+    match name {
+        [0, ..] => true,
+        [0..=0x7f, first, ..] | [0x81, _, first, ..] | [0x82, _, _, first, ..] => {
+            *first == tag::SET
+        }
+        _ => false,
+    }
 }
 
 fn challenge_in(mut attributes: Reader<'_>) -> Result<Option<&str>, DerFault> {

@@ -47,7 +47,7 @@ pub use key::{
     Decryptor, Digest, KeyAlgorithm, LegacyDigest, PublicKey, SignatureAlgorithm, Signer,
 };
 pub use name::Name;
-pub use pem::read_certificates;
+pub use pem::{read_certificates, read_request};
 
 use tlv::DerFault;
 
@@ -64,6 +64,9 @@ pub enum PkiError {
     /// The outer form is not that of a certificate at all.
     #[error("not a certificate")]
     NotACertificate,
+    /// The outer form is not that of a certificate request at all.
+    #[error("not a certificate request")]
+    NotARequest,
     /// Larger than anything honest.
     #[error("larger than {0} bytes")]
     TooLarge(usize),

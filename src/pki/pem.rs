@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::csr::begins_like_a_request;
 use super::tlv::DerFault;
 use super::{Certificate, OwnedCertificate, PkiError};
 
@@ -53,6 +54,41 @@ pub fn read_certificates(bytes: &[u8]) -> Result<Vec<OwnedCertificate>, PkiError
     } else {
         Ok(certificates)
     }
+}
+
+/// Reads one certificate request, in DER or as a PEM block of either label (RFC 7468 section 7).
+/// Gives its DER, for [`super::CertificateRequest::parse`].
+///
+/// # Errors
+/// [`PkiError::NotARequest`] when the bytes are neither; any other error when they are, but broken.
+pub fn read_request(bytes: &[u8]) -> Result<Vec<u8>, PkiError> {
+    if bytes.first() == Some(&super::tlv::tag::SEQUENCE) {
+        return if begins_like_a_request(bytes) {
+            Ok(bytes.to_vec())
+        } else {
+            Err(PkiError::NotARequest)
+        };
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| PkiError::NotARequest)?;
+    let fault = PkiError::malformed("PEM certificate request");
+    for label in ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"] {
+        let Some((_, after)) = text.split_once(&format!("-----BEGIN {label}-----")) else {
+            continue;
+        };
+        if bytes.len() > MAX_FILE {
+            return Err(PkiError::TooLarge(MAX_FILE));
+        }
+        let (body, rest) = after
+            .split_once(&format!("-----END {label}-----"))
+            .ok_or_else(|| fault(DerFault::Truncated))?;
+        // Which of two would it be?
+        if rest.contains("-----BEGIN ") {
+            return Err(fault(DerFault::Trailing));
+        }
+        let body: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        return STANDARD.decode(body).map_err(|_| fault(DerFault::Value));
+    }
+    Err(PkiError::NotARequest)
 }
 
 /// The certificate as a PEM block, lines of 64 characters.
@@ -133,5 +169,45 @@ mod tests {
                 Err(PkiError::Malformed { .. })
             ));
         }
+    }
+
+    #[test]
+    fn a_request_is_read_in_der_and_under_both_labels() {
+        let der = include_bytes!("../../tests/fixtures/acme/acme-csr-good.der");
+        assert_eq!(read_request(der).as_deref(), Ok(&der[..]));
+        let body = STANDARD.encode(der);
+        let block =
+            |label: &str| format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n");
+        for label in ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"] {
+            let file = format!("Certificate Request:\n{}", block(label));
+            assert_eq!(read_request(file.as_bytes()).as_deref(), Ok(&der[..]));
+            let two = [block(label), block(label)].concat();
+            assert!(matches!(
+                read_request(two.as_bytes()),
+                Err(PkiError::Malformed { .. })
+            ));
+            let cut = file.split("-----END").next().expect("a part");
+            assert!(matches!(
+                read_request(cut.as_bytes()),
+                Err(PkiError::Malformed { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn something_else_is_no_request_and_a_broken_request_is_one() {
+        let der = include_bytes!("../../tests/fixtures/acme/acme-csr-good.der");
+        let certificate = read_certificates(LEAF).expect("PEM")[0].as_der().to_vec();
+        for other in [
+            &b""[..],
+            b"text",
+            b"\x30\x03\x02\x01\x00",
+            LEAF,
+            &certificate,
+        ] {
+            assert_eq!(read_request(other), Err(PkiError::NotARequest));
+        }
+        assert!(read_request(&der[..200]).is_ok());
+        assert!(read_request(&[&der[..], b"\0"].concat()).is_ok());
     }
 }

@@ -196,6 +196,16 @@ pub fn whole(bytes: &[u8], tag: u8) -> Result<Tlv<'_>, DerFault> {
     Ok(element)
 }
 
+/// What follows the header of a sequence, however much of it there is: for telling what broken or
+/// cut bytes were meant to be.
+pub(super) fn inside_sequence(bytes: &[u8]) -> Option<&[u8]> {
+    match bytes {
+        [tag::SEQUENCE, 0..=0x7f, rest @ ..] => Some(rest),
+        [tag::SEQUENCE, long @ 0x81..=0x84, rest @ ..] => rest.get(usize::from(long & 0x7f)..),
+        _ => None,
+    }
+}
+
 fn header(bytes: &[u8]) -> Result<(usize, usize), DerFault> {
     let (tag, first) = match bytes {
         [tag, first, ..] => (*tag, *first),

@@ -131,7 +131,8 @@ fn unverified(evidence: &Evidence, options: &Options) -> Option<Value> {
     Some(claims(&statement, code.as_deref()))
 }
 
-fn claims(statement: &Statement, freshness: Option<&[u8]>) -> Value {
+/// What a leaf says, in the words of the answer.
+pub(super) fn claims(statement: &Statement, freshness: Option<&[u8]>) -> Value {
     let mut claims = json!(statement);
     claims["freshness"] = json!(freshness.map(hex::encode));
     claims

@@ -6,6 +6,7 @@
 //! Exit status: 0 `verified`; 1 `refused`; 2 only when a file cannot be opened, the arguments are
 //! wrong, or the outer input is not its format at all.
 
+mod acme;
 mod device_information;
 mod input;
 mod mda;
@@ -40,6 +41,8 @@ enum What {
     DeviceInformation(device_information::Arguments),
     /// An Mdm-Signature header over a body.
     MdmSignature(mdm_signature::Arguments),
+    /// An ACME attestation object with the request that is to be certified.
+    Acme(acme::Arguments),
 }
 
 /// The result of looking at readable input.
@@ -72,7 +75,11 @@ impl Answer {
     }
 
     fn refuse(&mut self, reasons: &[Reason], detail: impl ToString) {
-        self.refused.extend_from_slice(reasons);
+        for reason in reasons {
+            if !self.refused.contains(reason) {
+                self.refused.push(*reason);
+            }
+        }
         self.detail.get_or_insert_with(|| detail.to_string());
     }
 
@@ -122,6 +129,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             (device_information::run(arguments), arguments.options.json)
         }
         What::MdmSignature(arguments) => (mdm_signature::run(arguments), arguments.json),
+        What::Acme(arguments) => (acme::run(arguments), arguments.json),
     };
     match answer {
         Ok(answer) => {
