@@ -1,12 +1,11 @@
-//! `POST /v1/enroll` and `GET /v1/enrollments/{progress_id}`.
+//! `POST /v1/enroll`.
 //!
 //! Both historic forms of the request are taken: `{"serial_number": "…"}` binds the ticket to that
 //! serial number, `{}` (or an empty serial number) leaves it open.
 
 use std::net::SocketAddr;
 
-use axum::Json;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -16,7 +15,6 @@ use super::{MAX_JSON, Public, error};
 use crate::enrollment::profile::file_name;
 use crate::enrollment::ticket::Bounds;
 use crate::flows::deliver_profile::deliver_profile;
-use crate::flows::follow_progress::follow_progress;
 use crate::ids::SerialNumber;
 use crate::mdm::PROFILE;
 use crate::reason::Reason;
@@ -112,16 +110,6 @@ pub fn bounds(body: &[u8]) -> Result<Bounds, String> {
         serial,
         ..Bounds::default()
     })
-}
-
-pub async fn progress(State(public): State<Public>, Path(progress_id): Path<String>) -> Response {
-    match follow_progress(&public.ctx, &progress_id).await {
-        Ok(Some(progress)) => {
-            ([(header::CACHE_CONTROL, "no-store")], Json(progress)).into_response()
-        }
-        Ok(None) => super::problem::not_found().await.into_response(),
-        Err(failure) => error::to_internal(&failure),
-    }
 }
 
 #[cfg(test)]
