@@ -116,8 +116,11 @@ mod tests {
         assert_eq!(sum(&RIGHTS), 8191);
         let asked: Vec<_> = RIGHTS.into_iter().filter(|r| r.is_asked_for()).collect();
         assert_eq!(sum(&asked), ACCESS_RIGHTS);
-        assert!(asked.iter().all(|right| right.allows.starts_with("see")
-            || right.allows.starts_with("read")));
+        assert!(
+            asked
+                .iter()
+                .all(|right| right.allows.starts_with("see") || right.allows.starts_with("read"))
+        );
     }
 
     #[test]

@@ -151,10 +151,7 @@ async fn tell(mut telling: Telling) -> Option<(ProgressV1, Telling)> {
     Some((progress, telling))
 }
 
-fn stream(
-    told: impl Stream<Item = ProgressV1> + Send + 'static,
-    heartbeat: Duration,
-) -> Response {
+fn stream(told: impl Stream<Item = ProgressV1> + Send + 'static, heartbeat: Duration) -> Response {
     use futures_util::StreamExt as _;
 
     let events = told.map(|progress| {
@@ -170,11 +167,7 @@ fn stream(
         (header::VARY, "accept"),
     ];
     let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
-    (
-        headers,
-        Sse::new(events).keep_alive(kept_alive),
-    )
-        .into_response()
+    (headers, Sse::new(events).keep_alive(kept_alive)).into_response()
 }
 
 /// The name of an answer: what is the same has the same.
@@ -206,11 +199,19 @@ mod tests {
         let done = Entry::done(Step::Profile, Timestamp::from_seconds(1_790_847_008));
         let told = [progress(&[]), progress(&[done])];
         let response = super::stream(stream::iter(told.clone()), Duration::from_secs(9));
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "text/event-stream"
+        );
         let body = axum::body::to_bytes(response.into_body(), 65_536).await;
         let text = String::from_utf8(body.expect("ends").to_vec()).expect("text");
-        let data: Vec<_> = text.lines().filter_map(|l| l.strip_prefix("data: ")).collect();
-        let whole = told.each_ref().map(|p| serde_json::to_string(p).expect("JSON"));
+        let data: Vec<_> = text
+            .lines()
+            .filter_map(|l| l.strip_prefix("data: "))
+            .collect();
+        let whole = told
+            .each_ref()
+            .map(|p| serde_json::to_string(p).expect("JSON"));
         assert_eq!(data, whole);
         let mut ids: Vec<_> = text.lines().filter(|l| l.starts_with("id: ")).collect();
         ids.dedup();
@@ -237,7 +238,12 @@ mod tests {
             }
             wants_events(&headers)
         };
-        for json in [&[][..], &["*/*"], &["application/json"], &["text/event-streams"]] {
+        for json in [
+            &[][..],
+            &["*/*"],
+            &["application/json"],
+            &["text/event-streams"],
+        ] {
             assert!(!wants(json), "{json:?}");
         }
         for events in [

@@ -58,7 +58,9 @@ impl Streams {
     pub fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> Result<Place, Full> {
         let mut clients = self.clients();
         if let Some(client) = client
-            && clients.get(&client).is_some_and(|open| *open >= self.of_one)
+            && clients
+                .get(&client)
+                .is_some_and(|open| *open >= self.of_one)
         {
             return Err(Full::ForClient);
         }
@@ -103,7 +105,10 @@ mod tests {
         let streams = Arc::new(Streams::new(3, 2));
         let client = |last| Some(IpAddr::from([192, 0, 2, last]));
         let enter = |client| streams.enter(client);
-        let (first, _second) = (enter(client(1)).expect("one"), enter(client(1)).expect("two"));
+        let (first, _second) = (
+            enter(client(1)).expect("one"),
+            enter(client(1)).expect("two"),
+        );
         assert_eq!(enter(client(1)).err(), Some(Full::ForClient));
         let third = enter(client(2)).expect("three");
         assert_eq!(enter(client(3)).err(), Some(Full::ForAll));

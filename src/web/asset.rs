@@ -20,11 +20,7 @@ const ASSETS: [(&str, &str, &str); 3] = [
         "text/javascript; charset=utf-8",
         include_str!("assets/progress.js"),
     ),
-    (
-        "icon.svg",
-        "image/svg+xml",
-        include_str!("assets/icon.svg"),
-    ),
+    ("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
 ];
 
 /// `GET /assets/{name}`. Asked again each time, because the name stays when the content changes;

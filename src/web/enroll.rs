@@ -167,9 +167,21 @@ pub async fn submit(
         Ok(bounds) => bounds,
         Err(fault) => {
             // What was typed is shown to who typed it, and to nobody else.
-            count(&public.ctx, SURFACE, Reason::RequestMalformed, "serial number");
+            count(
+                &public.ctx,
+                SURFACE,
+                Reason::RequestMalformed,
+                "serial number",
+            );
             let status = StatusCode::BAD_REQUEST;
-            return show(&public, status, &form.serial_number, form.identity, Some(fault)).await;
+            return show(
+                &public,
+                status,
+                &form.serial_number,
+                form.identity,
+                Some(fault),
+            )
+            .await;
         }
     };
     match offer_profile(&public.ctx, bounds).await {

@@ -24,7 +24,10 @@ pub fn pages() -> Router<Public> {
     Router::new()
         .route("/enroll", get(enroll::page).post(enroll::submit))
         .route("/enroll/{progress_id}", get(progress::page))
-        .route("/enroll/{progress_id}/{claim}", get(progress::page_with_claim))
+        .route(
+            "/enroll/{progress_id}/{claim}",
+            get(progress::page_with_claim),
+        )
         .route(
             "/enroll/{progress_id}/{claim}/profile",
             get(progress::profile),

@@ -78,10 +78,14 @@ impl View {
             .rposition(|step| step.standing == Standing::Refused);
         let title = |index: usize| steps.get(index).map_or("", |step| step.title);
         let (tone, headline) = match (refused, current, progress.ended) {
-            (Some(step), _, true) if title(step) == words(Step::Verdict).title => {
-                ("refused", "Finished: the verdict is against this Mac.".to_owned())
-            }
-            (Some(_), _, true) => ("refused", "Ended: the profile was not installed.".to_owned()),
+            (Some(step), _, true) if title(step) == words(Step::Verdict).title => (
+                "refused",
+                "Finished: the verdict is against this Mac.".to_owned(),
+            ),
+            (Some(_), _, true) => (
+                "refused",
+                "Ended: the profile was not installed.".to_owned(),
+            ),
             (Some(step), _, false) => (
                 "refused",
                 format!("Needs attention: {}.", lower_first(title(step))),
@@ -113,9 +117,7 @@ impl View {
 fn lower_first(title: &str) -> String {
     let mut letters = title.chars();
     match letters.next() {
-        Some(first) if !title.starts_with("Mac") => {
-            first.to_lowercase().chain(letters).collect()
-        }
+        Some(first) if !title.starts_with("Mac") => first.to_lowercase().chain(letters).collect(),
         _ => title.to_owned(),
     }
 }
@@ -243,13 +245,21 @@ mod tests {
     #[test]
     fn whoever_acts_next_is_told_what_to_do() {
         let view = view(&done(1), false);
-        assert!(view.headline.starts_with("Step 2 of 8: "), "{}", view.headline);
+        assert!(
+            view.headline.starts_with("Step 2 of 8: "),
+            "{}",
+            view.headline
+        );
         let install = &view.steps[1];
         assert_eq!(
             (install.tone, install.who, install.action),
             ("now", Some(Who::You), Some(Action::OpenDeviceManagement))
         );
-        assert!(install.text.is_some_and(|text| text.contains("Device Management")));
+        assert!(
+            install
+                .text
+                .is_some_and(|text| text.contains("Device Management"))
+        );
         assert!(view.steps[2].text.is_none() && view.steps[0].at.is_some());
     }
 

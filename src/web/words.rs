@@ -78,12 +78,12 @@ pub fn words(step: Step) -> StepWords {
             Who::Mac,
         ),
         Step::Pushed => (
-            "Mac woken through Apple’s push service",
+            "Mac woken by Apple’s push service",
             "This takes a few seconds.",
             Who::Service,
         ),
         Step::SecurityInfo => (
-            "Security state reported by macOS",
+            "Security state reported",
             "The Mac answers when it is awake and online. Leave it open and connected to power.",
             Who::Mac,
         ),

@@ -28,9 +28,7 @@ pub(in crate::store) async fn exchange<T>(
     }
     tx.commit().await?;
     if effect.changed {
-        inner
-            .announcer
-            .changed(Watched::Device(&effect.device_id));
+        inner.announcer.changed(Watched::Device(&effect.device_id));
     }
     if let Some(ticket_id) = &effect.stepped {
         inner.announcer.changed(Watched::Steps(ticket_id));

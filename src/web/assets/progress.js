@@ -19,8 +19,11 @@
     }
   }
 
-  // Times come as UTC, for those without script.
-  function localize(root) {
+  // The page comes as it is for those without script: with times in UTC, and with a link that does
+  // not count as leaving it, or browsers would stop reloading it. Here leaving does no harm, and a
+  // profile that is not to be had is answered by a page that says why.
+  function prepare(root) {
+    for (const link of root.querySelectorAll("a[download]")) link.removeAttribute("download");
     for (const time of root.querySelectorAll("time[datetime]")) {
       const at = new Date(time.dateTime);
       time.textContent = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
@@ -28,7 +31,7 @@
   }
 
   function put(fresh) {
-    localize(fresh);
+    prepare(fresh);
     for (const element of main.querySelectorAll("[data-live]")) {
       const other = fresh.getElementById(element.id);
       if (other && !element.isEqualNode(other)) element.replaceWith(document.adoptNode(other));
@@ -95,7 +98,7 @@
     };
   }
 
-  localize(document);
+  prepare(document);
   forgetClaim();
   if (main.dataset.ended !== "true") follow();
 })();

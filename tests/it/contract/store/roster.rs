@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use attestd::enrollment::trace::{Entry, Step};
 use attestd::enrollment::{Authenticated, State};
 use attestd::ids::CertificateHash;
-use attestd::enrollment::trace::{Entry, Step};
 use attestd::store::{Changes, Known, Speaker, Store, StoreError, Watched};
 
 use super::fixture::{Mac, identity, later, now};
