@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::reply::{Frame, failed, page as reply, refused, too_often};
 use crate::enrollment::outline::{RIGHTS, Right};
 use crate::enrollment::profile::ACCESS_RIGHTS;
-use crate::enrollment::ticket::Bounds;
+use crate::enrollment::ticket::{Bounds, LIFETIME};
 use crate::flows::describe_enrollment::{Description, describe_enrollment};
 use crate::flows::offer_profile::offer_profile;
 use crate::http::Public;
@@ -86,6 +86,8 @@ struct EnrollPage<'a> {
     choices: [(IdentityChoice, bool); 2],
     serial: &'a str,
     fault: Option<&'a str>,
+    /// How long the profile can be installed, minutes.
+    lifetime: u64,
 }
 
 /// One command, as the page shows it.
@@ -139,6 +141,7 @@ async fn show(
         choices: IdentityChoice::ALL.map(|choice| (choice, choice == chosen)),
         serial,
         fault,
+        lifetime: LIFETIME.as_secs() / 60,
     };
     reply(status, &shown)
 }

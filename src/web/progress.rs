@@ -10,11 +10,11 @@ use axum::response::{IntoResponse, Response};
 
 use super::enroll::SURFACE;
 use super::reply::{Frame, failed, not_found, page as reply, refused, too_often};
-use super::words::{Action, Who, action, standing, words};
+use super::words::{Action, Who, action, parts, standing, utc, words};
 use crate::enrollment::profile::file_name;
 use crate::enrollment::trace::{Standing, Step};
 use crate::flows::follow_progress::follow_progress;
-use crate::flows::offer_profile::{fetch_profile, may_fetch};
+use crate::flows::offer_profile::{WINDOW, fetch_profile, may_fetch};
 use crate::http::Public;
 use crate::http::error::count;
 use crate::mdm::PROFILE;
@@ -33,6 +33,8 @@ struct ProgressPage<'a> {
     claim: Option<&'a str>,
     view: View,
     expires_at: Timestamp,
+    /// How long the profile can be fetched, minutes.
+    window: u64,
     device_management: &'static str,
 }
 
@@ -96,7 +98,7 @@ impl View {
                     "Step {} of {}: {}.",
                     step.saturating_add(1),
                     steps.len(),
-                    title(step)
+                    Step::ALL.get(step).map_or("", |step| words(*step).now)
                 ),
             ),
             (None, None, _) => (
@@ -113,7 +115,7 @@ impl View {
     }
 }
 
-/// Titles that begin with a name of their own keep it.
+/// A title in the middle of a sentence; none begins with a name.
 fn lower_first(title: &str) -> String {
     let mut letters = title.chars();
     match letters.next() {
@@ -138,7 +140,7 @@ impl StepView {
             step: step.step.as_str(),
             title: words.title,
             tone,
-            standing: standing(step.standing, is_current),
+            standing: standing(step.step, step.standing, is_current),
             // A step that waits has not happened at any time.
             at: step.at.filter(|_| step.standing != Standing::Waiting),
             code: step.reason.map(crate::reason::Reason::code),
@@ -182,6 +184,7 @@ async fn show(public: &Public, progress_id: &str, claim: Option<&str>) -> Respon
         claim,
         view: View::of(&progress),
         expires_at: progress.expires_at,
+        window: WINDOW.as_secs() / 60,
         device_management: DEVICE_MANAGEMENT,
     };
     reply(StatusCode::OK, &shown)
@@ -273,7 +276,7 @@ mod tests {
             now,
         ));
         let view = view(&entries, false);
-        assert_eq!(view.headline, "Needs attention: attested by Apple.");
+        assert_eq!(view.headline, "Needs attention: attestation, from Apple.");
         let step = &view.steps[6];
         assert_eq!(step.code, Some("attestation_unavailable"));
         assert_eq!(step.who, Some(Who::You));

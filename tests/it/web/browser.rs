@@ -25,6 +25,10 @@ async fn an_owner_enrols_a_mac_and_watches_every_step_to_the_verdict() {
     browser.shows("h1", "Enroll a Mac").await;
     fits(&browser).await;
     browser.picture("enroll-beginning").await;
+    browser
+        .evaluate("document.getElementById('get').scrollIntoView()")
+        .await;
+    browser.picture("enroll-form").await;
     // A typing error first; what was typed stays in the field.
     browser.type_into("#serial", "short").await;
     browser.click("button").await;
@@ -42,6 +46,7 @@ async fn an_owner_enrols_a_mac_and_watches_every_step_to_the_verdict() {
 
     browser.shows("#headline", "Step 1 of 8").await;
     fits(&browser).await;
+    browser.picture("enroll-download").await;
     browser.click("#download a").await;
     let profile = browser
         .downloaded(&format!("Enroll-{}.mobileconfig", mac.serial()))
@@ -64,12 +69,14 @@ async fn an_owner_enrols_a_mac_and_watches_every_step_to_the_verdict() {
         .expect("enrols");
     browser.shows("#step-enrolled .standing", "Done").await;
     browser.shows("#step-pushed .standing", "Done").await;
-    browser.shows("#headline", "Security state reported").await;
+    browser
+        .shows("#headline", "reports its security state")
+        .await;
     browser.picture("enroll-halfway").await;
 
     let _life = mac.live();
     browser.shows("#headline", "Finished").await;
-    browser.shows("#step-verdict .standing", "Done").await;
+    browser.shows("#step-verdict .standing", "Good").await;
     assert_eq!(
         browser.text("#download a").await,
         None,
