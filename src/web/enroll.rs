@@ -104,8 +104,8 @@ impl Asked {
                  apps may be in the answer; they are thrown away before anything is stored."
             }
             Command::DevicePropertiesAttestation { .. } => {
-                "The Mac asks Apple for a certificate about itself, made for a random number of \
-                 ours, and hands it over with these properties. Apple makes a new one at most every \
+                "The Mac asks Apple for a certificate about itself, made for this one question, \
+                 and hands it over with these properties. Apple makes a new one at most every \
                  seven days."
             }
         };

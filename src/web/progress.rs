@@ -31,6 +31,8 @@ struct ProgressPage<'a> {
     progress_id: &'a str,
     /// Present while the profile can be fetched.
     claim: Option<&'a str>,
+    /// It was fetched already, and can be once more.
+    fetched: bool,
     view: View,
     expires_at: Timestamp,
     /// How long the profile can be fetched, minutes.
@@ -182,6 +184,10 @@ async fn show(public: &Public, progress_id: &str, claim: Option<&str>) -> Respon
         frame: Frame::of(public),
         progress_id,
         claim,
+        fetched: progress
+            .steps
+            .iter()
+            .any(|step| step.step == Step::Profile && step.standing == Standing::Done),
         view: View::of(&progress),
         expires_at: progress.expires_at,
         window: WINDOW.as_secs() / 60,

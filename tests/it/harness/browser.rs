@@ -252,8 +252,7 @@ impl Browser {
     }
 
     async fn send(&self, method: Method, path: &str, body: &Value) -> Value {
-        let answer = self.try_send(method, path, body).await;
-        answer.unwrap_or_else(|fault| panic!("{path}: {fault}"))
+        self.try_send(method, path, body).await.expect(path)
     }
 
     async fn try_send(&self, method: Method, path: &str, body: &Value) -> Result<Value, String> {
