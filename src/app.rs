@@ -27,6 +27,7 @@ use crate::posture::policy::{Policy, STRICT};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::time::{Clock, SystemClock};
+use crate::web;
 use crate::workers::{self, Queues};
 
 /// Name of the master key file in the data folder.
@@ -45,6 +46,7 @@ pub struct App {
     queues: Queues,
     public: Listener,
     internal: Listener,
+    stop_streams: CancellationToken,
 }
 
 impl App {
@@ -67,7 +69,7 @@ impl App {
         let seal = Arc::new(MasterSeal::new(&master, Arc::clone(&entropy)));
         let keeper = FileKeeper::open(config.data_dir.join(KEYS), Arc::clone(&seal))
             .context("the folder of keys cannot be used; `attestd init` makes it")?;
-        let store = Store::open_exclusive(&database_url(config)?, seal).await?;
+        let store = Store::open_exclusive(&database_url(config)?, seal.clone()).await?;
         store
             .migrate()
             .await
@@ -92,6 +94,7 @@ impl App {
             metrics: Metrics::new(),
             clock,
             entropy,
+            sealer: seal,
             wakeups,
             refusals,
         });
@@ -102,12 +105,17 @@ impl App {
                 config.public.behind_proxy,
             )))
         };
-        let public = http::public(Public {
+        let stop_streams = CancellationToken::new();
+        let public = Public {
             ctx: Arc::clone(&ctx),
             enroll_limit: limit(config.public.enroll_per_minute)?,
             scep_limit: limit(config.public.scep_per_minute)?,
             acme_limit: limit(config.public.acme_per_minute)?,
-        });
+            behind_proxy: config.public.behind_proxy,
+            streams: Arc::default(),
+            stop: stop_streams.clone(),
+        };
+        let public = http::public(public, web::pages());
         let internal = http::internal(Arc::clone(&ctx));
         let (outside, inside) = (&config.public, &config.internal);
         let public_tls = tls(
@@ -130,6 +138,7 @@ impl App {
             queues,
             public,
             internal,
+            stop_streams,
         })
     }
 
@@ -151,7 +160,15 @@ impl App {
     pub async fn serve(self, stop: CancellationToken) {
         let workers_stop = CancellationToken::new();
         let mut workers = workers::start(&self.ctx, self.queues, &workers_stop);
-        tokio::join!(self.public.serve(stop.clone()), self.internal.serve(stop));
+        let end_streams = async {
+            stop.cancelled().await;
+            self.stop_streams.cancel();
+        };
+        tokio::join!(
+            end_streams,
+            self.public.serve(stop.clone()),
+            self.internal.serve(stop.clone())
+        );
         workers_stop.cancel();
         while workers.join_next().await.is_some() {}
     }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! main -> cli -> app                                     only app constructs shells
-//!          http, workers -> flows -> store, apns, keys
+//!   web -> http, workers -> flows -> store, apns, keys
 //! ---------------- below: no async, no I/O, no clock ----------------
 //! publication -> verification -> posture -> attestation, mdm
 //! publication -> enrollment -> mdm        acme -> attestation
@@ -41,4 +41,5 @@ pub mod store;
 pub mod telemetry;
 pub mod time;
 pub mod verification;
+pub mod web;
 pub mod workers;

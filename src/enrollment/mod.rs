@@ -4,6 +4,7 @@
 //! [`Enrollment`] is the Mac itself, and [`trace`] tells its owner how far it got.
 
 pub mod identity;
+pub mod outline;
 pub mod platform;
 pub mod profile;
 pub mod ticket;

@@ -3,8 +3,10 @@
 //!
 //! | flow | when |
 //! | --- | --- |
+//! | [`describe_enrollment`] | somebody wants to know what an enrollment would do |
 //! | [`deliver_profile`] | a Mac may enrol: its profile is asked for |
 //! | [`issue_by_acme`] | it asks for an attested identity |
+//! | [`offer_profile`] | the same by the enrollment page, in two requests |
 //! | [`issue_by_scep`] | it asks for an identity |
 //! | [`identify`] | first line of every message of a Mac |
 //! | [`check_in`] | it joins, changes its address, leaves |
@@ -26,11 +28,13 @@ pub mod conclude;
 mod conclude_test;
 pub mod connect;
 pub mod deliver_profile;
+pub mod describe_enrollment;
 pub mod follow_progress;
 pub mod identify;
 pub mod issue_by_acme;
 pub mod issue_by_scep;
 mod issue_identity;
+pub mod offer_profile;
 pub mod read_posture;
 pub mod read_status;
 pub mod refuse;
@@ -50,6 +54,7 @@ use crate::enrollment::profile::Constants;
 use crate::entropy::Entropy;
 use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, Signer};
 use crate::posture::policy::Policy;
+use crate::secret::Sealer;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::time::Clock;
@@ -62,6 +67,7 @@ pub struct Context {
     pub authorities: Authorities,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
+    pub sealer: Arc<dyn Sealer>,
     pub policy: Arc<Policy>,
     pub anchors: Anchors,
     pub intermediates: KnownIntermediates,

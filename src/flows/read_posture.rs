@@ -10,7 +10,7 @@ use crate::posture::{Channel, Posture, Verdict};
 use crate::publication::posture_v1::{PostureV1, Sources};
 use crate::publication::verification_v1::VerificationV1;
 use crate::reason::Reason;
-use crate::store::{Read, Refusal};
+use crate::store::{Read, Refusal, Watched};
 use crate::time::Timestamp;
 use crate::verification::Verification;
 
@@ -125,7 +125,7 @@ pub async fn await_verification(
     let Some(verification) = read_verification(ctx, verification_id).await? else {
         return Ok(None);
     };
-    let mut watch = ctx.store.watch(&verification.device_id);
+    let mut watch = ctx.store.watch(Watched::Device(&verification.device_id));
     let waiting = async {
         loop {
             let verification = read_verification(ctx, verification_id).await?;

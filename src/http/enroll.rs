@@ -1,4 +1,4 @@
-//! `POST /v1/enroll` and `GET /v1/enrollments/{progress_id}`.
+//! `POST /v1/enroll`.
 //!
 //! Both historic forms of the request are taken: `{"serial_number": "…"}` binds the ticket to that
 //! serial number, `{}` (or an empty serial number) leaves it open. Beside it the request may say
@@ -6,8 +6,7 @@
 
 use std::net::SocketAddr;
 
-use axum::Json;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -19,7 +18,6 @@ use crate::enrollment::profile::file_name;
 use crate::enrollment::ticket::Bounds;
 use crate::enrollment::{Platform, Protocol};
 use crate::flows::deliver_profile::deliver_profile;
-use crate::flows::follow_progress::follow_progress;
 use crate::ids::SerialNumber;
 use crate::mdm::PROFILE;
 use crate::reason::Reason;
@@ -137,16 +135,6 @@ pub fn bounds(body: &[u8], otherwise: Protocol) -> Result<Bounds, String> {
         protocol: platform.protocol(otherwise),
         ..Bounds::default()
     })
-}
-
-pub async fn progress(State(public): State<Public>, Path(progress_id): Path<String>) -> Response {
-    match follow_progress(&public.ctx, &progress_id).await {
-        Ok(Some(progress)) => {
-            ([(header::CACHE_CONTROL, "no-store")], Json(progress)).into_response()
-        }
-        Ok(None) => super::problem::not_found().await.into_response(),
-        Err(failure) => error::to_internal(&failure),
-    }
 }
 
 #[cfg(test)]

@@ -40,8 +40,8 @@ impl PerClient {
         if self.limiter.len() > REMEMBERED && self.may_forget(Instant::now()) {
             self.limiter.retain_recent();
         }
-        match self.client(peer, headers) {
-            Some(client) => self.limiter.check_key(&network(client)).is_ok(),
+        match address(self.behind_proxy, peer, headers) {
+            Some(client) => self.limiter.check_key(&client).is_ok(),
             None => true,
         }
     }
@@ -58,23 +58,24 @@ impl PerClient {
         }
         due
     }
+}
 
-    /// The client's address: the peer, or what the proxy in front appended to X-Forwarded-For.
-    fn client(
-        &self,
-        peer: Option<&ConnectInfo<SocketAddr>>,
-        headers: &HeaderMap,
-    ) -> Option<IpAddr> {
-        let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
-        if self.behind_proxy
-            && let Some(value) = forwarded.and_then(|value| value.to_str().ok())
-            && let Some(last) = value.rsplit(',').next()
-            && let Ok(client) = last.trim().parse()
-        {
-            return Some(client);
-        }
-        peer.map(|ConnectInfo(peer)| peer.ip())
+/// The address a client counts under: the peer's, or what the proxy in front appended to
+/// X-Forwarded-For.
+pub fn address(
+    behind_proxy: bool,
+    peer: Option<&ConnectInfo<SocketAddr>>,
+    headers: &HeaderMap,
+) -> Option<IpAddr> {
+    let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
+    if behind_proxy
+        && let Some(value) = forwarded.and_then(|value| value.to_str().ok())
+        && let Some(last) = value.rsplit(',').next()
+        && let Ok(client) = last.trim().parse()
+    {
+        return Some(network(client));
     }
+    peer.map(|ConnectInfo(peer)| network(peer.ip()))
 }
 
 /// One household has a whole /64 of IPv6 addresses.
@@ -114,12 +115,10 @@ mod tests {
             "x-forwarded-for",
             "198.51.100.9, 203.0.113.7".parse().expect("value"),
         );
-        let direct = PerClient::new(NonZeroU32::MIN, false);
-        let proxied = PerClient::new(NonZeroU32::MIN, true);
         let peer = peer("192.0.2.1");
-        let seen = |limit: &PerClient| limit.client(Some(&peer), &headers).map(|ip| ip.to_string());
-        assert_eq!(seen(&direct).as_deref(), Some("192.0.2.1"));
-        assert_eq!(seen(&proxied).as_deref(), Some("203.0.113.7"));
+        let seen = |behind| address(behind, Some(&peer), &headers).map(|ip| ip.to_string());
+        assert_eq!(seen(false).as_deref(), Some("192.0.2.1"));
+        assert_eq!(seen(true).as_deref(), Some("203.0.113.7"));
     }
 
     #[test]

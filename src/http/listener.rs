@@ -32,8 +32,10 @@ const HEADERS: Duration = Duration::from_secs(15);
 /// Long polls keep a client silent for up to 90 s (`verifications::MAX_WAIT` and the deadline).
 const PATIENCE: Patience = Patience {
     opening: Duration::from_secs(15),
-    between: Duration::from_secs(120),
+    between: SILENCE,
 };
+/// How long a client may say nothing.
+pub const SILENCE: Duration = Duration::from_secs(120);
 /// Idle HTTP/2 connections are asked for a sign of life this often.
 const PING: Duration = Duration::from_secs(30);
 /// Requests in flight may take this long to end once the service stops.

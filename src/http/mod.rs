@@ -16,7 +16,9 @@ pub mod listener;
 pub mod mdm;
 pub mod postures;
 pub mod problem;
+pub mod progress;
 pub mod scep;
+pub mod streams;
 pub mod verifications;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{any, get, post, put};
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
@@ -46,19 +49,24 @@ pub struct Public {
     pub enroll_limit: Arc<limit::PerClient>,
     pub scep_limit: Arc<limit::PerClient>,
     pub acme_limit: Arc<limit::PerClient>,
+    pub behind_proxy: bool,
+    pub streams: Arc<streams::Streams>,
+    /// Ends the streams, which would end by themselves much later than requests do.
+    pub stop: CancellationToken,
 }
 
-/// What Macs and the world reach.
-pub fn public(state: Public) -> Router {
+/// What Macs and the world reach; `pages` are for people.
+pub fn public(state: Public, pages: Router<Public>) -> Router {
     let ctx = Arc::clone(&state.ctx);
     let routes = Router::new()
         .route("/v1/enroll", post(enroll::enroll))
-        .route("/v1/enrollments/{progress_id}", get(enroll::progress))
+        .route("/v1/enrollments/{progress_id}", get(progress::progress))
         .route("/mdm/checkin", put(mdm::message))
         .route("/mdm/connect", put(mdm::message))
         .route("/acme/{secret}/{*path}", any(acme::acme))
         .route("/scep", get(scep::get).post(scep::post))
-        .route("/healthz", get(health::healthz));
+        .route("/healthz", get(health::healthz))
+        .merge(pages);
     finish(routes.with_state(state), ctx, "public", DEADLINE)
 }
 

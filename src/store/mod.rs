@@ -60,7 +60,7 @@ pub use self::roster::{Known, Speaker};
 use self::seen::Seen;
 pub use self::transaction::{Read, Write};
 use self::watch::Announcer;
-pub use self::watch::DeviceWatch;
+pub use self::watch::{Watch, Watched};
 use crate::ids::{CertificateHash, CommandUuid, DeviceId};
 use crate::secret::Sealer;
 
@@ -255,9 +255,9 @@ impl Store {
         tx.commit().await
     }
 
-    /// Waits for commits of this process that change a Mac.
-    pub fn watch(&self, device_id: &DeviceId) -> DeviceWatch {
-        self.0.announcer.follow(device_id)
+    /// Waits for commits of this process that change a Mac, or the steps of an enrolment.
+    pub fn watch(&self, subject: Watched<'_>) -> Watch {
+        self.0.announcer.follow(subject)
     }
 
     /// Changes whenever a commit of this process appended events.

@@ -8,6 +8,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, QueryResult, Stat
 use super::{About, Changes, Columns, Exchange, Loaded, judge, load as load_sql};
 use crate::store::edit::Edit;
 use crate::store::transaction::OUTBOX_LOCK;
+use crate::store::watch::Watched;
 use crate::store::{Inner, StoreError, row};
 
 pub(in crate::store) async fn exchange<T>(
@@ -27,7 +28,10 @@ pub(in crate::store) async fn exchange<T>(
     }
     tx.commit().await?;
     if effect.changed {
-        inner.announcer.changed(&effect.device_id);
+        inner.announcer.changed(Watched::Device(&effect.device_id));
+    }
+    if let Some(ticket_id) = &effect.stepped {
+        inner.announcer.changed(Watched::Steps(ticket_id));
     }
     if effect.appended {
         inner.announcer.appended();

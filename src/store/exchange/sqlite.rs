@@ -16,7 +16,7 @@ use super::{About, Changes, Columns, Effect, Exchange, Loaded, judge, load as lo
 use crate::store::database::sqlite_for_the_writer;
 use crate::store::edit::Edit;
 use crate::store::roster::Roster;
-use crate::store::watch::Announcer;
+use crate::store::watch::{Announcer, Watched};
 use crate::store::{StoreError, row};
 
 /// The most exchanges in one commit: a bound on how long the other writers wait.
@@ -276,7 +276,10 @@ impl Desk {
                 self.roster.owe(&effect.device_id, owes_from);
             }
             if effect.changed {
-                self.announcer.changed(&effect.device_id);
+                self.announcer.changed(Watched::Device(&effect.device_id));
+            }
+            if let Some(ticket_id) = &effect.stepped {
+                self.announcer.changed(Watched::Steps(ticket_id));
             }
         }
         if effects.iter().any(|effect| effect.appended) {

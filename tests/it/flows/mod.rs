@@ -26,7 +26,7 @@ mod check_in;
 mod deliver_profile;
 mod identify;
 mod issue_by_acme;
-mod issue_by_scep;
+pub mod issue_by_scep;
 
 mod posture_round;
 

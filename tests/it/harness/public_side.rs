@@ -28,6 +28,10 @@ impl Answer {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
     /// The reason code that refusals to Macs carry as text.
     pub fn reason(&self) -> String {
         String::from_utf8_lossy(&self.body).trim().to_owned()
