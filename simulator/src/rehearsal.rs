@@ -74,6 +74,8 @@ impl Seen {
 #[derive(Debug, Default)]
 pub(crate) struct Stage {
     pub(crate) scep: ScepMode,
+    /// GetCACaps leaves Renewal out.
+    pub(crate) hides_renewal: bool,
     /// The SCEP messages, oldest first.
     pub(crate) scep_seen: Vec<Bytes>,
     /// Directory and ClientIdentifier of an ACME payload, in place of SCEP's.
@@ -343,11 +345,13 @@ impl Rehearsal {
             );
         }
         if query.contains("operation=GetCACaps") {
-            return (
-                200,
-                "text/plain",
-                b"Renewal\nSHA-256\nAES\nPOSTPKIOperation".to_vec(),
-            );
+            let renewal = if self.stage().hides_renewal {
+                ""
+            } else {
+                "Renewal\n"
+            };
+            let words = format!("{renewal}SHA-256\nAES\nPOSTPKIOperation");
+            return (200, "text/plain", words.into_bytes());
         }
         self.stage().scep_seen.push(Bytes::copy_from_slice(body));
         let mode = self.stage().scep;

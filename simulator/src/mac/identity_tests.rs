@@ -16,6 +16,7 @@ use crate::certs::{Identity, Issuer};
 use crate::clock::{Clock, DAY_MS};
 use crate::keys::{self, KeyKind};
 use crate::rehearsal::{Rehearsal, ScepMode, Seen};
+use crate::scep::ScepError;
 use crate::world::World;
 
 const TOKEN: &str = "q1Vb0m3J7sQw2nXy8LrTzKc5dEfGhAiP";
@@ -361,6 +362,26 @@ async fn a_renewal_by_scep_alone_is_told_by_the_next_request_only() {
     server.stage().scep = ScepMode::Refuse;
     assert!(matches!(mac.renew_by_scep().await, Err(MacError::Scep(_))));
     assert_eq!(certificate(&mac.identity().unwrap()), certificate(&second));
+}
+
+#[tokio::test]
+async fn a_renewal_by_scep_needs_the_servers_word_and_an_rsa_identity() {
+    let (world, server) = scene().await;
+    let mac = Mac::new(MacSpec::random().unwrap(), &world);
+    mac.enroll(&server.url).await.unwrap();
+    server.stage().hides_renewal = true;
+    let refused = mac.renew_by_scep().await;
+    assert!(matches!(refused, Err(MacError::Scep(ScepError::NoRenewal))));
+
+    let now = Clock::system().now_ms();
+    let identity = Identity::from_foreign_ca("EC", KeyKind::P384, now).unwrap();
+    let profile = server.profile();
+    mac.install_profile_with(&profile, identity).await.unwrap();
+    let refused = mac.renew_by_scep().await;
+    assert!(matches!(
+        refused,
+        Err(MacError::Scep(ScepError::RenewedNotRsa))
+    ));
 }
 
 fn former(server: &Rehearsal, world: &World, identity: Identity) -> FormerEnrollment {
