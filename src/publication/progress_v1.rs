@@ -60,6 +60,18 @@ impl ProgressV1 {
                 ticket.expires_at,
             ));
         }
+        // What Apple's push service said of a push may be noted after the Mac has answered it; and a
+        // Mac may come by itself. Either way it was reached.
+        let reached = steps
+            .iter()
+            .find(|step| step.step > Step::Pushed && step.standing == Standing::Done)
+            .and_then(|step| step.at);
+        if let Some(at) = reached
+            && let Some(pushed) = steps.iter_mut().find(|step| step.step == Step::Pushed)
+            && pushed.standing == Standing::Waiting
+        {
+            *pushed = StepV1::new(&Entry::done(Step::Pushed, at));
+        }
         let state = if steps.iter().any(|step| step.standing == Standing::Refused) {
             Standing::Refused
         } else if steps
@@ -136,6 +148,19 @@ mod tests {
             ProgressV1::new(&ticket(true), &[], late).state,
             Standing::Waiting
         );
+    }
+
+    #[test]
+    fn a_mac_that_answered_was_reached() {
+        let now = Timestamp::from_seconds(NOW);
+        let pushed = |entry: Entry| {
+            let progress = ProgressV1::new(&ticket(true), &[entry], now);
+            progress.steps[4].standing
+        };
+        assert_eq!(pushed(Entry::done(Step::SecurityInfo, now)), Standing::Done);
+        let silent = Entry::refused(Step::SecurityInfo, Reason::AnswerTimeout, now);
+        assert_eq!(pushed(silent), Standing::Waiting);
+        assert_eq!(pushed(Entry::done(Step::Enrolled, now)), Standing::Waiting);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait as _, FromQueryResult, Statement, Value};
 
 use super::edit::{Datum, Edit};
 use super::row;
-use super::{Read, Store, StoreError, Write, attested_keys, identities, steps, tickets};
+use super::{Read, Store, StoreError, Watched, Write, attested_keys, identities, steps, tickets};
 use crate::acme::{AttestedKey, Directory};
 use crate::enrollment::trace::Entry;
 use crate::enrollment::{Identity, Ticket};
@@ -81,7 +81,13 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut edits = vec![save(open)?];
         edits.extend(step.map(|entry| steps::put(&open.ticket.ticket_id, entry)));
-        self.carry_out(edits).await
+        self.carry_out(edits).await?;
+        if step.is_some() {
+            self.0
+                .announcer
+                .changed(Watched::Steps(&open.ticket.ticket_id));
+        }
+        Ok(())
     }
 
     /// Uses the ticket up and records the identity, the statement it rests on and the end of its
@@ -103,7 +109,9 @@ impl Store {
             steps::put(ticket_id, issuance.step),
             save(open)?,
         ])
-        .await
+        .await?;
+        self.0.announcer.changed(Watched::Steps(ticket_id));
+        Ok(())
     }
 }
 
