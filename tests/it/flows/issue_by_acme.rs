@@ -11,9 +11,9 @@ use attestd_sim::acme::{
     AcmeError, AcmeFault, AcmeRun, AcmeStep, AcmeTiming, ChallengeAnswer, attestation_object,
     freshness,
 };
+use attestd_sim::apple::Chain;
 use attestd_sim::cms::SignatureDigest;
 use attestd_sim::keys::{KeyKind, generate};
-use attestd_sim::mac::IdentityPayload;
 use attestd_sim::{Lie, Mac, MacError, MacKind, MacSpec};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -45,10 +45,11 @@ async fn refused(scene: &Scene, lie: Lie) -> (AcmeStep, String) {
 
 /// Where a run broke off, and the problem it met.
 fn broken_off(error: &MacError) -> (AcmeStep, String) {
-    let MacError::Acme(error) = error else {
-        panic!("{error:?}");
+    let broken = match error {
+        MacError::Acme(broken) => Some(broken),
+        _ => None,
     };
-    let AcmeError { step, fault } = error;
+    let AcmeError { step, fault } = broken.expect("an ACME run that broke off");
     match fault {
         AcmeFault::Refused { problem, .. } => (*step, problem.clone()),
         other => (*step, other.to_string()),
@@ -294,7 +295,7 @@ journey! {
             let mut run = AcmeRun::begin(&http, &url, AcmeTiming::default(), true).await.expect("begins");
             let order = run.new_order(&identifier).await.expect("an order");
             let challenge = run.authorization(&order).await.expect("a challenge");
-            let answer = statement(&scene, &mac, &key, &challenge.token);
+            let answer = ChallengeAnswer::Attested(chain(&scene, &mac, &key, &challenge.token));
             run.respond(&challenge, &answer).await.expect("valid");
             runs.push((run, order, csr(&key)));
         }
@@ -334,9 +335,7 @@ journey! {
                 match said["step"].as_str() {
                     Some("token") => {
                         let token = said["token"].as_str().expect("a token");
-                        let ChallengeAnswer::Attested(chain) = statement(&scene, &mac, &key, token) else {
-                            panic!("Apple attests");
-                        };
+                        let chain = chain(&scene, &mac, &key, token);
                         let object = attestation_object(&[&chain.leaf, &chain.intermediate]);
                         let made = json!({
                             "attObj": URL_SAFE_NO_PAD.encode(object),
@@ -383,10 +382,11 @@ async fn client(scene: &Scene, request: &str) -> (reqwest::Client, String, Strin
 fn directory(scene: &Scene, profile: &[u8]) -> (String, String) {
     let reader = scene.honest_mac();
     let profile = reader.read_profile(profile).expect("a profile");
-    match profile.identity {
-        IdentityPayload::Acme(settings) => (settings.directory_url, settings.client_identifier),
-        other => panic!("{other:?}"),
-    }
+    let settings = profile.identity.acme().expect("an ACME payload");
+    (
+        settings.directory_url.clone(),
+        settings.client_identifier.clone(),
+    )
 }
 
 fn secret_of(scene: &Scene, profile: &[u8]) -> String {
@@ -400,14 +400,12 @@ fn secret_of(scene: &Scene, profile: &[u8]) -> String {
 }
 
 /// Apple's statement about this Mac and this key, for this token.
-fn statement(scene: &Scene, mac: &Mac, key: &PKey<Private>, token: &str) -> ChallengeAnswer {
+fn chain(scene: &Scene, mac: &Mac, key: &PKey<Private>, token: &str) -> Chain {
     let state = mac.spec().attested_state();
     let now = scene.world.clock().now_ms();
-    let chain = scene
-        .world
-        .apple()
-        .attest(&state, key, Some(&freshness(token)), now);
-    ChallengeAnswer::Attested(chain.expect("Apple attests"))
+    let apple = scene.world.apple();
+    let chain = apple.attest(&state, key, Some(&freshness(token)), now);
+    chain.expect("Apple attests")
 }
 
 fn csr(key: &PKey<Private>) -> Vec<u8> {
