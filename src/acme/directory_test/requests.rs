@@ -397,3 +397,32 @@ fn no_single_changed_character_of_a_request_is_taken() {
 fn body_detail(reply: &Reply) -> String {
     body(reply)["detail"].as_str().expect("text").to_owned()
 }
+
+/// Without it, the fuzz target `jws` would never see a request that is taken.
+#[test]
+fn the_request_in_the_seeds_of_the_fuzz_target_is_taken() {
+    let (_, seed) = include_bytes!("../../../fuzz/seeds/jws/taken")
+        .split_first()
+        .expect("a route and a body");
+    let scene = Scene::new();
+    let terms = Terms {
+        base: "https://mdm.example.test/acme/e/1f6b2d",
+        identifier: SERIAL,
+        serial: None,
+        se_public_key: None,
+        open: Ok(()),
+        expires_at: Timestamp::from_seconds(1_790_848_800),
+        anchors: &scene.anchors,
+        known: &scene.known,
+        nonce_key: &NonceKey::new(&[0; 32]),
+        now: Timestamp::from_seconds(1_790_848_800),
+    };
+    let request = Request {
+        route: Route::NewAccount,
+        content_type: Some(JOSE),
+        body: seed,
+    };
+    let outcome = Directory::default().post(&request, &terms, &scene.entropy);
+    assert!(outcome.changed);
+    assert_eq!(answer(outcome).status, 201);
+}
