@@ -1,36 +1,24 @@
 //! Everything that happens under one ticket: one state, one way in.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-use subtle::ConstantTimeEq;
 
 use super::account::{Account, Status};
 use super::attested::AttestedKey;
-use super::json as strict;
-use super::jws::{self, AccountKey, Jws, SignedBy};
+use super::jws::{AccountKey, Jws, SignedBy};
 use super::nonce::{self, NonceKey};
-use super::order::{IDENTIFIER_TYPE, Order, State};
+use super::order::{Order, State};
 use super::refusal::Refusal;
 use super::reply::Reply;
 use super::route::Route;
-use super::statement::{Challenge, StatementRefusal, is_attested, judge};
-use super::token::TokenInputs;
 use crate::attestation::Anchors;
 use crate::entropy::Entropy;
 use crate::ids::SerialNumber;
-use crate::pki::{
-    Certificate, CertificateRequest, KnownIntermediates, LegacyDigest, PublicKey, pem,
-};
+use crate::pki::{Certificate, KnownIntermediates, pem};
 use crate::reason::Reason;
 use crate::time::Timestamp;
-
-/// A Mac needs one of each for every time its owner installs the profile.
-const MAX_ACCOUNTS: usize = 8;
-const MAX_ORDERS: usize = 8;
 
 /// What eight runs of nine requests spend, and polling besides.
 const MAX_SPENT: usize = 512;
@@ -41,14 +29,13 @@ const JOSE: &str = "application/jose+json";
 /// What has happened under one ticket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directory {
-    accounts: BTreeMap<u32, Account>,
-    orders: BTreeMap<u32, Order>,
+    pub(super) accounts: BTreeMap<u32, Account>,
+    pub(super) orders: BTreeMap<u32, Order>,
     /// Nonces that were used, and are young enough to be tried again.
     spent: Vec<String>,
 }
 
-/// What holds for one directory at one moment.
-#[derive(Debug)]
+/// What holds for one directory at one moment. `Debug` does not show the secret in its URL.
 pub struct Terms<'a> {
     /// The directory's own URL without a slash at its end: `https://host/acme/<secret>`.
     pub base: &'a str,
@@ -70,8 +57,8 @@ pub struct Terms<'a> {
     pub now: Timestamp,
 }
 
-/// A signed request.
-#[derive(Debug, Clone, Copy)]
+/// A signed request. Its header repeats the URL, so `Debug` shows the route only.
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub route: Route,
     pub content_type: Option<&'a str>,
@@ -111,16 +98,34 @@ pub struct Issue {
 }
 
 /// A request whose signature was verified.
-struct Signed {
-    by: By,
+pub(super) struct Signed {
+    pub(super) by: By,
     nonce: String,
-    payload: Vec<u8>,
+    pub(super) payload: Vec<u8>,
 }
 
 /// Who signed.
-enum By {
+pub(super) enum By {
     Key(AccountKey),
     Account(u32),
+}
+
+impl fmt::Debug for Terms<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terms")
+            .field("serial", &self.serial)
+            .field("open", &self.open)
+            .field("now", &self.now)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("route", &self.route)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Directory {
@@ -189,6 +194,17 @@ impl Directory {
 
     /// Everything that must hold before a request may change anything, the cheap part first.
     fn admit(&self, request: &Request<'_>, terms: &Terms<'_>) -> Result<Signed, Refusal> {
+        let jws = Self::read(request, terms)?;
+        if !terms.nonce_key.knows(&jws.nonce, terms.base, terms.now)
+            || self.spent.contains(&jws.nonce)
+        {
+            return Err(Refusal::Nonce);
+        }
+        self.verify(request.route, jws, terms)
+    }
+
+    /// The form of a request, and that it is meant for where it came.
+    pub(super) fn read(request: &Request<'_>, terms: &Terms<'_>) -> Result<Jws, Refusal> {
         // A media type is compared without regard to case, and may have parameters.
         let media_type = request.content_type.and_then(|text| text.split(';').next());
         if !media_type.is_some_and(|text| text.trim().eq_ignore_ascii_case(JOSE)) {
@@ -198,12 +214,16 @@ impl Directory {
         if jws.url != request.route.url(terms.base) {
             return Err(Refusal::Url);
         }
-        if !terms.nonce_key.knows(&jws.nonce, terms.base, terms.now)
-            || self.spent.contains(&jws.nonce)
-        {
-            return Err(Refusal::Nonce);
-        }
-        let (by, key) = self.signer(request.route, &jws.by, terms)?;
+        Ok(jws)
+    }
+
+    pub(super) fn verify(
+        &self,
+        route: Route,
+        jws: Jws,
+        terms: &Terms<'_>,
+    ) -> Result<Signed, Refusal> {
+        let (by, key) = self.signer(route, &jws.by, terms)?;
         let nonce = jws.nonce.clone();
         Ok(Signed {
             payload: jws.verify(&key)?,
@@ -245,7 +265,7 @@ impl Directory {
         Ok(())
     }
 
-    fn act(
+    pub(super) fn act(
         &mut self,
         route: Route,
         by: By,
@@ -302,184 +322,11 @@ impl Directory {
         Ok(Act::Answer(reply))
     }
 
-    /// RFC 8555 section 7.3.
-    fn new_account(
-        &mut self,
-        key: AccountKey,
-        payload: &[u8],
-        terms: &Terms<'_>,
-    ) -> Result<Reply, Refusal> {
-        let wish = object(payload)?;
-        let existing = self.accounts.iter().find(|(_, account)| account.key == key);
-        let (status, number) = match existing {
-            Some((_, account)) if account.status == Status::Deactivated => {
-                return Err(Refusal::Deactivated);
-            }
-            Some((number, _)) => (200, *number),
-            None if wish.get("onlyReturnExisting") == Some(&Value::Bool(true)) => {
-                return Err(Refusal::NoAccount);
-            }
-            None => {
-                terms.open.map_err(Refusal::Ticket)?;
-                if self.accounts.len() >= MAX_ACCOUNTS {
-                    return Err(Refusal::Exhausted);
-                }
-                let number = next(&self.accounts);
-                self.accounts.insert(number, Account::new(key, &wish)?);
-                (201, number)
-            }
-        };
-        let view = self.account(number)?.view(number, terms.base);
-        Ok(Reply::json(status, &view, terms.base).at(Route::Account(number).url(terms.base)))
-    }
-
-    fn account_request(
-        &mut self,
-        number: u32,
-        payload: &[u8],
-        terms: &Terms<'_>,
-    ) -> Result<Reply, Refusal> {
-        if !payload.is_empty() {
-            let wish = object(payload)?;
-            let account = self.accounts.get_mut(&number).ok_or(Refusal::NoAccount)?;
-            account.update(&wish)?;
-            if account.status == Status::Deactivated {
-                // RFC 8555 section 7.3.6: what is pending is cancelled.
-                for order in self.orders.values_mut() {
-                    if order.account == number && order.is_open() {
-                        order.fail(&Refusal::Deactivated);
-                    }
-                }
-            }
-        }
-        let view = self.account(number)?.view(number, terms.base);
-        Ok(Reply::json(200, &view, terms.base))
-    }
-
-    /// RFC 8555 section 7.1.2.1.
-    fn orders_of(&self, account: u32, terms: &Terms<'_>) -> Reply {
-        let orders: Vec<_> = self
-            .orders
-            .iter()
-            .filter(|(_, order)| order.account == account && order.status(terms.now) != "invalid")
-            .map(|(number, _)| Route::Order(*number).url(terms.base))
-            .collect();
-        Reply::json(200, &json!({ "orders": orders }), terms.base)
-    }
-
-    /// RFC 8555 section 7.4.
-    fn new_order(
-        &mut self,
-        account: u32,
-        payload: &[u8],
-        terms: &Terms<'_>,
-        entropy: &dyn Entropy,
-    ) -> Result<Reply, Refusal> {
-        let wish = object(payload)?;
-        terms.open.map_err(Refusal::Ticket)?;
-        if wish.contains_key("notBefore") || wish.contains_key("notAfter") {
-            return Err(Refusal::Validity);
-        }
-        is_wanted(&wish, terms.identifier)?;
-        if self.orders.len() >= MAX_ORDERS {
-            return Err(Refusal::Exhausted);
-        }
-        let number = next(&self.orders);
-        let inputs = TokenInputs::draw(terms.se_public_key, entropy);
-        let order = Order::new(
-            account,
-            terms.identifier,
-            inputs,
-            terms.now,
-            terms.expires_at,
-        );
-        let reply = order_reply(201, number, &order, terms);
-        self.orders.insert(number, order);
-        Ok(reply)
-    }
-
-    /// RFC 8555 section 7.5.1. An answer decides: there is no second try with the same challenge.
-    fn challenge(
-        &mut self,
-        number: u32,
-        account: u32,
-        payload: &[u8],
-        terms: &Terms<'_>,
-    ) -> Result<Act, Refusal> {
-        let order = self.order_mut(number, account)?;
-        let answer = if payload.is_empty() {
-            None
-        } else {
-            Some(object(payload)?)
-        };
-        let judged = match answer {
-            Some(answer) if order.status(terms.now) == "pending" => {
-                terms.open.map_err(Refusal::Ticket)?;
-                Some(judged(&answer, order, terms))
-            }
-            // Asked how it stands, or answered again.
-            _ => None,
-        };
-        let up = Route::Authorization(number).url(terms.base);
-        match judged {
-            Some(Err(refusal)) => {
-                let refusal = Refusal::Statement(refusal);
-                order.fail(&refusal);
-                Ok(Act::Answer(Reply::refusing(&refusal, terms.base).below(up)))
-            }
-            Some(Ok(attested)) => {
-                let attested = Box::new(attested);
-                order.state = State::Ready {
-                    attested: attested.clone(),
-                };
-                let view = order.challenge(number, terms.base, terms.now);
-                Ok(Act::Attested(
-                    attested,
-                    Reply::json(200, &view, terms.base).below(up),
-                ))
-            }
-            None => {
-                let view = order.challenge(number, terms.base, terms.now);
-                Ok(Act::Answer(Reply::json(200, &view, terms.base).below(up)))
-            }
-        }
-    }
-
-    /// RFC 8555 section 7.4. A CSR that is refused leaves the order ready for another.
-    fn finalize(
-        &mut self,
-        number: u32,
-        account: u32,
-        payload: &[u8],
-        terms: &Terms<'_>,
-    ) -> Result<Act, Refusal> {
-        let order = self.order(number, account)?;
-        let attested = match &order.state {
-            State::Ready { attested } if !order.has_expired(terms.now) => attested,
-            _ => return Err(Refusal::NotReady(order.status(terms.now))),
-        };
-        terms.open.map_err(Refusal::Ticket)?;
-        let wish = object(payload)?;
-        let csr = wish.get("csr").and_then(Value::as_str);
-        let csr = jws::decode(csr.ok_or(Refusal::Member("csr"))?, "csr")?;
-        let request =
-            CertificateRequest::parse(&csr, LegacyDigest::Refused).map_err(Refusal::Csr)?;
-        let key = PublicKey::parse(&attested.spki).map_err(Refusal::Csr)?;
-        if !is_attested(&request.public_key(), &key) {
-            return Err(Refusal::OtherKey);
-        }
-        Ok(Act::Issue(Box::new(Issue {
-            order: number,
-            attested: (**attested).clone(),
-            csr,
-        })))
-    }
-
-    fn account(&self, number: u32) -> Result<&Account, Refusal> {
+    pub(super) fn account(&self, number: u32) -> Result<&Account, Refusal> {
         self.accounts.get(&number).ok_or(Refusal::NoAccount)
     }
 
-    fn order(&self, number: u32, account: u32) -> Result<&Order, Refusal> {
+    pub(super) fn order(&self, number: u32, account: u32) -> Result<&Order, Refusal> {
         let order = self.orders.get(&number).ok_or(Refusal::NotFound)?;
         if order.account == account {
             Ok(order)
@@ -488,69 +335,13 @@ impl Directory {
         }
     }
 
-    fn order_mut(&mut self, number: u32, account: u32) -> Result<&mut Order, Refusal> {
+    pub(super) fn order_mut(&mut self, number: u32, account: u32) -> Result<&mut Order, Refusal> {
         self.order(number, account)?;
         self.orders.get_mut(&number).ok_or(Refusal::NotFound)
     }
 }
 
-/// Judges an answer. `error`, and an answer without attObj, is how Apple's client says that it got
-/// no attestation (apple-protocol 7.1).
-fn judged(
-    answer: &Map<String, Value>,
-    order: &Order,
-    terms: &Terms<'_>,
-) -> Result<AttestedKey, StatementRefusal> {
-    let object = match (answer.get("attObj"), answer.get("error")) {
-        (_, Some(_)) | (None, None) => return Err(StatementRefusal::Missing),
-        (Some(Value::String(text)), None) => URL_SAFE_NO_PAD.decode(text).ok(),
-        (Some(_), None) => None,
-    };
-    let challenge = Challenge {
-        token: &order.token,
-        inputs: &order.inputs,
-        minted_at: order.created_at,
-        serial: terms.serial,
-    };
-    judge(
-        &object.ok_or(StatementRefusal::Encoding)?,
-        &challenge,
-        terms.anchors,
-        terms.known,
-        terms.now,
-    )
-}
-
-/// Whether the identifiers of a newOrder are the one that may be asked for.
-fn is_wanted(wish: &Map<String, Value>, expected: &str) -> Result<(), Refusal> {
-    let identifiers = match wish.get("identifiers") {
-        Some(Value::Array(identifiers)) if !identifiers.is_empty() => identifiers,
-        _ => {
-            return Err(Refusal::Malformed(
-                "identifiers must be an array with an element",
-            ));
-        }
-    };
-    for identifier in identifiers {
-        let text = |name: &str| identifier.get(name).and_then(Value::as_str);
-        let (Some(kind), Some(value)) = (text("type"), text("value")) else {
-            return Err(Refusal::Malformed("an identifier has a type and a value"));
-        };
-        if kind != IDENTIFIER_TYPE {
-            return Err(Refusal::IdentifierType);
-        }
-        // The one-time code of an unbound ticket is a secret.
-        if !bool::from(value.as_bytes().ct_eq(expected.as_bytes())) {
-            return Err(Refusal::Identifier);
-        }
-    }
-    if identifiers.len() > 1 {
-        return Err(Refusal::Identifier);
-    }
-    Ok(())
-}
-
-fn order_reply(status: u16, number: u32, order: &Order, terms: &Terms<'_>) -> Reply {
+pub(super) fn order_reply(status: u16, number: u32, order: &Order, terms: &Terms<'_>) -> Reply {
     let view = order.view(number, terms.base, terms.now);
     Reply::json(status, &view, terms.base).at(Route::Order(number).url(terms.base))
 }
@@ -564,13 +355,4 @@ fn read_only(payload: &[u8]) -> Result<(), Refusal> {
             "the payload of this resource must be empty",
         ))
     }
-}
-
-fn object(payload: &[u8]) -> Result<Map<String, Value>, Refusal> {
-    strict::object(payload).map_err(|_| Refusal::Malformed("the payload is not one JSON object"))
-}
-
-/// Numbers are given once: nothing is ever taken out.
-fn next<T>(numbered: &BTreeMap<u32, T>) -> u32 {
-    numbered.keys().next_back().map_or(1, |last| last + 1)
 }

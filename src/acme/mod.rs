@@ -27,6 +27,8 @@ mod account;
 mod attested;
 mod cbor;
 mod directory;
+#[cfg(test)]
+mod directory_test;
 mod json;
 mod jws;
 mod nonce;
@@ -34,6 +36,7 @@ mod octets;
 mod order;
 mod refusal;
 mod reply;
+mod resources;
 mod route;
 mod statement;
 mod token;

@@ -16,8 +16,8 @@ const PROBLEM: &str = "application/problem+json";
 const CHAIN: &str = "application/pem-certificate-chain";
 
 /// A reply. To each, whatever it says, the caller adds a Replay-Nonce of its own and
-/// `Cache-Control: no-store`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// `Cache-Control: no-store`. Its URLs hold the ticket's secret, so `Debug` shows none.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Reply {
     pub status: u16,
     /// None for a reply without a body.
@@ -32,7 +32,7 @@ pub struct Reply {
 }
 
 /// A Link header (RFC 8288).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Link {
     pub rel: &'static str,
     pub url: String,
@@ -56,6 +56,22 @@ pub enum Method {
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<{}>;rel=\"{}\"", self.url, self.rel)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.rel)
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("status", &self.status)
+            .field("links", &self.links)
+            .field("refused", &self.refused)
+            .finish_non_exhaustive()
     }
 }
 

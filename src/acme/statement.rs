@@ -221,3 +221,166 @@ pub fn judge(
         intermediate,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &[u8] = include_bytes!("../../tests/fixtures/acme/acme-attobj-good.cbor");
+
+    /// An object of these parts, written as they are.
+    fn parsed(parts: &[&[u8]]) -> Result<usize, StatementRefusal> {
+        AttestationObject::parse(&parts.concat()).map(|object| object.evidence.certificates.len())
+    }
+
+    #[test]
+    fn the_one_form_is_read_with_any_few_certificates() {
+        let object = AttestationObject::parse(GOOD).expect("of the form");
+        let lengths: Vec<_> = object
+            .evidence()
+            .certificates
+            .iter()
+            .map(Vec::len)
+            .collect();
+        assert_eq!(lengths, [865, 615]);
+        let head = b"\xa2\x63fmt\x65apple\x67attStmt\xa1\x63x5c";
+        assert_eq!(parsed(&[head, b"\x80"]), Ok(0));
+        assert_eq!(parsed(&[head, b"\x81\x40"]), Ok(1));
+        assert_eq!(parsed(&[head, b"\x84\x41\0\x41\0\x41\0\x41\0"]), Ok(4));
+        let many = parsed(&[head, b"\x85\x41\0\x41\0\x41\0\x41\0\x41\0"]);
+        assert_eq!(many, Err(StatementRefusal::Length(5)));
+    }
+
+    #[test]
+    fn no_other_members_order_format_or_spelling() {
+        use CborFault as Fault;
+        use StatementRefusal as Refused;
+        let (fmt, statement) = (&b"\x63fmt\x65apple"[..], &b"\x67attStmt\xa1\x63x5c\x80"[..]);
+        assert_eq!(parsed(&[b"\xa2", fmt, statement]), Ok(0));
+        for (what, parts, refusal) in [
+            ("nothing", vec![], Refused::Cbor(Fault::Truncated)),
+            (
+                "no map",
+                vec![&b"\x82"[..], fmt, statement],
+                Refused::Cbor(Fault::Type),
+            ),
+            ("fmt alone", vec![b"\xa1", fmt], Refused::Members),
+            (
+                "fmt twice",
+                vec![b"\xa3", fmt, fmt, statement],
+                Refused::Members,
+            ),
+            ("fmt for attStmt", vec![b"\xa2", fmt, fmt], Refused::Members),
+            (
+                "attStmt twice",
+                vec![b"\xa3", fmt, statement, statement],
+                Refused::Members,
+            ),
+            (
+                "authData",
+                vec![b"\xa3", fmt, statement, b"\x68authData\x40"],
+                Refused::Members,
+            ),
+            (
+                "the other order",
+                vec![b"\xa2", statement, fmt],
+                Refused::Members,
+            ),
+            (
+                "packed",
+                vec![b"\xa2\x63fmt\x66packed", statement],
+                Refused::Format,
+            ),
+            (
+                "Apple",
+                vec![b"\xa2\x63fmt\x65Apple", statement],
+                Refused::Format,
+            ),
+            (
+                "a number",
+                vec![b"\xa2\x63fmt\x01", statement],
+                Refused::Cbor(Fault::Type),
+            ),
+            (
+                "fmt as bytes",
+                vec![b"\xa2\x43fmt\x65apple", statement],
+                Refused::Cbor(Fault::Type),
+            ),
+            (
+                "no x5c",
+                vec![b"\xa2", fmt, b"\x67attStmt\xa0"],
+                Refused::Members,
+            ),
+            (
+                "alg",
+                vec![b"\xa2", fmt, b"\x67attStmt\xa2\x63alg\x26\x63x5c\x80"],
+                Refused::Members,
+            ),
+            (
+                "x5c twice",
+                vec![b"\xa2", fmt, b"\x67attStmt\xa2\x63x5c\x80\x63x5c\x80"],
+                Refused::Members,
+            ),
+            (
+                "x5c of text",
+                vec![b"\xa2", fmt, b"\x67attStmt\xa1\x63x5c\x81\x61a"],
+                Refused::Cbor(Fault::Type),
+            ),
+            (
+                "x5c no array",
+                vec![b"\xa2", fmt, b"\x67attStmt\xa1\x63x5c\x40"],
+                Refused::Cbor(Fault::Type),
+            ),
+            (
+                "indefinite map",
+                vec![b"\xbf", fmt, statement, b"\xff"],
+                Refused::Cbor(Fault::Length),
+            ),
+            (
+                "indefinite x5c",
+                vec![b"\xa2", fmt, b"\x67attStmt\xa1\x63x5c\x9f\xff"],
+                Refused::Cbor(Fault::Length),
+            ),
+            (
+                "long form",
+                vec![b"\xb8\x02", fmt, statement],
+                Refused::Cbor(Fault::Length),
+            ),
+            (
+                "a tag",
+                vec![b"\xd9\xd9\xf7\xa2", fmt, statement],
+                Refused::Cbor(Fault::Type),
+            ),
+            (
+                "cut",
+                vec![b"\xa2", fmt, &statement[..5]],
+                Refused::Cbor(Fault::Truncated),
+            ),
+            (
+                "trailing",
+                vec![b"\xa2", fmt, statement, b"\0"],
+                Refused::Cbor(Fault::Trailing),
+            ),
+        ] {
+            assert_eq!(parsed(&parts), Err(refusal), "{what}");
+            assert_eq!(refusal.reasons(), [Reason::AnswerMalformed], "{what}");
+        }
+        let large = [GOOD, &vec![0; MAX_OBJECT]].concat();
+        assert_eq!(parsed(&[&large]), Err(Refused::TooLarge));
+    }
+
+    #[test]
+    fn no_cut_object_is_read_and_no_bytes_make_it_panic() {
+        for length in 0..GOOD.len() {
+            assert!(
+                AttestationObject::parse(&GOOD[..length]).is_err(),
+                "{length}"
+            );
+        }
+        for index in 0..GOOD.len() {
+            let mut other = GOOD.to_vec();
+            other[index] ^= 0xff;
+            let _ = AttestationObject::parse(&other);
+        }
+    }
+}

@@ -336,7 +336,7 @@ const CA_ALONE: &[u8] = &[0x30, 6, 1, 1, 0xff, 2, 1, 0];
 const CERT_SIGN: &[u8] = &[3, 2, 1, 6];
 
 /// A certificate with any extensions: OID, critical, contents.
-struct Forged {
+pub(super) struct Forged {
     subject: &'static str,
     key: PKey<Private>,
     extensions: Vec<(&'static str, bool, Vec<u8>)>,
@@ -344,11 +344,16 @@ struct Forged {
 
 impl Forged {
     fn leaf(key: &PKey<Private>) -> Self {
+        Self::leaf_for(key, &NONCE)
+    }
+
+    /// A leaf of the real shape for any kind of key.
+    pub(super) fn leaf_for(key: &PKey<Private>, nonce: &[u8]) -> Self {
         let mut extensions = vec![
             ("2.5.29.19", true, vec![0x30, 0]),
             ("2.5.29.15", true, vec![3, 2, 4, 0xf0]),
         ];
-        for (oid, value) in state().properties(Some(&NONCE)) {
+        for (oid, value) in state().properties(Some(nonce)) {
             extensions.push((oid, false, value));
         }
         Self {
@@ -388,7 +393,7 @@ impl Forged {
         })
     }
 
-    fn issued_by(&self, issuer: &Identity) -> Result<Vec<u8>, ErrorStack> {
+    pub(super) fn issued_by(&self, issuer: &Identity) -> Result<Vec<u8>, ErrorStack> {
         self.signed(issuer, MessageDigest::sha384())
     }
 

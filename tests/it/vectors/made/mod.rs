@@ -1,6 +1,7 @@
 //! Inputs made with the simulator: what Apple's and macOS's encoders could send, and what they
 //! never would.
 
+mod attestation_objects;
 mod chains;
 mod replies;
 mod signatures;
@@ -21,6 +22,7 @@ pub(super) fn folder() -> PathBuf {
         let folder = tempfile::tempdir().expect("a folder");
         let shelf = Shelf(folder.path());
         chains::put(&shelf).expect("OpenSSL");
+        attestation_objects::put(&shelf).expect("OpenSSL");
         replies::put(&shelf);
         signatures::put(&shelf).expect("OpenSSL");
         folder
