@@ -106,7 +106,6 @@ impl App {
             ctx: Arc::clone(&ctx),
             enroll_limit: limit(config.public.enroll_per_minute)?,
             scep_limit: limit(config.public.scep_per_minute)?,
-            behind_proxy: config.public.behind_proxy,
             streams: Arc::default(),
             stop: stop_streams.clone(),
         };

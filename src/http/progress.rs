@@ -18,7 +18,6 @@ use futures_util::stream::unfold;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::limit::address;
 use super::listener::SILENCE;
 use super::problem::Problem;
 use super::streams::{Full, Place};
@@ -48,7 +47,7 @@ pub async fn progress(
     Path(progress_id): Path<String>,
 ) -> Response {
     if wants_events(&headers) {
-        let client = address(public.behind_proxy, peer.as_deref(), &headers);
+        let client = public.enroll_limit.address(peer.as_deref(), &headers);
         let place = match public.streams.enter(client) {
             Ok(place) => place,
             Err(full) => return refused(full),
