@@ -111,7 +111,6 @@ impl App {
             enroll_limit: limit(config.public.enroll_per_minute)?,
             scep_limit: limit(config.public.scep_per_minute)?,
             acme_limit: limit(config.public.acme_per_minute)?,
-            behind_proxy: config.public.behind_proxy,
             streams: Arc::default(),
             stop: stop_streams.clone(),
         };

@@ -35,13 +35,22 @@ impl PerClient {
         }
     }
 
+    /// What this client counts under.
+    pub fn address(
+        &self,
+        peer: Option<&ConnectInfo<SocketAddr>>,
+        headers: &HeaderMap,
+    ) -> Option<IpAddr> {
+        self.client(peer, headers).map(network)
+    }
+
     /// Whether this request is within the limit.
     pub fn allows(&self, peer: Option<&ConnectInfo<SocketAddr>>, headers: &HeaderMap) -> bool {
         if self.limiter.len() > REMEMBERED && self.may_forget(Instant::now()) {
             self.limiter.retain_recent();
         }
-        match address(self.behind_proxy, peer, headers) {
-            Some(client) => self.limiter.check_key(&client).is_ok(),
+        match self.client(peer, headers) {
+            Some(client) => self.limiter.check_key(&network(client)).is_ok(),
             None => true,
         }
     }
@@ -58,24 +67,23 @@ impl PerClient {
         }
         due
     }
-}
 
-/// The address a client counts under: the peer's, or what the proxy in front appended to
-/// X-Forwarded-For.
-pub fn address(
-    behind_proxy: bool,
-    peer: Option<&ConnectInfo<SocketAddr>>,
-    headers: &HeaderMap,
-) -> Option<IpAddr> {
-    let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
-    if behind_proxy
-        && let Some(value) = forwarded.and_then(|value| value.to_str().ok())
-        && let Some(last) = value.rsplit(',').next()
-        && let Ok(client) = last.trim().parse()
-    {
-        return Some(network(client));
+    /// The client's address: the peer, or what the proxy in front appended to X-Forwarded-For.
+    fn client(
+        &self,
+        peer: Option<&ConnectInfo<SocketAddr>>,
+        headers: &HeaderMap,
+    ) -> Option<IpAddr> {
+        let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
+        if self.behind_proxy
+            && let Some(value) = forwarded.and_then(|value| value.to_str().ok())
+            && let Some(last) = value.rsplit(',').next()
+            && let Ok(client) = last.trim().parse()
+        {
+            return Some(client);
+        }
+        peer.map(|ConnectInfo(peer)| peer.ip())
     }
-    peer.map(|ConnectInfo(peer)| network(peer.ip()))
 }
 
 /// One household has a whole /64 of IPv6 addresses.
@@ -115,10 +123,12 @@ mod tests {
             "x-forwarded-for",
             "198.51.100.9, 203.0.113.7".parse().expect("value"),
         );
+        let direct = PerClient::new(NonZeroU32::MIN, false);
+        let proxied = PerClient::new(NonZeroU32::MIN, true);
         let peer = peer("192.0.2.1");
-        let seen = |behind| address(behind, Some(&peer), &headers).map(|ip| ip.to_string());
-        assert_eq!(seen(false).as_deref(), Some("192.0.2.1"));
-        assert_eq!(seen(true).as_deref(), Some("203.0.113.7"));
+        let seen = |limit: &PerClient| limit.client(Some(&peer), &headers).map(|ip| ip.to_string());
+        assert_eq!(seen(&direct).as_deref(), Some("192.0.2.1"));
+        assert_eq!(seen(&proxied).as_deref(), Some("203.0.113.7"));
     }
 
     #[test]

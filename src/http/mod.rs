@@ -49,7 +49,6 @@ pub struct Public {
     pub enroll_limit: Arc<limit::PerClient>,
     pub scep_limit: Arc<limit::PerClient>,
     pub acme_limit: Arc<limit::PerClient>,
-    pub behind_proxy: bool,
     pub streams: Arc<streams::Streams>,
     /// Ends the streams, which would end by themselves much later than requests do.
     pub stop: CancellationToken,

@@ -18,7 +18,6 @@ use futures_util::stream::unfold;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::limit::address;
 use super::listener::SILENCE;
 use super::problem::Problem;
 use super::streams::{Full, Place};
@@ -48,11 +47,10 @@ pub async fn progress(
     Path(progress_id): Path<String>,
 ) -> Response {
     if wants_events(&headers) {
-        let client = address(public.behind_proxy, peer.as_deref(), &headers);
+        let client = public.enroll_limit.address(peer.as_deref(), &headers);
         let place = match public.streams.enter(client) {
             Ok(place) => place,
-            Err(Full::ForClient) => return Problem::too_many_streams().into_response(),
-            Err(Full::ForAll) => return Problem::busy().into_response(),
+            Err(full) => return refused(full),
         };
         let known = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
         let longest = match version {
@@ -78,6 +76,13 @@ pub async fn progress(
         }
         Ok(None) => problem::not_found().await.into_response(),
         Err(failure) => error::to_internal(&failure),
+    }
+}
+
+fn refused(full: Full) -> Response {
+    match full {
+        Full::ForClient => Problem::too_many_streams().into_response(),
+        Full::ForAll => Problem::busy().into_response(),
     }
 }
 
@@ -226,6 +231,15 @@ mod tests {
         for _ in 0..2 {
             let beat = body.next().await.expect("goes on").expect("arrives");
             assert_eq!(&beat[..], b": still here\n\n");
+        }
+    }
+
+    #[test]
+    fn who_gets_no_stream_is_told_when_to_come_back() {
+        for (full, status) in [(Full::ForClient, 429), (Full::ForAll, 503)] {
+            let response = refused(full);
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers()[header::RETRY_AFTER], "5");
         }
     }
 

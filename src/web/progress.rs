@@ -19,6 +19,7 @@ use crate::http::Public;
 use crate::http::error::count;
 use crate::mdm::PROFILE;
 use crate::publication::progress_v1::{ProgressV1, StepV1};
+use crate::reason::Reason;
 use crate::time::Timestamp;
 
 /// The deep link to the place where a downloaded profile waits (apple-protocol 1.6).
@@ -76,38 +77,7 @@ impl View {
             .enumerate()
             .map(|(index, step)| StepView::of(step, Some(index) == current))
             .collect();
-        let refused = progress
-            .steps
-            .iter()
-            .rposition(|step| step.standing == Standing::Refused);
-        let title = |index: usize| steps.get(index).map_or("", |step| step.title);
-        let (tone, headline) = match (refused, current, progress.ended) {
-            (Some(step), _, true) if title(step) == words(Step::Verdict).title => (
-                "refused",
-                "Finished: the verdict is against this Mac.".to_owned(),
-            ),
-            (Some(_), _, true) => (
-                "refused",
-                "Ended: the profile was not installed.".to_owned(),
-            ),
-            (Some(step), _, false) => (
-                "refused",
-                format!("Needs attention: {}.", lower_first(title(step))),
-            ),
-            (None, Some(step), _) => (
-                "waiting",
-                format!(
-                    "Step {} of {}: {}.",
-                    step.saturating_add(1),
-                    steps.len(),
-                    Step::ALL.get(step).map_or("", |step| words(*step).now)
-                ),
-            ),
-            (None, None, _) => (
-                "done",
-                "Finished: the evidence is in, and it speaks for this Mac.".to_owned(),
-            ),
-        };
+        let (tone, headline) = headline(progress, current);
         Self {
             headline,
             ended: progress.ended,
@@ -117,12 +87,36 @@ impl View {
     }
 }
 
+/// Where it stands, in one line. What was refused last stands in front of everything.
+fn headline(progress: &ProgressV1, current: Option<usize>) -> (&'static str, String) {
+    let is_refused = |step: &&StepV1| step.standing == Standing::Refused;
+    if let Some(step) = progress.steps.iter().rfind(is_refused) {
+        let text = match (step.step, step.reason) {
+            (Step::Verdict, _) => "Finished: the verdict is against this Mac.".to_owned(),
+            (_, Some(Reason::TicketExpired)) => "Ended: the profile was not installed.".to_owned(),
+            (step, _) => format!("Needs attention: {}.", lower_first(words(step).title)),
+        };
+        return ("refused", text);
+    }
+    match current.and_then(|index| Some((index, progress.steps.get(index)?))) {
+        Some((index, step)) => {
+            let (number, of) = (index.saturating_add(1), progress.steps.len());
+            let text = format!("Step {number} of {of}: {}.", words(step.step).now);
+            ("waiting", text)
+        }
+        None => {
+            let text = "Finished: the evidence is in, and it speaks for this Mac.";
+            ("done", text.to_owned())
+        }
+    }
+}
+
 /// A title in the middle of a sentence; none begins with a name.
 fn lower_first(title: &str) -> String {
     let mut letters = title.chars();
     match letters.next() {
-        Some(first) if !title.starts_with("Mac") => first.to_lowercase().chain(letters).collect(),
-        _ => title.to_owned(),
+        Some(first) => first.to_lowercase().chain(letters).collect(),
+        None => String::new(),
     }
 }
 
@@ -145,7 +139,7 @@ impl StepView {
             standing: standing(step.step, step.standing, is_current),
             // A step that waits has not happened at any time.
             at: step.at.filter(|_| step.standing != Standing::Waiting),
-            code: step.reason.map(crate::reason::Reason::code),
+            code: step.reason.map(Reason::code),
             text,
             who,
             action: action(step.step, step.standing, step.reason)
@@ -234,7 +228,6 @@ mod tests {
     use crate::enrollment::ticket::Bounds;
     use crate::enrollment::trace::Entry;
     use crate::entropy::SeededEntropy;
-    use crate::reason::Reason;
 
     const NOW: i64 = 1_790_847_007;
 
@@ -300,6 +293,12 @@ mod tests {
         let bad = view(&entries, false);
         assert_eq!((bad.tone, bad.ended), ("refused", true));
         assert!(bad.headline.contains("verdict"), "{}", bad.headline);
+        // Later, something may happen to what was good.
+        let mut entries = done(8);
+        entries[1] = Entry::refused(Step::Identity, Reason::IdentityExpired, now);
+        let lapsed = view(&entries, false);
+        assert_eq!(lapsed.headline, "Needs attention: certificate for the Mac.");
+        assert_eq!(lapsed.steps[1].action, Some(Action::StartAgain));
         let late = view(&done(1), true);
         assert!(late.ended && late.headline.contains("not installed"));
         assert_eq!(late.steps[1].action, Some(Action::StartAgain));

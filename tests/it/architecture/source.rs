@@ -176,7 +176,7 @@ impl SourceFile {
             let before = |back: usize| at.checked_sub(back).map_or("", |at| tokens[at].1.as_str());
             match token.as_str() {
                 "test" if before(1) == "[" || before(1) == "::" => is_test = true,
-                // Run the same test on both databases.
+                // Runs the same test on both databases.
                 "on_both" | "journey" => is_test = true,
                 "fn" if is_test => {
                     names.extend(tokens.get(at + 1).map(|(_, name)| name.clone()));

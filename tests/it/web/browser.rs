@@ -2,6 +2,7 @@
 
 use attestd_sim::{Lie, MacSpec};
 
+use super::stream::Listener;
 use crate::harness::browser::Browser;
 use crate::harness::scene::{Backend, Scene};
 
@@ -118,4 +119,29 @@ async fn without_script_the_page_reloads_itself_until_the_bad_end() {
     browser.shows("#step-verdict", "Next: you").await;
     browser.picture("enroll-refused").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_that_gets_no_stream_looks_again_by_itself() {
+    let scene = Scene::new(Backend::Sqlite).await.with_ready_keys(1);
+    let mac = scene.honest_mac();
+    let delivered = scene.deliver("{}").await;
+    // All that this address may have are taken.
+    let mut taken = Vec::new();
+    for _ in 0..16 {
+        taken.push(Listener::new(&scene, &delivered.progress_id).await);
+    }
+    let browser = Browser::start().await;
+    let page = format!("/enroll/{}", delivered.progress_id);
+    browser.open(&scene.url(&page)).await;
+    browser.shows("#headline", "Step 2 of 8").await;
+    let profile = mac.read_profile(&delivered.profile).expect("a profile");
+    mac.identity_for(&profile).await.expect("an identity");
+    browser.shows("#headline", "Step 3 of 8").await;
+    let complaints = browser.complaints().await;
+    assert!(
+        complaints.len() == 1 && complaints[0].contains("429"),
+        "{complaints:?}"
+    );
+    drop(taken);
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::harness::scene::Scene;
 
 /// A client of the stream, that reads it event by event.
-struct Listener {
+pub(super) struct Listener {
     response: Response,
     text: String,
 }
@@ -25,7 +25,7 @@ impl Listener {
         request.send().await.expect("an answer")
     }
 
-    async fn new(scene: &Scene, progress_id: &str) -> Self {
+    pub(super) async fn new(scene: &Scene, progress_id: &str) -> Self {
         let response = Self::open(scene, progress_id, None).await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
