@@ -3,7 +3,7 @@
 //! Secrets are never in the file: it names files. Paths are relative to the folder the
 //! configuration file is in.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,14 @@ pub struct Public {
     /// nobody serves in clear by accident. Client addresses are then read from X-Forwarded-For.
     #[serde(default)]
     pub behind_proxy: bool,
+    /// Where the proxies in front are. What they add to a request is then believed of nobody else.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
+    /// The header in which those proxies pass on the certificate a client showed them.
+    pub client_certificate_header: Option<String>,
+    /// Ask for client certificates in the TLS of this server: another proof than `Mdm-Signature`.
+    #[serde(default)]
+    pub client_certificates: bool,
     /// A private TLS root to put into profiles, PEM; only for a server certificate no public
     /// authority issued.
     pub tls_root: Option<PathBuf>,
@@ -72,6 +80,50 @@ pub struct Public {
     /// SCEP requests one client address may make in a minute.
     #[serde(default = "defaults::scep_per_minute")]
     pub scep_per_minute: u32,
+}
+
+/// A network: `10.0.0.0/8`, `2001:db8::/32`, or one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Network {
+    pub address: IpAddr,
+    /// Length of the prefix in bits.
+    pub prefix: u8,
+}
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let unusable = |why| format!("{text:?} is no network: {why}");
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text.as_str(), None),
+        };
+        let address: IpAddr = address
+            .parse()
+            .map_err(|_| unusable("write one such as 10.0.0.0/8"))?;
+        let (bits, longest) = match address {
+            IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, 32),
+            IpAddr::V6(address) => (address.to_bits(), 128),
+        };
+        let prefix = prefix.map_or(Ok(longest), str::parse);
+        let prefix = prefix
+            .ok()
+            .filter(|prefix| *prefix <= longest)
+            .ok_or_else(|| unusable("the length of its prefix is not one"))?;
+        match bits.checked_shl(prefix.into()) {
+            _ if prefix == 0 => Err(unusable("it would be everybody")),
+            Some(1..) => Err(unusable("the address has bits beyond the prefix")),
+            Some(0) | None => Ok(Self { address, prefix }),
+        }
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> Self {
+        format!("{}/{}", network.address, network.prefix)
+    }
 }
 
 /// The listener of coordinator and operators; never the public one.
@@ -252,6 +304,18 @@ pub enum Unusable {
     InternalInClear(SocketAddr),
     #[error("public and internal must be two listeners, but both are {0}")]
     SameListener(SocketAddr),
+    #[error(
+        "public.client_certificate_header is believed of nobody: name the proxies in public.trusted_proxies"
+    )]
+    HeaderOfNobody,
+    #[error(
+        "public.client_certificate_header must be the name of a header of its own, but is {0:?}"
+    )]
+    HeaderName(String),
+    #[error(
+        "public.client_certificates asks in the TLS of this server: set public.tls_certificate and tls_key too"
+    )]
+    CertificatesWithoutTls,
     #[error("{0} must be longer than nothing")]
     Zero(&'static str),
     #[error("database: give url or url_file, not both")]
@@ -260,6 +324,36 @@ pub enum Unusable {
     PasswordInFile,
     #[error("enrollment.identifier must be letters, digits, dots and hyphens, but is {0:?}")]
     Identifier(String),
+}
+
+impl Public {
+    fn check_certificates(&self) -> Result<(), Unusable> {
+        if self.client_certificates && self.tls_certificate.is_none() {
+            return Err(Unusable::CertificatesWithoutTls);
+        }
+        let Some(name) = &self.client_certificate_header else {
+            return Ok(());
+        };
+        let is_token = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        // Headers that say something else already, and that anybody may send.
+        const TAKEN: [&str; 7] = [
+            "mdm-signature",
+            "content-type",
+            "content-length",
+            "content-encoding",
+            "host",
+            "user-agent",
+            "x-forwarded-for",
+        ];
+        let taken = TAKEN.iter().any(|taken| name.eq_ignore_ascii_case(taken));
+        if name.is_empty() || !name.bytes().all(is_token) || taken {
+            return Err(Unusable::HeaderName(name.clone()));
+        }
+        if self.trusted_proxies.is_empty() {
+            return Err(Unusable::HeaderOfNobody);
+        }
+        Ok(())
+    }
 }
 
 impl Config {
@@ -307,6 +401,7 @@ impl Config {
         if self.public.listen == self.internal.listen && self.public.listen.port() != 0 {
             return Err(Unusable::SameListener(self.public.listen));
         }
+        self.public.check_certificates()?;
         for (span, name) in [
             (
                 self.enrollment.identity_lifetime,
@@ -430,6 +525,13 @@ mod tests {
     #[test]
     fn every_unsafe_or_senseless_setting_is_refused_with_what_to_do() {
         let with = |from: &str, to: &str| MINIMAL.replace(from, to);
+        let public = |line: &str| with("[internal]", &format!("{line}\n[internal]"));
+        let proxied = |name: &str| {
+            let proxies = "trusted_proxies = [\"10.0.0.0/8\"]";
+            public(&format!(
+                "{proxies}\nclient_certificate_header = \"{name}\""
+            ))
+        };
         let cases = [
             (with("base_url", "base_ulr"), "base_ulr"),
             (format!("{MINIMAL}[log]\nlevle = \"info\"\n"), "levle"),
@@ -451,6 +553,31 @@ mod tests {
                 with("behind_proxy = true", "tls_key = \"k\""),
                 "belong together",
             ),
+            (public("client_certificates = true"), "tls_certificate"),
+            (
+                public("client_certificate_header = \"Client-Cert\""),
+                "trusted_proxies",
+            ),
+            (proxied("Mdm-Signature"), "header of its own"),
+            (proxied("Client Cert"), "header of its own"),
+            (proxied(""), "header of its own"),
+            (public("trusted_proxies = [\"0.0.0.0/0\"]"), "everybody"),
+            (
+                public("trusted_proxies = [\"10.0.0.1/8\"]"),
+                "beyond the prefix",
+            ),
+            (
+                public("trusted_proxies = [\"10.0.0.0/33\"]"),
+                "length of its prefix",
+            ),
+            (
+                public("trusted_proxies = [\"::/129\"]"),
+                "length of its prefix",
+            ),
+            (
+                public("trusted_proxies = [\"proxy.example.org\"]"),
+                "10.0.0.0/8",
+            ),
             (with("127.0.0.1:8444", "0.0.0.0:8444"), "listen on loopback"),
             (with("0.0.0.0:8443", "127.0.0.1:8444"), "two listeners"),
             (
@@ -469,6 +596,20 @@ mod tests {
         for (text, expected) in cases {
             let refusal = check(&text, false).expect_err(&text);
             assert!(refusal.contains(expected), "{refusal} / {expected}");
+        }
+    }
+
+    #[test]
+    fn networks_are_read_as_they_are_written() {
+        for (text, written) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("192.0.2.1", "192.0.2.1/32"),
+            ("192.0.2.254/31", "192.0.2.254/31"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::1", "::1/128"),
+        ] {
+            let network = Network::try_from(text.to_owned()).expect(text);
+            assert_eq!(String::from(network), written);
         }
     }
 

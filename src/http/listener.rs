@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
+use super::client_tls::TlsCertificate;
 use super::idle::{Idle, Patience};
 
 /// Longest TLS handshake.
@@ -153,17 +154,24 @@ impl Connection {
         // Replies are small and awaited: no reason to hold them back.
         let _ = stream.set_nodelay(true);
         match &self.tls {
-            None => self.speak(stream, watcher).await,
+            None => self.speak(stream, None, watcher).await,
             Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.speak(stream, watcher).await,
+                Ok(Ok(stream)) => {
+                    let shown = TlsCertificate::of(stream.get_ref().1);
+                    self.speak(stream, shown, watcher).await;
+                }
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
             },
         }
     }
 
-    async fn speak<S>(&self, stream: S, watcher: hyper_util::server::graceful::Watcher)
-    where
+    async fn speak<S>(
+        &self,
+        stream: S,
+        shown: Option<TlsCertificate>,
+        watcher: hyper_util::server::graceful::Watcher,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = TokioIo::new(Idle::new(stream, self.patience));
@@ -173,6 +181,9 @@ impl Connection {
             let mut routes = routes.clone();
             let mut request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
+            if let Some(shown) = shown {
+                request.extensions_mut().insert(shown);
+            }
             async move { routes.call(request).await }
         });
         let connection = self.server.serve_connection(io, service).into_owned();

@@ -5,6 +5,7 @@
 //! are read, so that each route refuses a larger one in its own shape.
 
 pub mod body;
+pub mod client_tls;
 pub mod enroll;
 pub mod error;
 pub mod health;
@@ -15,6 +16,7 @@ pub mod listener;
 pub mod mdm;
 pub mod postures;
 pub mod problem;
+pub mod proxies;
 pub mod scep;
 pub mod verifications;
 
@@ -44,6 +46,7 @@ pub struct Public {
     pub ctx: Arc<Context>,
     pub enroll_limit: Arc<limit::PerClient>,
     pub scep_limit: Arc<limit::PerClient>,
+    pub proxies: Arc<proxies::Proxies>,
 }
 
 /// What Macs and the world reach.
