@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`deliver_profile`] | a Mac may enrol: its profile is asked for |
 //! | [`issue_by_scep`] | it asks for an identity |
+//! | [`poll_by_scep`] | it asks what became of that |
 //! | [`identify`] | first line of every message of a Mac |
 //! | [`check_in`] | it joins, changes its address, leaves |
 //! | [`connect`] | it asks for work and brings answers; [`conclude`] judges them |
@@ -28,6 +29,7 @@ pub mod deliver_profile;
 pub mod follow_progress;
 pub mod identify;
 pub mod issue_by_scep;
+pub mod poll_by_scep;
 pub mod read_posture;
 pub mod read_status;
 pub mod refuse;
