@@ -159,7 +159,7 @@ impl Round<'_> {
             return Session::Open(Some(kind));
         }
         match &answer.status {
-            Status::Idle => return Session::Open(None),
+            Status::Idle | Status::Foreign => return Session::Open(None),
             Status::NotNow(_) => {
                 self.conclude_command(command, CommandState::NotNow);
                 self.with_verification(kind, |verification| verification.not_now(kind));

@@ -2,6 +2,8 @@
 
 mod architecture;
 mod contract;
+#[macro_use]
 mod flows;
+mod conformance;
 mod harness;
 mod vectors;
