@@ -292,12 +292,9 @@ fn apns_settings(config: &Config) -> anyhow::Result<ApnsSettings> {
 
 fn proxies(config: &Config) -> anyhow::Result<Proxies> {
     let public = &config.public;
-    let networks = public.trusted_proxies.iter();
     let header = public.client_certificate_header.as_deref();
     Ok(Proxies {
-        networks: networks
-            .map(|network| (network.address, network.prefix))
-            .collect(),
+        networks: public.trusted_proxies.clone(),
         behind_proxy: public.behind_proxy,
         certificate_header: header
             .map(str::parse)

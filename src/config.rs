@@ -3,11 +3,12 @@
 //! Secrets are never in the file: it names files. Paths are relative to the folder the
 //! configuration file is in.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::network::Network;
 use crate::time::Span;
 
 /// The file as written. Unknown members are refused: a misspelt setting must not vanish.
@@ -80,50 +81,6 @@ pub struct Public {
     /// SCEP requests one client address may make in a minute.
     #[serde(default = "defaults::scep_per_minute")]
     pub scep_per_minute: u32,
-}
-
-/// A network: `10.0.0.0/8`, `2001:db8::/32`, or one address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Network {
-    pub address: IpAddr,
-    /// Length of the prefix in bits.
-    pub prefix: u8,
-}
-
-impl TryFrom<String> for Network {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let unusable = |why| format!("{text:?} is no network: {why}");
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text.as_str(), None),
-        };
-        let address: IpAddr = address
-            .parse()
-            .map_err(|_| unusable("write one such as 10.0.0.0/8"))?;
-        let (bits, longest) = match address {
-            IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, 32),
-            IpAddr::V6(address) => (address.to_bits(), 128),
-        };
-        let prefix = prefix.map_or(Ok(longest), str::parse);
-        let prefix = prefix
-            .ok()
-            .filter(|prefix| *prefix <= longest)
-            .ok_or_else(|| unusable("the length of its prefix is not one"))?;
-        match bits.checked_shl(prefix.into()) {
-            _ if prefix == 0 => Err(unusable("it would be everybody")),
-            Some(1..) => Err(unusable("the address has bits beyond the prefix")),
-            Some(0) | None => Ok(Self { address, prefix }),
-        }
-    }
-}
-
-impl From<Network> for String {
-    fn from(network: Network) -> Self {
-        format!("{}/{}", network.address, network.prefix)
-    }
 }
 
 /// The listener of coordinator and operators; never the public one.
@@ -596,20 +553,6 @@ mod tests {
         for (text, expected) in cases {
             let refusal = check(&text, false).expect_err(&text);
             assert!(refusal.contains(expected), "{refusal} / {expected}");
-        }
-    }
-
-    #[test]
-    fn networks_are_read_as_they_are_written() {
-        for (text, written) in [
-            ("10.0.0.0/8", "10.0.0.0/8"),
-            ("192.0.2.1", "192.0.2.1/32"),
-            ("192.0.2.254/31", "192.0.2.254/31"),
-            ("2001:db8::/32", "2001:db8::/32"),
-            ("::1", "::1/128"),
-        ] {
-            let network = Network::try_from(text.to_owned()).expect(text);
-            assert_eq!(String::from(network), written);
         }
     }
 
