@@ -94,6 +94,12 @@ pub fn internal(ctx: Arc<Context>) -> Router {
     )
 }
 
+/// Who is not done in time, the client with its body or the service, ends with 503: a Mac tries
+/// again.
+fn deadline(within: Duration) -> TimeoutLayer {
+    TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, within)
+}
+
 fn finish(routes: Router, ctx: Arc<Context>, listener: &'static str, deadline: Duration) -> Router {
     let count = move |State(ctx): State<Arc<Context>>, request: Request, next: Next| async move {
         let response: Response = next.run(request).await;
@@ -101,10 +107,7 @@ fn finish(routes: Router, ctx: Arc<Context>, listener: &'static str, deadline: D
         response
     };
     routes
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            deadline,
-        ))
+        .layer(self::deadline(deadline))
         .layer(middleware::from_fn_with_state(ctx, count))
         .layer(CatchPanicLayer::new())
 }

@@ -359,9 +359,8 @@ journey! {
         let request = include_bytes!("../../fixtures/scep/scep-micromdm-pkcsreq.der");
         let recorded = Shape::read(request);
         let answer = Shape::read(&post(&scene, request).await);
-        for same in [attribute::TRANSACTION_ID] {
-            assert_eq!(answer.octets(same), recorded.octets(same));
-        }
+        let name = recorded.octets(attribute::TRANSACTION_ID);
+        assert_eq!(answer.octets(attribute::TRANSACTION_ID), name);
         let nonce = recorded.octets(attribute::SENDER_NONCE);
         assert_eq!(answer.octets(attribute::RECIPIENT_NONCE), nonce);
         assert_eq!(answer.text(attribute::FAIL_INFO).as_deref(), Some(BAD_ALG));

@@ -20,9 +20,12 @@ use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, SignatureScheme, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, HandshakeKind, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::harness::keys::rsa;
 use crate::harness::public_side::{Answer, accepted, refused, told};
@@ -119,13 +122,12 @@ impl ResolvesClientCert for Shows {
     }
 }
 
-/// Sends a request over TLS as `identity` and gives back the status line, or nothing.
-async fn speaks_as(
+/// A TLS client that shows the certificate of `identity`.
+fn shows(
     scene: &Scene,
     identity: &Identity,
     version: &'static SupportedProtocolVersion,
-    request: &[u8],
-) -> std::io::Result<String> {
+) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     let root = scene.tls_root.as_deref().expect("TLS");
     roots
@@ -141,16 +143,24 @@ async fn speaks_as(
         .expect("a version")
         .with_root_certificates(roots)
         .with_client_cert_resolver(Arc::new(shown));
+    TlsConnector::from(Arc::new(config))
+}
+
+/// Sends a request over a connection of its own; what came, and whether the session was an old one.
+async fn speaks(
+    scene: &Scene,
+    as_whom: &TlsConnector,
+    request: &[u8],
+) -> std::io::Result<(String, bool)> {
     let address = scene.base_url.trim_start_matches("https://");
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from("localhost").expect("a name");
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let mut stream = connector.connect(name, stream).await?;
+    let mut stream = as_whom.connect(name, stream).await?;
     stream.write_all(request).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    Ok(answer)
+    let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+    Ok((String::from_utf8_lossy(&answer).into_owned(), resumed))
 }
 
 journey! {
@@ -171,14 +181,20 @@ journey! {
         let curve = Identity::self_signed("a curve", KeyKind::P256, now).expect("made");
         let foreign = Identity::from_foreign_ca(&mac.serial(), KeyKind::default(), now).expect("made");
         for version in rustls::ALL_VERSIONS {
-            let good = speaks_as(&scene, &own, version, &request).await.expect("an answer");
-            assert!(good.starts_with("HTTP/1.1 200"), "{version:?} {good}");
+            let mac = shows(&scene, &own, version);
+            // Also where a former session is taken up, in which nothing is shown again.
+            for again in [false, true] {
+                let (good, resumed) = speaks(&scene, &mac, &request).await.expect("an answer");
+                assert!(good.starts_with("HTTP/1.1 200"), "{version:?} {good}");
+                assert_eq!(resumed, again, "{version:?}");
+            }
             // Without the key there is no connection at all.
-            let stolen = speaks_as(&scene, &stolen, version, &request).await;
+            let stolen = speaks(&scene, &shows(&scene, &stolen, version), &request).await;
             assert!(stolen.is_err(), "{version:?} {stolen:?}");
             // Anybody may have a key of one's own: it was not issued here.
             for other in [&made, &curve, &foreign] {
-                let other = speaks_as(&scene, other, version, &request).await.expect("an answer");
+                let other = shows(&scene, other, version);
+                let (other, _) = speaks(&scene, &other, &request).await.expect("an answer");
                 assert!(other.starts_with("HTTP/1.1 400"), "{version:?} {other}");
                 assert!(other.ends_with("\r\n\r\nidentity_mismatch\n"), "{version:?} {other}");
             }
