@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +20,10 @@ use crate::config::Config;
 use crate::enrollment::profile::{Constants, Uuids};
 use crate::entropy::{Entropy, OsEntropy};
 use crate::flows::{Authorities, Context, Held, Settings, refuse, wake};
+use crate::http::client_tls::PossessionOnly;
 use crate::http::limit::PerClient;
 use crate::http::listener::Listener;
+use crate::http::proxies::Proxies;
 use crate::http::{self, Public};
 use crate::keys::{FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal};
 use crate::pki::{KnownIntermediates, read_certificates};
@@ -98,12 +102,10 @@ impl App {
             wakeups,
             refusals,
         });
+        let proxies = Arc::new(proxies(config)?);
         let limit = |per_minute| -> anyhow::Result<Arc<PerClient>> {
             let per_minute = NonZeroU32::new(per_minute).context("a limit of zero")?;
-            Ok(Arc::new(PerClient::new(
-                per_minute,
-                config.public.behind_proxy,
-            )))
+            Ok(Arc::new(PerClient::new(per_minute, Arc::clone(&proxies))))
         };
         let stop_streams = CancellationToken::new();
         let public = Public {
@@ -113,15 +115,23 @@ impl App {
             acme_limit: limit(config.public.acme_per_minute)?,
             streams: Arc::default(),
             stop: stop_streams.clone(),
+            proxies: Arc::clone(&proxies),
         };
         let public = http::public(public, web::pages());
         let internal = http::internal(Arc::clone(&ctx));
         let (outside, inside) = (&config.public, &config.internal);
+        let identities = if outside.client_certificates {
+            Some(identity_issuers(&ctx.authorities)?)
+        } else {
+            None
+        };
         let public_tls = tls(
             outside.tls_certificate.as_deref(),
             outside.tls_key.as_deref(),
+            identities,
         )?;
-        let internal_tls = tls(inside.tls_certificate.as_deref(), inside.tls_key.as_deref())?;
+        let (certificate, key) = (&inside.tls_certificate, &inside.tls_key);
+        let internal_tls = tls(certificate.as_deref(), key.as_deref(), None)?;
         let public = Listener::bind(outside.listen, public_tls, public)
             .await
             .with_context(|| format!("{} cannot be bound", outside.listen))?;
@@ -302,9 +312,30 @@ fn apns_settings(config: &Config) -> anyhow::Result<ApnsSettings> {
     })
 }
 
+fn proxies(config: &Config) -> anyhow::Result<Proxies> {
+    let public = &config.public;
+    let header = public.client_certificate_header.as_deref();
+    Ok(Proxies {
+        networks: public.trusted_proxies.clone(),
+        behind_proxy: public.behind_proxy,
+        certificate_header: header
+            .map(str::parse)
+            .transpose()
+            .context("public.client_certificate_header is no name of a header")?,
+    })
+}
+
+/// The names of those who issue identities, as a TLS client is told whose certificates are wanted.
+fn identity_issuers(authorities: &Authorities) -> anyhow::Result<Vec<Vec<u8>>> {
+    let authority = authorities.device_ca.certificate()?;
+    Ok(vec![authority.certificate().subject().as_der().to_vec()])
+}
+
+/// TLS of one listener; with `issuers`, clients are asked for certificates of theirs.
 fn tls(
     certificate: Option<&Path>,
     key: Option<&Path>,
+    issuers: Option<Vec<Vec<u8>>>,
 ) -> anyhow::Result<Option<Arc<ServerConfig>>> {
     let (Some(certificate), Some(key)) = (certificate, key) else {
         return Ok(None);
@@ -315,9 +346,13 @@ fn tls(
     let key = PrivateKeyDer::from_pem_file(key)
         .with_context(|| format!("{} cannot be read", key.display()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier: Arc<dyn ClientCertVerifier> = match issuers {
+        Some(issuers) => PossessionOnly::new(issuers, &provider),
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .context("TLS certificate and key do not fit together")?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

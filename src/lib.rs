@@ -11,7 +11,7 @@
 //! publication -> verification -> posture -> attestation, mdm
 //! publication -> enrollment -> mdm        acme -> attestation
 //! scep, ca, push, mdm, attestation -> pki        (edges between nouns are transitive)
-//! ids, time, entropy, secret, reason: open to all
+//! ids, time, network, entropy, secret, reason: open to all
 //! ```
 //!
 //! `tests/it/architecture` holds this picture as data and fails on any other edge.
@@ -30,6 +30,7 @@ pub mod http;
 pub mod ids;
 pub mod keys;
 pub mod mdm;
+pub mod network;
 pub mod pki;
 pub mod posture;
 pub mod publication;

@@ -1,6 +1,6 @@
 //! A Mac joins, changes its address, or leaves.
 
-use super::identify::{Identified, Signer, identify};
+use super::identify::{Identified, Proof, Signer, identify};
 use super::refuse::{Refused, note};
 use super::verify_now::first_verification;
 use super::{Context, Failure};
@@ -38,11 +38,11 @@ pub enum Reply {
 
 /// Takes a check-in.
 ///
-/// Nothing is accepted without a signature over the exact body by an identity issued here.
+/// Nothing is accepted without proof that an identity issued here speaks.
 /// Authenticate binds that identity to the Mac; everything else must come from the bound one.
-pub async fn check_in(ctx: &Context, header: Option<&[u8]>, body: &[u8]) -> Result<Reply, Failure> {
+pub async fn check_in(ctx: &Context, proof: Proof<'_>, body: &[u8]) -> Result<Reply, Failure> {
     let now = ctx.clock.now();
-    let identified = match identify(ctx, SURFACE, header, body, now).await? {
+    let identified = match identify(ctx, SURFACE, proof, body, now).await? {
         Ok(identified) => identified,
         Err(reason) => return Ok(Reply::Refused(reason)),
     };

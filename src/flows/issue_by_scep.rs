@@ -2,6 +2,7 @@
 //! issued, in one transaction, before the certificate leaves the house.
 
 use super::issue_identity::{Sought, issue_identity};
+use super::poll_by_scep::poll_by_scep;
 use super::refuse::{Refused, note};
 use super::{Context, Failure};
 use crate::enrollment::trace::{Entry, Step};
@@ -51,9 +52,20 @@ pub async fn issue_by_scep(ctx: &Context, body: &[u8]) -> Result<Reply, Failure>
     };
     let request = match opened.ask() {
         Ok(Ask::Issue(request)) => request,
-        // A Mac renews its identity by a new profile with a new ticket, and every request is
-        // decided at once: there is nothing to renew by SCEP and nothing to poll for.
-        Ok(Ask::Renew(_) | Ask::Poll { .. }) => {
+        Ok(Ask::Poll { issuer, .. }) => {
+            return match poll_by_scep(ctx, &message, &issuer).await? {
+                Some(identity) => yes(ctx, &message, &opened, &identity),
+                None => no(
+                    ctx,
+                    &message,
+                    FailInfo::BadCertId,
+                    Reason::TicketUnknown,
+                    now,
+                ),
+            };
+        }
+        // A Mac renews its identity by a new profile with a new ticket.
+        Ok(Ask::Renew(_)) => {
             let reason = Reason::MessageUnsupported;
             return no(ctx, &message, FailInfo::BadRequest, reason, now);
         }

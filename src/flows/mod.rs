@@ -8,6 +8,7 @@
 //! | [`issue_by_acme`] | it asks for an attested identity |
 //! | [`offer_profile`] | the same by the enrollment page, in two requests |
 //! | [`issue_by_scep`] | it asks for an identity |
+//! | [`poll_by_scep`] | it asks what became of that |
 //! | [`identify`] | first line of every message of a Mac |
 //! | [`check_in`] | it joins, changes its address, leaves |
 //! | [`connect`] | it asks for work and brings answers; [`conclude`] judges them |
@@ -35,6 +36,7 @@ pub mod issue_by_acme;
 pub mod issue_by_scep;
 mod issue_identity;
 pub mod offer_profile;
+pub mod poll_by_scep;
 pub mod read_posture;
 pub mod read_status;
 pub mod refuse;

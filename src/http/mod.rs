@@ -6,6 +6,7 @@
 
 pub mod acme;
 pub mod body;
+pub mod client_tls;
 pub mod enroll;
 pub mod error;
 pub mod health;
@@ -17,6 +18,7 @@ pub mod mdm;
 pub mod postures;
 pub mod problem;
 pub mod progress;
+pub mod proxies;
 pub mod scep;
 pub mod streams;
 pub mod verifications;
@@ -52,6 +54,7 @@ pub struct Public {
     pub streams: Arc<streams::Streams>,
     /// Ends the streams, which would end by themselves much later than requests do.
     pub stop: CancellationToken,
+    pub proxies: Arc<proxies::Proxies>,
 }
 
 /// What Macs and the world reach; `pages` are for people.
@@ -101,6 +104,12 @@ pub fn internal(ctx: Arc<Context>) -> Router {
     )
 }
 
+/// Who is not done in time, the client with its body or the service, ends with 503: a Mac tries
+/// again.
+fn deadline(within: Duration) -> TimeoutLayer {
+    TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, within)
+}
+
 fn finish(routes: Router, ctx: Arc<Context>, listener: &'static str, deadline: Duration) -> Router {
     let count = move |State(ctx): State<Arc<Context>>, request: Request, next: Next| async move {
         let response: Response = next.run(request).await;
@@ -108,10 +117,7 @@ fn finish(routes: Router, ctx: Arc<Context>, listener: &'static str, deadline: D
         response
     };
     routes
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            deadline,
-        ))
+        .layer(self::deadline(deadline))
         .layer(middleware::from_fn_with_state(ctx, count))
         .layer(CatchPanicLayer::new())
 }

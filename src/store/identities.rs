@@ -71,6 +71,19 @@ impl Read {
         row::read_one(found)
     }
 
+    /// Everything issued under a SCEP transactionID, whoever chose it, the oldest first.
+    pub async fn identities_of_transaction(
+        &self,
+        transaction_id: &str,
+    ) -> Result<Vec<Identity>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::TransactionId.eq(transaction_id))
+            .order_by_asc(Column::IssuedAt)
+            .all(self.tx())
+            .await?;
+        row::read_all(found)
+    }
+
     /// Every identity that ever spoke for a Mac, the oldest first.
     pub async fn identities_of(&self, device_id: &DeviceId) -> Result<Vec<Identity>, StoreError> {
         let found = Entity::find()

@@ -9,10 +9,12 @@ use super::ScepError;
 use crate::certs;
 use crate::cms::SignatureDigest;
 
-/// The envelope ciphers macOS knows.
+/// Envelope ciphers. macOS knows the first and the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cipher {
     Aes128Cbc,
+    Aes192Cbc,
+    Aes256Cbc,
     TripleDesCbc,
 }
 

@@ -154,7 +154,8 @@ pub fn get_cert_initial(
     )
 }
 
-fn pki_message(
+/// A message of any type around any content, as RFC 8894 section 3 has it.
+pub fn pki_message(
     message_type: &str,
     content: &[u8],
     transaction_id: String,
@@ -167,6 +168,8 @@ fn pki_message(
     recipients.push(authority.recipient.clone())?;
     let cipher = match capabilities.cipher {
         Cipher::Aes128Cbc => symm::Cipher::aes_128_cbc(),
+        Cipher::Aes192Cbc => symm::Cipher::aes_192_cbc(),
+        Cipher::Aes256Cbc => symm::Cipher::aes_256_cbc(),
         Cipher::TripleDesCbc => symm::Cipher::des_ede3_cbc(),
     };
     let enveloped = Pkcs7::encrypt(&recipients, content, cipher, Pkcs7Flags::BINARY)?.to_der()?;

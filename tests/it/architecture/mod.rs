@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use source::{SourceFile, sources};
 
 /// Open to all; they use only each other.
-const WORDS: &[&str] = &["ids", "time", "entropy", "secret", "reason"];
+const WORDS: &[&str] = &["ids", "time", "network", "entropy", "secret", "reason"];
 
 /// No async, no I/O, no clock, no randomness. An edge leads on: who may use a noun may use what that
 /// noun uses.
