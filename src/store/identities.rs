@@ -1,7 +1,7 @@
 //! Identity certificates this service issued. One speaks for at most one Mac, for ever.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{Condition, DatabaseConnection, QueryOrder, sea_query::Expr};
+use sea_orm::{Condition, DatabaseConnection, QueryOrder, QuerySelect, sea_query::Expr};
 
 use super::edit::{Datum, Edit};
 use super::row::{self, Row};
@@ -71,14 +71,16 @@ impl Read {
         row::read_one(found)
     }
 
-    /// Everything issued under a SCEP transactionID, whoever chose it, the oldest first.
+    /// What was issued under a SCEP transactionID, whoever chose it, the newest first.
     pub async fn identities_of_transaction(
         &self,
         transaction_id: &str,
+        limit: usize,
     ) -> Result<Vec<Identity>, StoreError> {
         let found = Entity::find()
             .filter(Column::TransactionId.eq(transaction_id))
-            .order_by_asc(Column::IssuedAt)
+            .order_by_desc(Column::IssuedAt)
+            .limit(row::limited(limit))
             .all(self.tx())
             .await?;
         row::read_all(found)
