@@ -180,6 +180,7 @@ fn make(
         not_after: certificate.certificate().not_after(),
         revoked_at: None,
         transaction_id: Some(transaction_id.to_owned()),
+        renews: None,
     }))
 }
 

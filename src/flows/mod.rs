@@ -8,6 +8,7 @@
 //! | [`identify`] | first line of every message of a Mac |
 //! | [`check_in`] | it joins, changes its address, leaves |
 //! | [`connect`] | it asks for work and brings answers; [`conclude`] judges them |
+//! | [`take_over`] | Apple proved its serial number: who holds it is settled |
 //! | [`wake`] | it is to be woken |
 //! | [`sweep`] | what is due or overdue |
 //! | [`verify_now`] | the coordinator wants a fresh answer |
@@ -33,6 +34,7 @@ pub mod read_status;
 pub mod refuse;
 pub mod rotate_push_certificate;
 pub mod sweep;
+pub mod take_over;
 pub mod verify_now;
 pub mod wake;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Context, Failure};
-use crate::enrollment::{State, Ticket};
+use crate::enrollment::{Enrollment, State, Ticket};
 use crate::ids::{DeviceId, VerificationId};
 use crate::reason::Reason;
 use crate::store::StoreError;
@@ -102,16 +102,17 @@ async fn attempt(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
 /// The first verification of a Mac that has just enrolled.
 ///
 /// The first attestation is not wasted: unless the ticket names the provider's key already, it is
-/// held until one is known, or for as long as the configuration says.
+/// held until one is known, or for as long as the configuration says. A contender does not wait: who
+/// it is hangs on the attestation.
 pub(super) fn first_verification(
     ctx: &Context,
-    device_id: &DeviceId,
+    enrollment: &Enrollment,
     ticket: Option<&Ticket>,
     now: Timestamp,
 ) -> Verification {
     let hold = ctx.settings.attestation_hold;
     let names_key = ticket.is_some_and(|ticket| ticket.se_public_key.is_some());
-    let held = !hold.is_zero() && !names_key;
+    let held = !hold.is_zero() && !names_key && enrollment.contends_with.is_none();
     let patience = ctx.settings.patience + if held { hold } else { Duration::ZERO };
     let request = Request {
         kinds: vec![Kind::SecurityInfo, Kind::Mda],
@@ -120,7 +121,8 @@ pub(super) fn first_verification(
         patience,
     };
     let verification_id = VerificationId::new(now, ctx.entropy.as_ref());
-    let mut verification = Verification::start(verification_id, device_id.clone(), &request, now);
+    let device_id = enrollment.device_id.clone();
+    let mut verification = Verification::start(verification_id, device_id, &request, now);
     if held {
         verification.defer(Kind::Mda, Reason::AwaitingBinding, now.plus(hold));
     }

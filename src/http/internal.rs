@@ -120,6 +120,8 @@ fn describe(found: &Found) -> Value {
         "enrolled": enrollment.state == EnrollmentState::Enrolled,
         "enrollment_state": enrollment.state,
         "enrollment_channel": "device",
+        "contends_with": enrollment.contends_with,
+        "serial_held_since": enrollment.held_since,
         "identity": identity.as_ref().map(|identity| json!({
             "kind": identity.kind,
             "not_after": identity.not_after,

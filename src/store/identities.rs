@@ -3,6 +3,7 @@
 use sea_orm::entity::prelude::*;
 use sea_orm::{ActiveValue::Set, Condition, DatabaseConnection, QueryOrder, sea_query::Expr};
 
+use super::edit::{Datum, Edit};
 use super::row::{self, Row};
 use super::{Read, StoreError, Write};
 use crate::enrollment::{Identity, IdentityKind};
@@ -27,6 +28,7 @@ mod table {
         pub not_after: i64,
         pub revoked_at: Option<i64>,
         pub transaction_id: Option<String>,
+        pub renews: Option<Vec<u8>>,
     }
 
     #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
@@ -70,6 +72,33 @@ impl Read {
         row::read_one(found)
     }
 
+    /// What was issued to renew an identity under a SCEP transactionID.
+    pub async fn renewal_of_transaction(
+        &self,
+        renewed: CertificateHash,
+        transaction_id: &str,
+    ) -> Result<Option<Identity>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::Renews.eq(renewed.as_bytes().to_vec()))
+            .filter(Column::TransactionId.eq(transaction_id))
+            .one(self.tx())
+            .await?;
+        row::read_one(found)
+    }
+
+    /// Every identity that was issued to a ticket, the oldest first.
+    pub async fn identities_of_ticket(
+        &self,
+        ticket_id: &TicketId,
+    ) -> Result<Vec<Identity>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::TicketId.eq(ticket_id.as_str()))
+            .order_by_asc(Column::IssuedAt)
+            .all(self.tx())
+            .await?;
+        row::read_all(found)
+    }
+
     /// Every identity that ever spoke for a Mac, the oldest first.
     pub async fn identities_of(&self, device_id: &DeviceId) -> Result<Vec<Identity>, StoreError> {
         let found = Entity::find()
@@ -99,6 +128,7 @@ impl Write {
             not_after: Set(identity.not_after.millis()),
             revoked_at: Set(row::millis(identity.revoked_at)),
             transaction_id: Set(identity.transaction_id.clone()),
+            renews: Set(identity.renews.map(|renewed| renewed.as_bytes().to_vec())),
         };
         Entity::insert(model)
             .exec_without_returning(self.tx())
@@ -123,6 +153,25 @@ impl Write {
             .exec(self.tx())
             .await?;
         Ok(outcome.rows_affected == 1)
+    }
+
+    /// A contender became the Mac it contended with: its identities and nonces are that Mac's now.
+    pub async fn hand_on(
+        &mut self,
+        contender: &DeviceId,
+        holder: &DeviceId,
+    ) -> Result<(), StoreError> {
+        self.touch(contender);
+        self.touch(holder);
+        for table in ["identities", "nonces"] {
+            Edit::new(
+                format!("UPDATE {table} SET device_id = $1 WHERE device_id = $2"),
+                [Datum::text(holder), Datum::text(contender)],
+            )
+            .apply(self.tx())
+            .await?;
+        }
+        Ok(())
     }
 
     /// Withdraws an identity. False when it was withdrawn before, or was never issued.
@@ -169,6 +218,10 @@ impl Row for Model {
             not_after: Timestamp::from_millis(self.not_after),
             revoked_at: row::time(self.revoked_at),
             transaction_id: self.transaction_id,
+            renews: match self.renews {
+                None => None,
+                Some(renewed) => Some(CertificateHash::from_bytes(row::digest(&renewed)?)),
+            },
         })
     }
 }

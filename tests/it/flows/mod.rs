@@ -35,5 +35,6 @@ mod init;
 mod read_posture;
 mod restart;
 mod sweep;
+mod take_over;
 mod verify_now;
 mod wake;
