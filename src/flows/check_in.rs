@@ -223,7 +223,11 @@ async fn authenticate(
     let by = Authenticated {
         serial: serial.clone(),
         identity: identity.certificate,
-        ticket_id: identity.ticket_id.clone(),
+        // A renewed identity was issued for none: the Mac came in by the one it had.
+        ticket_id: identity
+            .ticket_id
+            .clone()
+            .or_else(|| own.as_ref()?.ticket_id.clone()),
         topic: topic.clone(),
         hardware: Hardware {
             model: model.clone(),

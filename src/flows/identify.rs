@@ -2,11 +2,13 @@
 //!
 //! The signer is looked up by the hash of its certificate before any cryptography, so that a
 //! stranger costs a parse and a look-up. A certificate is known only if its issuance was recorded
-//! here; which Mac it speaks for was bound at Authenticate, never later.
+//! here; which Mac it speaks for was bound at Authenticate, or when it was issued to renew another,
+//! never later.
 
 use std::sync::Arc;
 
 use super::refuse::{Refused, note};
+use super::renew_by_scep::take_effect;
 use super::{Context, Failure};
 use crate::enrollment::{Identity, IdentityKind};
 use crate::ids::{CertificateHash, DeviceId, Udid};
@@ -152,7 +154,7 @@ async fn examine(
     }
     let (signer, usable) = match known {
         Known::Bound(speaker) => {
-            let usable = usable(&speaker, now);
+            let usable = speaker.usable(now);
             (Signer::Bound(speaker), usable)
         }
         Known::Issued(identity) => {
@@ -173,6 +175,10 @@ async fn examine(
             detail,
         }));
     }
+    let signer = match signer {
+        Signer::Issued(identity) => renewed(ctx, identity, body).await?,
+        bound @ Signer::Bound(_) => bound,
+    };
     Ok(Ok(Identified {
         certificate,
         signer,
@@ -180,14 +186,16 @@ async fn examine(
     }))
 }
 
-fn usable(speaker: &Speaker, now: Timestamp) -> Result<(), Reason> {
-    if speaker.revoked_at.is_some() {
-        Err(Reason::Revoked)
-    } else if now < speaker.not_before || now > speaker.not_after {
-        Err(Reason::IdentityExpired)
-    } else {
-        Ok(())
+/// An identity issued to renew another takes its place with its first message.
+async fn renewed(ctx: &Context, identity: Box<Identity>, body: &[u8]) -> Result<Signer, Failure> {
+    if identity.renews.is_some()
+        && let Some(udid) = named(body)
+        && take_effect(ctx, &identity, &udid).await?
+        && let Some(Known::Bound(speaker)) = ctx.store.identify(identity.certificate).await?
+    {
+        return Ok(Signer::Bound(speaker));
     }
+    Ok(Signer::Issued(identity))
 }
 
 async fn is_known(ctx: &Context, udid: &Udid) -> Result<bool, Failure> {

@@ -1,7 +1,8 @@
-//! A Mac asks for an identity by SCEP: the ticket in the request is redeemed and a certificate
-//! issued, in one transaction, before the certificate leaves the house.
+//! A Mac asks for an identity by SCEP: a certificate is made, then the ticket in the request redeemed
+//! and the issuance recorded, in one transaction, before the certificate leaves the house.
 
 use super::refuse::{Refused, note};
+use super::renew_by_scep::renew;
 use super::{Context, Failure};
 use crate::ca::{CertificateKind, CertificateProfile, IssuanceError, Issuer, prepare};
 use crate::enrollment::trace::{Entry, Step};
@@ -9,7 +10,7 @@ use crate::enrollment::{Identity, IdentityKind, Ticket};
 use crate::entropy::draw;
 use crate::ids::SecretHash;
 use crate::pki::cms::Sealing;
-use crate::pki::{Certificate, CertificateRequest};
+use crate::pki::{Certificate, CertificateRequest, OwnedCertificate};
 use crate::reason::Reason;
 use crate::scep::{self, Ask, Exchange, FailInfo, Opened, PkiMessage, Responder};
 use crate::secret::Secret;
@@ -52,23 +53,24 @@ pub async fn issue_by_scep(ctx: &Context, body: &[u8]) -> Result<Reply, Failure>
         Ok(opened) => opened,
         Err(refused) => return failure(ctx, &refused, now),
     };
-    let request = match opened.ask() {
-        Ok(Ask::Issue(request)) => request,
-        // A Mac renews its identity by a new profile with a new ticket, and every request is
-        // decided at once: there is nothing to renew by SCEP and nothing to poll for.
-        Ok(Ask::Renew(_) | Ask::Poll { .. }) => {
+    let issued = match opened.ask() {
+        Ok(Ask::Issue(request)) => issue(ctx, &message, &request, now).await?,
+        Ok(Ask::Renew(request)) => renew(ctx, &message, &request, now).await?,
+        // Every request is decided at once: there is nothing to poll for.
+        Ok(Ask::Poll { .. }) => {
             let reason = Reason::MessageUnsupported;
             return no(ctx, &message, FailInfo::BadRequest, reason, now);
         }
         Err(cause) => return failure(ctx, &message.refused(cause), now),
     };
-    match issue(ctx, &message, &request, now).await? {
+    match issued {
         Ok(identity) => yes(ctx, &message, &opened, &identity),
         Err((fail_info, reason)) => no(ctx, &message, fail_info, reason, now),
     }
 }
 
-type Issued = Result<Identity, (FailInfo, Reason)>;
+/// What a request came to.
+pub(super) type Issued = Result<Identity, (FailInfo, Reason)>;
 
 async fn issue(
     ctx: &Context,
@@ -81,24 +83,34 @@ async fn issue(
     };
     // The look-up is by hash: its time says nothing about the secret.
     let secret = SecretHash::of(challenge.as_bytes());
-    let mut tx = ctx.store.write().await?;
-    let Some(ticket) = tx.ticket_by_secret(secret).await? else {
-        return Ok(Err((FailInfo::BadRequest, Reason::TicketUnknown)));
-    };
     let transaction_id = message.exchange().transaction_id();
-    if let Some(identity) = tx
-        .identity_of_transaction(&ticket.ticket_id, transaction_id)
-        .await?
-        && is_for_key(&identity, request)
-    {
-        // The client did not get the answer the first time.
-        return Ok(Ok(identity));
-    }
-    let redeemed = match ticket.open(now) {
-        Ok(()) => tx.redeem(&ticket.ticket_id, now).await?,
-        Err(reason) => return Ok(Err(refuse(tx, &ticket, reason, now).await?)),
+    let ticket = {
+        let tx = ctx.store.read().await?;
+        let Some(ticket) = tx.ticket_by_secret(secret).await? else {
+            return Ok(Err((FailInfo::BadRequest, Reason::TicketUnknown)));
+        };
+        if let Some(identity) = tx
+            .identity_of_transaction(&ticket.ticket_id, transaction_id)
+            .await?
+            && is_for_key(&identity, request)
+        {
+            // The client did not get the answer the first time.
+            return Ok(Ok(identity));
+        }
+        ticket
     };
-    if !redeemed {
+    if let Err(reason) = ticket.open(now) {
+        return Ok(Err(refuse(ctx, &ticket, reason, now).await?));
+    }
+    // Signed before the store's turn to write begins: nobody waits for a signature. Whoever loses
+    // the race for the ticket has a certificate nobody ever sees.
+    let identity = match make(ctx, &ticket, request, transaction_id, now)? {
+        Ok(identity) => identity,
+        // The ticket is not spent on a key that cannot have a certificate.
+        Err(reason) => return Ok(Err(refuse(ctx, &ticket, reason, now).await?)),
+    };
+    let mut tx = ctx.store.write().await?;
+    if !tx.redeem(&ticket.ticket_id, now).await? {
         // Somebody used it up since it was read: maybe this very request, sent twice. The progress
         // page tells of whoever was first.
         let first = tx
@@ -108,15 +120,6 @@ async fn issue(
             .filter(|identity| is_for_key(identity, request))
             .ok_or((FailInfo::BadRequest, Reason::TicketUsed)));
     }
-    let identity = match make(ctx, &ticket, request, transaction_id, now)? {
-        Ok(identity) => identity,
-        Err(reason) => {
-            // The ticket is not spent on a key that cannot have a certificate.
-            drop(tx);
-            let tx = ctx.store.write().await?;
-            return Ok(Err(refuse(tx, &ticket, reason, now).await?));
-        }
-    };
     tx.insert_identity(&identity).await?;
     tx.put_step(&ticket.ticket_id, &Entry::done(Step::Identity, now))
         .await?;
@@ -132,11 +135,39 @@ fn make(
     transaction_id: &str,
     now: Timestamp,
 ) -> Result<Result<Identity, Reason>, Failure> {
-    let authority = &ctx.authorities.device_ca;
     let common_name = match &ticket.serial {
         Some(serial) => serial.to_string(),
         None => ticket.ticket_id.to_string(),
     };
+    let certificate = match certify(ctx, common_name, request, now)? {
+        Ok(certificate) => certificate,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    Ok(Ok(Identity {
+        certificate: certificate.hash(),
+        der: certificate.as_der().to_vec(),
+        kind: IdentityKind::Scep,
+        ticket_id: Some(ticket.ticket_id.clone()),
+        serial: ticket.serial.clone(),
+        device_id: None,
+        issued_at: now,
+        not_before: certificate.certificate().not_before(),
+        not_after: certificate.certificate().not_after(),
+        revoked_at: None,
+        transaction_id: Some(transaction_id.to_owned()),
+        renews: None,
+    }))
+}
+
+/// A device identity certificate for the key that was asked for; nothing else in it is the
+/// client's wish.
+pub(super) fn certify(
+    ctx: &Context,
+    common_name: String,
+    request: &CertificateRequest<'_>,
+    now: Timestamp,
+) -> Result<Result<OwnedCertificate, Reason>, Failure> {
+    let authority = &ctx.authorities.device_ca;
     let profile = CertificateProfile {
         kind: CertificateKind::DeviceIdentity,
         common_name,
@@ -161,37 +192,24 @@ fn make(
             return Ok(Err(Reason::ServiceDegraded));
         }
     };
-    let certificate = match prepared.sign(authority.signer.as_ref()) {
-        Ok(certificate) => certificate,
+    match prepared.sign(authority.signer.as_ref()) {
+        Ok(certificate) => Ok(Ok(certificate)),
         Err(error) => {
             tracing::error!(%error, "an identity could not be signed");
-            return Ok(Err(Reason::ServiceDegraded));
+            Ok(Err(Reason::ServiceDegraded))
         }
-    };
-    Ok(Ok(Identity {
-        certificate: certificate.hash(),
-        der: certificate.as_der().to_vec(),
-        kind: IdentityKind::Scep,
-        ticket_id: Some(ticket.ticket_id.clone()),
-        serial: ticket.serial.clone(),
-        device_id: None,
-        issued_at: now,
-        not_before: certificate.certificate().not_before(),
-        not_after: certificate.certificate().not_after(),
-        revoked_at: None,
-        transaction_id: Some(transaction_id.to_owned()),
-        renews: None,
-    }))
+    }
 }
 
 /// Writes the refusal where the owner of the ticket sees it.
 async fn refuse(
-    mut tx: crate::store::Write,
+    ctx: &Context,
     ticket: &Ticket,
     reason: Reason,
     now: Timestamp,
 ) -> Result<(FailInfo, Reason), StoreError> {
     if ticket.used_at.is_none() {
+        let mut tx = ctx.store.write().await?;
         tx.put_step(
             &ticket.ticket_id,
             &Entry::refused(Step::Identity, reason, now),
@@ -199,14 +217,19 @@ async fn refuse(
         .await?;
         tx.commit().await?;
     }
-    let fail_info = match reason {
-        Reason::KeyRejected => FailInfo::BadAlg,
-        _ => FailInfo::BadRequest,
-    };
-    Ok((fail_info, reason))
+    Ok((fail_info(reason), reason))
 }
 
-fn is_for_key(identity: &Identity, request: &CertificateRequest<'_>) -> bool {
+/// What the client is told of a reason.
+pub(super) fn fail_info(reason: Reason) -> FailInfo {
+    match reason {
+        Reason::KeyRejected => FailInfo::BadAlg,
+        _ => FailInfo::BadRequest,
+    }
+}
+
+/// Whether a certificate that was issued before is for the key that is asked for now.
+pub(super) fn is_for_key(identity: &Identity, request: &CertificateRequest<'_>) -> bool {
     Certificate::parse(&identity.der)
         .is_ok_and(|certificate| certificate.spki() == request.public_key().spki())
 }

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`deliver_profile`] | a Mac may enrol: its profile is asked for |
 //! | [`issue_by_scep`] | it asks for an identity |
+//! | [`renew_by_scep`] | it renews its identity, the old one signing for the new |
 //! | [`identify`] | first line of every message of a Mac |
 //! | [`check_in`] | it joins, changes its address, leaves |
 //! | [`connect`] | it asks for work and brings answers; [`conclude`] judges them |
@@ -32,6 +33,7 @@ pub mod issue_by_scep;
 pub mod read_posture;
 pub mod read_status;
 pub mod refuse;
+pub mod renew_by_scep;
 pub mod rotate_push_certificate;
 pub mod sweep;
 pub mod take_over;

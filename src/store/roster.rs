@@ -14,6 +14,7 @@ use super::error::StoreError;
 use super::row::{self, Row};
 use crate::enrollment::{Identity, IdentityKind, State};
 use crate::ids::{CertificateHash, DeviceId, TicketId, Udid};
+use crate::reason::Reason;
 use crate::time::Timestamp;
 
 /// A certificate this service issued, and for whom it speaks.
@@ -41,6 +42,22 @@ pub struct Speaker {
     pub ticket_id: Option<TicketId>,
     /// The enrollment this one contends with.
     pub contends_with: Option<DeviceId>,
+}
+
+impl Speaker {
+    /// Whether it may speak at `now` at all.
+    ///
+    /// # Refusals
+    /// `revoked`, `identity_expired`.
+    pub fn usable(&self, now: Timestamp) -> Result<(), Reason> {
+        if self.revoked_at.is_some() {
+            Err(Reason::Revoked)
+        } else if now < self.not_before || now > self.not_after {
+            Err(Reason::IdentityExpired)
+        } else {
+            Ok(())
+        }
+    }
 }
 
 #[derive(Debug, Default)]

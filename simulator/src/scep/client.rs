@@ -101,6 +101,28 @@ impl ScepClient<'_> {
         }
     }
 
+    /// A further identity, asked for with the one it renews.
+    pub async fn renew(
+        &self,
+        renewed: &Identity,
+        key: PKey<Private>,
+    ) -> Result<Identity, ScepError> {
+        let authority = self.authority().await?;
+        let capabilities = self.capabilities().await?;
+        let now = self.clock.now_seconds();
+        let request =
+            message::renewal_req(renewed, &key, self.settings, &authority, capabilities, now)?;
+        let reply = self.operation(&request, capabilities).await?;
+        match message::read_cert_rep_for(&reply, &authority.signer, renewed, &key)? {
+            CertRep::Issued(certificate) => Ok(Identity {
+                key,
+                certificate: *certificate,
+            }),
+            CertRep::Refused(fail_info) => Err(ScepError::Refused { fail_info }),
+            CertRep::Pending => Err(ScepError::StillPending),
+        }
+    }
+
     /// GetCACert.
     pub async fn authority(&self) -> Result<Authority, ScepError> {
         let mut url = self.operation_url("GetCACert")?;

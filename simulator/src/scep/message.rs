@@ -164,6 +164,26 @@ pub fn pkcs_req_around(
     )
 }
 
+/// A RenewalReq (17): a certificate for `key`, signed with the identity it renews (RFC 8894 3.3.1.2).
+pub fn renewal_req(
+    renewed: &Identity,
+    key: &PKey<Private>,
+    settings: &ScepSettings,
+    authority: &Authority,
+    capabilities: Capabilities,
+    now_seconds: i64,
+) -> Result<PkiMessage, ErrorStack> {
+    pki_message(
+        "17",
+        &csr(key, settings, capabilities.digest)?,
+        transaction_id(key)?,
+        renewed,
+        authority,
+        capabilities,
+        now_seconds,
+    )
+}
+
 /// A GetCertInitial (20), sent after PENDING: issuer and subject (RFC 8894 3.3.3).
 pub fn get_cert_initial(
     temporary: &Identity,
@@ -257,6 +277,16 @@ pub fn read_cert_rep(
     signer: &X509,
     temporary: &Identity,
 ) -> Result<CertRep, ScepError> {
+    read_cert_rep_for(body, signer, temporary, &temporary.key)
+}
+
+/// As [`read_cert_rep`], for a request signed by `requester` about another key: a renewal.
+pub fn read_cert_rep_for(
+    body: &[u8],
+    signer: &X509,
+    requester: &Identity,
+    key: &PKey<Private>,
+) -> Result<CertRep, ScepError> {
     let message = Pkcs7::from_der(body).map_err(|_| ScepError::NotACertRep("not CMS"))?;
     // Written again by OpenSSL, indefinite lengths are gone.
     let der = message.to_der()?;
@@ -288,7 +318,7 @@ pub fn read_cert_rep(
     let enveloped =
         Pkcs7::from_der(&content).map_err(|_| ScepError::NotACertRep("content is not CMS"))?;
     let degenerate = enveloped
-        .decrypt(&temporary.key, &temporary.certificate, Pkcs7Flags::BINARY)
+        .decrypt(&requester.key, &requester.certificate, Pkcs7Flags::BINARY)
         .map_err(|_| ScepError::NotACertRep("content is not encrypted for us"))?;
     let degenerate = Pkcs7::from_der(&degenerate)
         .map_err(|_| ScepError::NotACertRep("no certificates inside"))?;
@@ -299,7 +329,7 @@ pub fn read_cert_rep(
     let issued = issued
         .ok_or(ScepError::NotACertRep("no certificate inside"))?
         .to_owned();
-    if !issued.public_key()?.public_eq(&temporary.key) {
+    if !issued.public_key()?.public_eq(key) {
         return Err(ScepError::OtherKey);
     }
     Ok(CertRep::Issued(Box::new(issued)))

@@ -8,6 +8,7 @@ pub use capabilities::{Authority, Capabilities, Cipher};
 pub use client::{ScepClient, ScepSettings};
 pub use message::{
     CertRep, PkiMessage, csr, get_cert_initial, pkcs_req, pkcs_req_around, read_cert_rep,
+    read_cert_rep_for, renewal_req,
 };
 
 /// Why no identity came of it. Every one of these ends a profile's installation.

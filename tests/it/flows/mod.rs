@@ -33,6 +33,7 @@ mod connect;
 
 mod init;
 mod read_posture;
+mod renew_by_scep;
 mod restart;
 mod sweep;
 mod take_over;

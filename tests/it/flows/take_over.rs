@@ -338,3 +338,36 @@ journey! {
         scene.api.verdict(&serial, "affirming").await;
     }
 }
+
+journey! {
+    async fn a_new_profile_renews_and_the_old_identity_is_heard_until_the_new_one_speaks(backend: Backend) {
+        let scene = Scene::new(backend).await.with_ready_keys(3);
+        let mac = scene.honest_mac();
+        let by_key = async |key: &str| {
+            let bounds = Bounds { se_public_key: Some(key.to_owned()), ..Bounds::default() };
+            scene.deliver_within(bounds).await
+        };
+        mac.install_profile(&by_key("BPs").await).await.expect("enrols");
+        let (old, former) = (mac.identity().expect("an identity"), mac.profile().expect("a profile"));
+        let life = mac.live();
+        scene.api.verdict(&mac.serial(), "affirming").await;
+        drop(life);
+        let device_id = scene.api.device_id(&mac.serial()).await;
+
+        let profile = by_key("BPs").await;
+        let read = mac.read_profile(&profile).expect("a profile");
+        assert_eq!((&read.identifier, &read.uuid), (&former.identifier, &former.uuid));
+        let new = mac.identity_for(&read).await.expect("an identity");
+        let idle = messages::idle(&mac.spec());
+        assert_eq!(told(mac.connect_with(&idle, Signing::By(&new)).await), refused("not_enrolled"));
+        assert_eq!(told(mac.connect_with(&idle, Signing::By(&old)).await), accepted());
+
+        mac.install_profile_with(&profile, new).await.expect("enrols again");
+        stands_alone(&scene, &mac.serial(), &device_id, &mac).await;
+        assert_eq!(told(mac.connect_with(&idle, Signing::By(&old)).await), refused("not_enrolled"));
+        // It begins anew, as every enrollment does.
+        assert_eq!(scene.api.posture(&mac.serial()).await["verdict"], "unknown");
+        let _life = mac.live();
+        scene.api.verdict(&mac.serial(), "affirming").await;
+    }
+}
