@@ -245,7 +245,11 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
     })
 }
 
-fn policy(config: &Config) -> anyhow::Result<Policy> {
+/// The policy that judges.
+///
+/// # Errors
+/// A file that cannot be read, or is no policy.
+pub fn policy(config: &Config) -> anyhow::Result<Policy> {
     match &config.policy.file {
         None => Ok(Policy::parse(STRICT)?),
         Some(path) => {

@@ -68,6 +68,11 @@ impl MigrationTrait for Migration {
                 .unique()
                 .and_where(Expr::col("held_since").is_not_null())
                 .take(),
+            Index::create()
+                .name("enrollments_of_a_ticket")
+                .table("enrollments")
+                .col("ticket_id")
+                .take(),
             // Proved, and not yet settled who holds the serial number: rare, and short.
             Index::create()
                 .name("serials_to_settle")

@@ -4,6 +4,7 @@
 //! unreadable input; 64 unusable configuration.
 
 mod check_config;
+mod device;
 mod init;
 mod output;
 mod push_cert;
@@ -47,6 +48,8 @@ enum Command {
     Token(token::Arguments),
     /// The push certificate from Apple that lets this server wake Macs.
     PushCert(push_cert::Arguments),
+    /// Withdraw trust in a Mac, or give it back.
+    Device(device::Arguments),
     /// Check evidence offline: no server, no database, one JSON object as answer.
     Verify(verify::Arguments),
 }
@@ -74,6 +77,7 @@ pub fn run() -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Token(arguments) => output::exit("token", token::run(&arguments)),
         Command::PushCert(arguments) => output::exit("push-cert", push_cert::run(&arguments)),
+        Command::Device(arguments) => output::exit("device", device::run(&arguments)),
         Command::Verify(arguments) => verify::run(&arguments),
     }
 }

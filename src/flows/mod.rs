@@ -17,6 +17,7 @@
 //! | [`read_status`] | an operator, or a load balancer, asks how the service is |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`refuse`] | something was refused: counted, and one line for the audit |
+//! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
 //! | [`rotate_push_certificate`] | the yearly push certificate |
 //! | [`authorize`] | who may use the internal API |
 
@@ -34,6 +35,7 @@ pub mod read_posture;
 pub mod read_status;
 pub mod refuse;
 pub mod renew_by_scep;
+pub mod revoke;
 pub mod rotate_push_certificate;
 pub mod sweep;
 pub mod take_over;

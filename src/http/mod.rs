@@ -15,6 +15,7 @@ pub mod listener;
 pub mod mdm;
 pub mod postures;
 pub mod problem;
+pub mod revocations;
 pub mod scep;
 pub mod verifications;
 
@@ -67,6 +68,14 @@ pub fn internal(ctx: Arc<Context>) -> Router {
         .route(
             "/internal/v1/devices/{device_id}/posture",
             get(postures::posture),
+        )
+        .route(
+            "/internal/v1/devices/{device_id}/revoke",
+            post(revocations::withdraw),
+        )
+        .route(
+            "/internal/v1/devices/{device_id}/restore",
+            post(revocations::give_back),
         )
         .route("/internal/v1/verifications", post(verifications::start))
         .route(

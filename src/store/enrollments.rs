@@ -117,6 +117,19 @@ impl Read {
         found.map(|row| self.unsealed(row)).transpose()
     }
 
+    /// The Mac that came in by this ticket.
+    pub async fn enrollment_of_ticket(
+        &self,
+        ticket_id: &TicketId,
+    ) -> Result<Option<Enrollment>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::TicketId.eq(ticket_id.as_str()))
+            .filter(Column::State.ne(State::Superseded.as_str()))
+            .one(self.tx())
+            .await?;
+        found.map(|row| self.unsealed(row)).transpose()
+    }
+
     /// Macs that Apple proved to have their serial number, where it is not settled yet who holds
     /// it.
     pub async fn unsettled(&self, limit: usize) -> Result<Vec<DeviceId>, StoreError> {

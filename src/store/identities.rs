@@ -1,7 +1,10 @@
 //! Identity certificates this service issued. One speaks for at most one Mac, for ever.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{ActiveValue::Set, Condition, DatabaseConnection, QueryOrder, sea_query::Expr};
+use sea_orm::{
+    ActiveValue::Set, Condition, ConnectionTrait, DatabaseConnection, QueryOrder, Statement, Value,
+    sea_query::Expr,
+};
 
 use super::edit::{Datum, Edit};
 use super::row::{self, Row};
@@ -86,17 +89,20 @@ impl Read {
         row::read_one(found)
     }
 
-    /// Every identity that was issued to a ticket, the oldest first.
-    pub async fn identities_of_ticket(
-        &self,
-        ticket_id: &TicketId,
-    ) -> Result<Vec<Identity>, StoreError> {
-        let found = Entity::find()
-            .filter(Column::TicketId.eq(ticket_id.as_str()))
-            .order_by_asc(Column::IssuedAt)
-            .all(self.tx())
-            .await?;
-        row::read_all(found)
+    /// How many enrolled Macs have an identity that ends before `time`.
+    pub async fn identities_ending(&self, time: Timestamp) -> Result<u64, StoreError> {
+        let statement = Statement::from_sql_and_values(
+            self.tx().get_database_backend(),
+            "SELECT COUNT(*) FROM enrollments e JOIN identities i ON i.certificate = e.identity \
+             WHERE e.state = 'enrolled' AND i.not_after < $1",
+            [Value::from(time.millis())],
+        );
+        let row = self.tx().query_one_raw(statement).await?;
+        let counted: i64 = match row {
+            Some(row) => row.try_get_by_index(0)?,
+            None => 0,
+        };
+        Ok(u64::try_from(counted).unwrap_or_default())
     }
 
     /// Every identity that ever spoke for a Mac, the oldest first.

@@ -35,6 +35,7 @@ mod init;
 mod read_posture;
 mod renew_by_scep;
 mod restart;
+mod revoke;
 mod sweep;
 mod take_over;
 mod verify_now;
