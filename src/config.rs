@@ -29,6 +29,8 @@ pub struct Config {
     #[serde(default)]
     pub enrollment: Enrollment,
     #[serde(default)]
+    pub pki: Pki,
+    #[serde(default)]
     pub apns: Apns,
     #[serde(default)]
     pub attestation: Attestation,
@@ -103,6 +105,28 @@ pub struct Enrollment {
     /// How long a device identity is valid. Long, because a server that asks for read-only rights
     /// cannot push a renewed profile.
     pub identity_lifetime: Span,
+    /// What the profiles of a former server said, where this one adopts its Macs.
+    pub adopted: AdoptedProfile,
+}
+
+/// Identifiers and UUIDs of an adopted fleet's profiles, as they are on its Macs: a new profile with
+/// others would not replace the old one. Absent: this server's own.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdoptedProfile {
+    pub identity_identifier: Option<String>,
+    pub mdm_identifier: Option<String>,
+    pub profile_uuid: Option<String>,
+    pub identity_uuid: Option<String>,
+    pub mdm_uuid: Option<String>,
+}
+
+/// Certificate authorities besides this server's own.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pki {
+    /// Authorities of former servers, PEM: identities they issued may say Authenticate here.
+    pub adopted_cas: Vec<PathBuf>,
 }
 
 /// Apple's push service.
@@ -181,6 +205,7 @@ impl Default for Enrollment {
             organization: "attestd".to_owned(),
             identifier: None,
             identity_lifetime: seconds(5 * 365 * DAY),
+            adopted: AdoptedProfile::default(),
         }
     }
 }
@@ -258,7 +283,9 @@ pub enum Unusable {
     TwoDatabases,
     #[error("database.url holds a password; put the URL into a file and name it in url_file")]
     PasswordInFile,
-    #[error("enrollment.identifier must be letters, digits, dots and hyphens, but is {0:?}")]
+    #[error(
+        "identifiers and UUIDs under enrollment must be letters, digits, dots, hyphens and underscores, but one is {0:?}"
+    )]
     Identifier(String),
 }
 
@@ -329,8 +356,19 @@ impl Config {
             (Some(url), None) if has_password(url) => return Err(Unusable::PasswordInFile),
             _ => {}
         }
-        if let Some(identifier) = &self.enrollment.identifier {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-';
+        let adopted = &self.enrollment.adopted;
+        for identifier in [
+            &self.enrollment.identifier,
+            &adopted.identity_identifier,
+            &adopted.mdm_identifier,
+            &adopted.profile_uuid,
+            &adopted.identity_uuid,
+            &adopted.mdm_uuid,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
             if identifier.is_empty() || identifier.len() > 100 || !identifier.bytes().all(plain) {
                 return Err(Unusable::Identifier(identifier.clone()));
             }
@@ -355,6 +393,7 @@ impl Config {
         ]
         .into_iter()
         .flatten()
+        .chain(&mut self.pki.adopted_cas)
         {
             absolute(path);
         }

@@ -5,6 +5,7 @@
 
 mod check_config;
 mod device;
+mod import;
 mod init;
 mod output;
 mod push_cert;
@@ -50,6 +51,8 @@ enum Command {
     PushCert(push_cert::Arguments),
     /// Withdraw trust in a Mac, or give it back.
     Device(device::Arguments),
+    /// Adopt the Macs of another server.
+    Import(import::Arguments),
     /// Check evidence offline: no server, no database, one JSON object as answer.
     Verify(verify::Arguments),
 }
@@ -78,6 +81,7 @@ pub fn run() -> ExitCode {
         Command::Token(arguments) => output::exit("token", token::run(&arguments)),
         Command::PushCert(arguments) => output::exit("push-cert", push_cert::run(&arguments)),
         Command::Device(arguments) => output::exit("device", device::run(&arguments)),
+        Command::Import(arguments) => output::exit("import", import::run(&arguments)),
         Command::Verify(arguments) => verify::run(&arguments),
     }
 }

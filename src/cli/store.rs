@@ -1,12 +1,14 @@
 //! The database, opened by a command beside a server that may be running.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use super::Configured;
-use crate::app::{database_url, master_key, policy};
+use crate::app::{database_url, master_key, policy, settings};
 use crate::config::Config;
+use crate::enrollment::profile::Constants;
 use crate::entropy::{Entropy, OsEntropy};
 use crate::keys::MasterSeal;
 use crate::posture::policy::Policy;
@@ -18,6 +20,9 @@ pub(super) struct Desk {
     pub(super) store: Store,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) policy: Policy,
+    /// What profiles of this server say.
+    pub(super) profiles: Constants,
+    pub(super) attestation_hold: Duration,
     pub(super) now: Timestamp,
 }
 
@@ -71,6 +76,8 @@ fn at_desk<R>(
             store,
             entropy,
             policy: policy(&config)?,
+            profiles: settings(&config)?.profile,
+            attestation_hold: config.attestation.hold.0,
             now: SystemClock.now(),
         })
         .await

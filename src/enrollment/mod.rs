@@ -3,6 +3,7 @@
 //! [`Ticket`] lets one Mac in once, [`Identity`] is the certificate it speaks with,
 //! [`Enrollment`] is the Mac itself, and [`trace`] tells its owner how far it got.
 
+pub mod fleet;
 pub mod identity;
 pub mod profile;
 pub mod succession;

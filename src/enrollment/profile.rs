@@ -20,8 +20,9 @@ pub const ACCESS_RIGHTS: i128 = 1041;
 /// What is the same in every profile of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Constants {
-    /// Reverse-DNS prefix of the payload identifiers.
+    /// The profile's identifier, and the prefix of the payloads' where they have none of their own.
     pub identifier: String,
+    pub payloads: PayloadIdentifiers,
     pub organization: String,
     pub uuids: Uuids,
     /// Canonical URLs, from configuration only; immutable for an enrolled Mac.
@@ -30,6 +31,13 @@ pub struct Constants {
     pub scep_url: String,
     /// A private TLS root to install before the MDM payload, DER.
     pub tls_root: Option<Vec<u8>>,
+}
+
+/// Payload identifiers that differ from the usual: of a fleet whose profiles another server made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PayloadIdentifiers {
+    pub identity: Option<String>,
+    pub mdm: Option<String>,
 }
 
 /// The PayloadUUIDs of a server's profile.
@@ -58,6 +66,18 @@ pub enum Unusable {
     Missing(&'static str),
     #[error("the template asks for other rights than {ACCESS_RIGHTS}")]
     Rights,
+}
+
+impl Constants {
+    fn identity_identifier(&self) -> String {
+        let own = self.payloads.identity.clone();
+        own.unwrap_or_else(|| format!("{}.identity", self.identifier))
+    }
+
+    fn mdm_identifier(&self) -> String {
+        let own = self.payloads.mdm.clone();
+        own.unwrap_or_else(|| format!("{}.mdm", self.identifier))
+    }
 }
 
 impl Uuids {
@@ -91,7 +111,7 @@ pub fn fill(
     set(&mut top, "PayloadOrganization", &constants.organization)?;
     set(&mut top, "PayloadUUID", &constants.uuids.profile)?;
 
-    let identity_identifier = format!("{}.identity", constants.identifier);
+    let identity_identifier = constants.identity_identifier();
     let identity = payload(&mut top, "com.apple.security.scep")?;
     set(identity, "PayloadIdentifier", &identity_identifier)?;
     set(identity, "PayloadOrganization", &constants.organization)?;
@@ -104,7 +124,7 @@ pub fn fill(
     set(scep, "URL", &constants.scep_url)?;
     set(scep, "Challenge", slots.challenge.expose())?;
 
-    let mdm_identifier = format!("{}.mdm", constants.identifier);
+    let mdm_identifier = constants.mdm_identifier();
     let mdm = payload(&mut top, "com.apple.mdm")?;
     if mdm.value("AccessRights") != Some(&Value::Integer(ACCESS_RIGHTS)) {
         return Err(Unusable::Rights);
@@ -193,6 +213,7 @@ mod tests {
     fn constants() -> Constants {
         Constants {
             identifier: "org.example.mdm".into(),
+            payloads: PayloadIdentifiers::default(),
             organization: "Example & <Sons>".into(),
             uuids: Uuids::of("https://mdm.example.org"),
             server_url: "https://mdm.example.org/mdm/connect".into(),
@@ -270,6 +291,28 @@ mod tests {
             assert_eq!(names.len(), all.len(), "{key}");
         }
         assert_ne!(Uuids::of("https://other.example.org"), constants().uuids);
+    }
+
+    #[test]
+    fn an_adopted_fleet_keeps_the_names_of_its_payloads() {
+        let mut theirs = constants();
+        theirs.payloads.identity = Some("com.example.scep".into());
+        theirs.payloads.mdm = Some("com.example.enroll".into());
+        theirs.uuids.mdm = "A-UUID".into();
+        let topic = Topic::parse("com.apple.mgmt.External.0f0e").expect("valid");
+        let challenge = Secret::new("one-time".to_owned());
+        let slots = Slots {
+            topic: &topic,
+            challenge: &challenge,
+        };
+        let bytes = fill(SCEP_TEMPLATE, &theirs, &slots).expect("filled");
+        let top = read_dictionary(&bytes).expect("well formed");
+        let names: Vec<_> = payloads(&top)
+            .iter()
+            .map(|payload| payload.string("PayloadIdentifier").expect("typed"))
+            .collect();
+        assert!(names.contains(&Some("com.example.scep")));
+        assert!(names.contains(&Some("com.example.enroll")));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | [`deliver_profile`] | a Mac may enrol: its profile is asked for |
 //! | [`issue_by_scep`] | it asks for an identity |
 //! | [`renew_by_scep`] | it renews its identity, the old one signing for the new |
+//! | [`import_fleet`] | the Macs of a former server are adopted |
 //! | [`identify`] | first line of every message of a Mac |
 //! | [`check_in`] | it joins, changes its address, leaves |
 //! | [`connect`] | it asks for work and brings answers; [`conclude`] judges them |
@@ -30,6 +31,7 @@ pub mod connect;
 pub mod deliver_profile;
 pub mod follow_progress;
 pub mod identify;
+pub mod import_fleet;
 pub mod issue_by_scep;
 pub mod read_posture;
 pub mod read_status;
@@ -49,7 +51,7 @@ use crate::apns::Apns;
 use crate::attestation::Anchors;
 use crate::enrollment::profile::Constants;
 use crate::entropy::Entropy;
-use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, Signer};
+use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, Signer, TrustAnchors};
 use crate::posture::policy::Policy;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
@@ -99,6 +101,8 @@ pub struct Settings {
     pub attestation_hold: Duration,
     /// How long a Mac may take to answer.
     pub patience: Duration,
+    /// Authorities of former servers whose identities may say Authenticate.
+    pub adopted_cas: Option<TrustAnchors>,
 }
 
 /// The service could not do its work. Nobody outside is to blame.

@@ -55,6 +55,8 @@ pub fn public(state: Public) -> Router {
         .route("/v1/enrollments/{progress_id}", get(enroll::progress))
         .route("/mdm/checkin", put(mdm::message))
         .route("/mdm/connect", put(mdm::message))
+        // Where Macs that NanoMDM enrolled send everything: an adopted fleet keeps its URLs.
+        .route("/mdm", put(mdm::message))
         .route("/scep", get(scep::get).post(scep::post))
         .route("/healthz", get(health::healthz));
     finish(routes.with_state(state), ctx, "public", DEADLINE)

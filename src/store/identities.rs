@@ -11,6 +11,7 @@ use super::row::{self, Row};
 use super::{Read, StoreError, Write};
 use crate::enrollment::{Identity, IdentityKind};
 use crate::ids::{CertificateHash, DeviceId, SerialNumber, TicketId};
+use crate::pki::Certificate;
 use crate::time::Timestamp;
 
 mod table {
@@ -178,6 +179,31 @@ impl Write {
             .await?;
         }
         Ok(())
+    }
+
+    /// The certificate of an identity of which only the hash was known. False when it was known
+    /// before.
+    pub async fn complete_identity(
+        &mut self,
+        certificate: &Certificate<'_>,
+        device_id: &DeviceId,
+    ) -> Result<bool, StoreError> {
+        self.touch(device_id);
+        let outcome = Entity::update_many()
+            .col_expr(Column::Der, Expr::value(certificate.as_der().to_vec()))
+            .col_expr(
+                Column::NotBefore,
+                Expr::value(certificate.not_before().millis()),
+            )
+            .col_expr(
+                Column::NotAfter,
+                Expr::value(certificate.not_after().millis()),
+            )
+            .filter(Column::Certificate.eq(certificate.hash().as_bytes().to_vec()))
+            .filter(Column::Der.eq(Vec::<u8>::new()))
+            .exec(self.tx())
+            .await?;
+        Ok(outcome.rows_affected == 1)
     }
 
     /// Withdraws an identity. False when it was withdrawn before, or was never issued.

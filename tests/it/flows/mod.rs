@@ -25,6 +25,7 @@ mod bad_input;
 mod check_in;
 mod deliver_profile;
 mod identify;
+mod import_fleet;
 mod issue_by_scep;
 
 mod posture_round;
