@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde::Deserialize;
 
-use super::appraisal::{Appraisal, Circumstances, appraise};
+use super::appraisal::{Appraisal, Circumstances, Relation, appraise};
 use super::claim::claims;
 use super::policy::{Policy, STRICT};
 use super::{Attested, Channel, Occasion, Posture, Reported, Verdict};
@@ -204,7 +204,10 @@ fn judged(posture: &Posture, enrolled: bool, attempt: &[Reason], now: Timestamp)
         posture,
         &strict(),
         Circumstances {
-            enrolled,
+            relation: Relation {
+                enrolled,
+                ..Relation::NONE
+            },
             attempt,
             now,
         },
