@@ -141,8 +141,8 @@ impl Enrollment {
     #[must_use]
     pub fn authenticated(self, udid: Udid, by: &Authenticated, now: Timestamp) -> Self {
         Self {
+            held_since: self.serial_held_since(),
             contends_with: self.contends_with,
-            held_since: self.held_since,
             ..Self::begin(self.device_id, udid, by, now)
         }
     }
@@ -151,9 +151,9 @@ impl Enrollment {
     #[must_use]
     pub fn taken_over_by(self, contender: &Self) -> Self {
         Self {
+            held_since: self.serial_held_since(),
             device_id: self.device_id,
             contends_with: None,
-            held_since: self.held_since,
             ..contender.clone()
         }
     }

@@ -134,7 +134,15 @@ impl Identity {
 impl Enrollment {
     /// Whether Apple evidence for its serial number exists.
     pub fn holds_serial(&self) -> bool {
-        self.contends_with.is_none() && (self.held_since.is_some() || self.proved_at.is_some())
+        self.serial_held_since().is_some()
+    }
+
+    /// Since when it does: from the proof on, although what follows from it is written a moment later.
+    pub fn serial_held_since(&self) -> Option<Timestamp> {
+        match &self.contends_with {
+            Some(_) => None,
+            None => self.held_since.or(self.proved_at),
+        }
     }
 
     /// Whether this identity speaks for the Mac: the current one, or one issued to renew it.
@@ -271,6 +279,36 @@ mod tests {
             };
             assert_eq!(found, Ok(expected), "{own:?} {holders:?}");
         }
+    }
+
+    #[test]
+    fn a_proof_outlasts_an_authenticate_that_comes_before_it_is_settled() {
+        let proved = Enrollment {
+            proved_at: Some(now()),
+            ..known(false)
+        };
+        let by = Authenticated {
+            serial: Some(serial(1)),
+            identity: CertificateHash::of(b"new"),
+            ticket_id: None,
+            topic: proved.topic.clone(),
+            hardware: Hardware::default(),
+        };
+        let again = proved.clone().authenticated(udid(1), &by, now());
+        assert_eq!((again.held_since, again.proved_at), (Some(now()), None));
+        let contender = Enrollment {
+            contends_with: Some(proved.device_id.clone()),
+            ..proved.clone()
+        };
+        assert_eq!(contender.serial_held_since(), None);
+        assert_eq!(
+            contender
+                .clone()
+                .authenticated(udid(1), &by, now())
+                .held_since,
+            None
+        );
+        assert_eq!(proved.taken_over_by(&contender).held_since, Some(now()));
     }
 
     #[test]

@@ -263,7 +263,7 @@ async fn authenticate(
         tx.yield_to(&other.device_id, device_id).await?;
     }
     tx.save_enrollment(&enrollment).await?;
-    if let (Some(serial), true, Some(_)) = (serial, stands, enrollment.proved_at) {
+    if let (Some(serial), Some(_)) = (serial, enrollment.serial_held_since()) {
         tx.make_contend(serial, device_id).await?;
     }
     if !tx.bind(identity.certificate, device_id).await? {
@@ -483,16 +483,17 @@ pub(super) async fn give_up_queue(
     Ok(())
 }
 
-/// Changes the Mac's posture, or this `new` one where there is none yet, and says so.
+/// Changes the Mac's posture, or this `new` one where there is none yet, and says so. Returns the
+/// judgement.
 pub(super) async fn revise(
     tx: &mut Write,
     device_id: &DeviceId,
     new: Option<Posture>,
     now: Timestamp,
     change: impl FnOnce(&mut Posture) -> Appraisal,
-) -> Result<(), Failure> {
+) -> Result<Option<Appraisal>, Failure> {
     let Some(mut posture) = tx.posture(device_id).await?.or(new) else {
-        return Ok(());
+        return Ok(None);
     };
     let previous = posture.verdict;
     let appraisal = change(&mut posture);
@@ -508,7 +509,7 @@ pub(super) async fn revise(
         },
     )
     .await?;
-    Ok(())
+    Ok(Some(appraisal))
 }
 
 async fn step(tx: &mut Write, identity: &Identity, entry: Entry) -> Result<(), Failure> {

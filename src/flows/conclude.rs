@@ -17,7 +17,7 @@ use crate::mdm::device_information::QueryResponses;
 use crate::mdm::report::Status;
 use crate::mdm::security_info::SecurityInfo;
 use crate::pki::ChainRefusal;
-use crate::posture::appraisal::{Circumstances, Relation};
+use crate::posture::appraisal::{Appraisal, Circumstances, Relation};
 use crate::posture::policy::Policy;
 use crate::posture::{Attested, Channel, Occasion, Posture, Reported, Verdict};
 use crate::publication::event;
@@ -391,18 +391,7 @@ impl Round<'_> {
             },
         );
         self.decision.verdict = Some(posture.verdict);
-        let reason = appraisal.reasons.first().copied();
-        self.step(match posture.verdict {
-            Verdict::Affirming | Verdict::Warning => Entry {
-                reason,
-                ..Entry::done(Step::Verdict, now)
-            },
-            Verdict::Contraindicated => Entry {
-                reason,
-                ..Entry::refused(Step::Verdict, Reason::EvidenceConflict, now)
-            },
-            Verdict::Unknown => Entry::waiting(Step::Verdict, reason, now),
-        });
+        self.step(verdict_step(&appraisal, now));
         let body = event::posture_changed(&posture, previous, &appraisal.reasons);
         self.event(event::POSTURE_CHANGED, body);
         self.changes.posture = Some(posture);
@@ -542,6 +531,22 @@ impl Round<'_> {
             at: self.judge.now,
             body,
         });
+    }
+}
+
+/// What the owner of the Mac is told of a judgement.
+pub(super) fn verdict_step(appraisal: &Appraisal, now: Timestamp) -> Entry {
+    let reason = appraisal.reasons.first().copied();
+    match appraisal.verdict {
+        Verdict::Affirming | Verdict::Warning => Entry {
+            reason,
+            ..Entry::done(Step::Verdict, now)
+        },
+        Verdict::Contraindicated => Entry {
+            reason,
+            ..Entry::refused(Step::Verdict, Reason::EvidenceConflict, now)
+        },
+        Verdict::Unknown => Entry::waiting(Step::Verdict, reason, now),
     }
 }
 

@@ -5,10 +5,12 @@
 //! finds it owed.
 
 use super::check_in::{give_up_queue, revise};
+use super::conclude::verdict_step;
 use super::{Context, Failure};
 use crate::enrollment::trace::{Entry, Step};
 use crate::enrollment::{Enrollment, State};
 use crate::ids::{DeviceId, SerialNumber, VerificationId};
+use crate::posture::Posture;
 use crate::publication::event;
 use crate::publication::posture_v1::relation;
 use crate::store::{Event, Write};
@@ -58,7 +60,7 @@ async fn hold(
         return unsettled(tx, proved).await;
     }
     let contended = proved.contends_with.take().is_some();
-    proved.held_since = Some(now);
+    proved.held_since = proved.proved_at;
     tx.save_enrollment(&proved).await?;
     tx.make_contend(serial, &proved.device_id).await?;
     if contended {
@@ -108,13 +110,14 @@ async fn take_over(
     let learnt = tx.posture(&from).await?;
     let identity = tx.identity(successor.identity).await?;
     let relation = relation(&successor, identity.as_ref());
-    if let Some(learnt) = learnt.clone() {
-        revise(&mut tx, &to, None, now, |posture| {
+    let new = learnt.is_some().then(|| Posture::unknown(to.clone(), now));
+    let judged = revise(&mut tx, &to, new, now, |posture| {
+        if let Some(learnt) = learnt {
             posture.take_over(learnt, now);
-            posture.relate(relation, &ctx.policy, now)
-        })
-        .await?;
-    }
+        }
+        posture.relate(relation, &ctx.policy, now)
+    })
+    .await?;
     revise(&mut tx, &from, None, now, |posture| {
         posture.leave(&ctx.policy, now)
     })
@@ -122,6 +125,9 @@ async fn take_over(
     if let Some(ticket_id) = &successor.ticket_id {
         tx.put_step(ticket_id, &Entry::done(Step::Authenticated, now))
             .await?;
+        if let Some(judged) = &judged {
+            tx.put_step(ticket_id, &verdict_step(judged, now)).await?;
+        }
     }
     let again = (!owed.is_empty()).then(|| asked_again(ctx, &to, owed, now));
     if let Some(verification) = &again {

@@ -123,7 +123,7 @@ fn describe(found: &Found, now: Timestamp) -> Value {
         "enrollment_state": enrollment.state,
         "enrollment_channel": "device",
         "contends_with": enrollment.contends_with,
-        "serial_held_since": enrollment.held_since,
+        "serial_held_since": enrollment.serial_held_since(),
         "identity": identity.as_ref().map(|identity| json!({
             "kind": identity.kind,
             "state": match identity.usable(now) {

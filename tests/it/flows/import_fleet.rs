@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use openssl::nid::Nid;
 use serde_json::{Value, json};
 
+use crate::harness::inside::eventually;
 use crate::harness::keys::rsa;
 use crate::harness::public_side::{accepted, refused, told};
 use crate::harness::scene::{Scene, attestd};
@@ -226,7 +227,7 @@ journey! {
         // The owner installs a new profile: Apple's proof says that it is the same Mac.
         mac.enroll(&scene.base_url).await.expect("enrols");
         let _life = mac.live();
-        crate::harness::inside::eventually("the new identity is the Mac's", || async {
+        eventually("the new identity is the Mac's", || async {
             let device = scene.api.device(&mac.serial()).await.expect("a device");
             device["identity"]["kind"] == "scep" && device["device_id"] == device_id.as_str()
         }).await;

@@ -1,14 +1,19 @@
 //! Two claim one serial number: who holds it, who contends, and who takes whose place.
 
-use attestd::enrollment::Protocol;
+use attestd::enrollment::fleet::adopted;
 use attestd::enrollment::ticket::Bounds;
+use attestd::enrollment::{Identity as Record, IdentityKind, Protocol};
 use attestd::ids::SerialNumber;
+use attestd::pki::OwnedCertificate;
+use attestd_sim::certs::Issuer;
 use attestd_sim::keys::{KeyKind, generate};
 use attestd_sim::mac::messages;
-use attestd_sim::{Lie, Mac, MacSpec, Signing};
+use attestd_sim::{Identity, Lie, Mac, MacSpec, Signing};
 use serde_json::{Value, json};
 
-use crate::harness::public_side::{accepted, refused, told};
+use crate::harness::inside::eventually;
+use crate::harness::keys::rsa;
+use crate::harness::public_side::{accepted, refused, step_of, told};
 use crate::harness::scene::Scene;
 use crate::harness::talk::{self, Asked};
 
@@ -118,7 +123,7 @@ journey! {
         assert_eq!(found[0], holder);
         for contender in &found[1..] {
             assert_eq!(contender["contends_with"], holder["device_id"]);
-            crate::harness::inside::eventually("it darkens itself", || async {
+            eventually("it darkens itself", || async {
                 posture(&scene, contender).await["verdict"] == "contraindicated"
             }).await;
         }
@@ -127,7 +132,7 @@ journey! {
         assert_eq!(told(alice.connect_with(&messages::idle(&alice.spec()), Signing::Own).await), accepted());
         let _life = alice.live();
         scene.api.verify(&serial, &["security_info"]).await;
-        crate::harness::inside::eventually("Alice answers", || async {
+        eventually("Alice answers", || async {
             settled(&scene, &holder).await["revision"].as_u64() > before["revision"].as_u64()
         }).await;
         assert_eq!(posture(&scene, &holder).await["verdict"], "affirming");
@@ -185,7 +190,8 @@ journey! {
             }
             let open = scene.api.verify(&serial, &["security_info"]).await;
             let escrow = messages::set_bootstrap_token(&mac.spec(), b"new");
-            mac.enroll(&scene.base_url).await.expect("enrols");
+            let delivered = scene.deliver_for(&serial).await;
+            mac.install_profile(&delivered.profile).await.expect("enrols");
             assert_eq!(told(mac.check_in(&escrow, Signing::Own).await), accepted());
             let found = claimants(&scene, &serial).await;
             assert_eq!((found.len(), &found[0]["device_id"]), (2, &json!(device_id)));
@@ -195,6 +201,9 @@ journey! {
 
             let device = stands_alone(&scene, &serial, &device_id, &mac).await;
             assert_eq!(device["enrollment_state"], "enrolled");
+            let progress = scene.progress(&delivered.progress_id).await;
+            assert_eq!(progress["state"], "done", "{progress:#}");
+            assert_eq!(step_of(&progress, "authenticated")["reason"], Value::Null);
             let posture = scene.api.posture(&serial).await;
             assert_eq!((&posture["verdict"], &posture["freshness"]["class"]), (&json!("affirming"), &json!("fresh")));
             assert!(posture["revision"].as_u64() > affirmed["revision"].as_u64());
@@ -215,7 +224,7 @@ journey! {
             let life = mac.live();
             let asked = scene.api.verify(&serial, &["security_info", "mda"]).await;
             let path = format!("/internal/v1/verifications/{}", asked["verification_id"].as_str().expect("an id"));
-            crate::harness::inside::eventually("it answers", || async {
+            eventually("it answers", || async {
                 scene.api.json(&path).await["state"] == "answered"
             }).await;
             assert_eq!(scene.world.apns().seen_for(&pushed_to).len(), pushes);
@@ -235,6 +244,9 @@ journey! {
         let life = mac.live();
         let serial = mac.serial();
         scene.api.first_reason(&serial, "sip_disabled").await;
+        eventually("Apple proves the serial number", || async {
+            scene.api.device(&serial).await.expect("a device")["serial_held_since"].is_string()
+        }).await;
         drop(life);
         let device_id = scene.api.device_id(&serial).await;
 
@@ -371,5 +383,85 @@ journey! {
         assert_eq!(scene.api.posture(&mac.serial()).await["verdict"], "unknown");
         let _life = mac.live();
         scene.api.verdict(&mac.serial(), "affirming").await;
+    }
+}
+
+/// An identity as ACME device-attest-01 would have given it: Apple vouched for its serial number.
+async fn attested_identity(scene: &Scene, serial: &str, key: usize) -> Identity {
+    let now = scene.now();
+    let ca = Issuer::root("An ACME authority", "Test", KeyKind::P256, now.millis());
+    let year = 365 * 86_400_000;
+    let made = ca.expect("an authority").client(
+        &[(openssl::nid::Nid::COMMONNAME, serial)],
+        rsa(key),
+        now.millis() - year,
+        now.millis() + year,
+    );
+    let made = made.expect("an identity");
+    let der = made.certificate.to_der().expect("DER");
+    let owned = OwnedCertificate::parse(der.clone()).expect("a certificate");
+    let mut tx = scene.ctx().store.write().await.expect("begins");
+    let record = Record {
+        kind: IdentityKind::AcmeAttested,
+        serial: SerialNumber::parse(serial).ok(),
+        ..adopted(
+            owned.hash(),
+            der,
+            (
+                owned.certificate().not_before(),
+                owned.certificate().not_after(),
+            ),
+            now,
+        )
+    };
+    tx.insert_identity(&record).await.expect("is new");
+    tx.commit().await.expect("commits");
+    made
+}
+
+journey! {
+    async fn an_identity_that_apple_attested_takes_the_place_at_once(backend: Backend) {
+        let scene = Scene::new(backend).await.with_ready_keys(1);
+        let (mac, life) = scene.living_mac(spec()).await;
+        let serial = mac.serial();
+        scene.api.verdict(&serial, "affirming").await;
+        drop(life);
+        let device_id = scene.api.device_id(&serial).await;
+        let former = mac.identity().expect("an identity");
+        let profile = scene.deliver("{}").await.profile;
+        let attested = attested_identity(&scene, &serial, 11).await;
+        mac.install_profile_with(&profile, attested).await.expect("enrols");
+        stands_alone(&scene, &serial, &device_id, &mac).await;
+        let idle = messages::idle(&mac.spec());
+        assert_eq!(told(mac.connect_with(&idle, Signing::By(&former)).await), refused("not_enrolled"));
+        let _life = mac.live();
+        let posture = scene.api.verdict(&serial, "affirming").await;
+        assert_eq!((&posture["device_id"], &posture["channel"]), (&json!(device_id), &json!("hardware_attested")));
+    }
+}
+
+journey! {
+    async fn an_identity_that_apple_attested_holds_its_serial_from_the_start(backend: Backend) {
+        let scene = Scene::new(backend).await.with_ready_keys(2);
+        let alice = scene.honest_mac();
+        let serial = alice.serial();
+        // A stranger came first, under both names, and a second one under the serial number.
+        let first = scene.mac(alice.spec());
+        first.enroll(&scene.base_url).await.expect("is accepted");
+        let second = scene.mac(MacSpec { udid: spec().udid, ..alice.spec() });
+        second.enroll(&scene.base_url).await.expect("is accepted");
+        let attested = attested_identity(&scene, &serial, 11).await;
+        let profile = scene.deliver("{}").await.profile;
+        alice.install_profile_with(&profile, attested).await.expect("enrols");
+        let found = claimants(&scene, &serial).await;
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert_eq!((&found[0]["udid"], &found[0]["identity"]["kind"]), (&json!(alice.udid()), &json!("acme_attested")));
+        assert!(found[0]["serial_held_since"].is_string());
+        assert_eq!(found[1]["contends_with"], found[0]["device_id"]);
+        // Nobody attested gets it by a serial number that is not its own.
+        let other = attested_identity(&scene, "SIM0000001", 12).await;
+        let outcome = scene.mac(alice.spec()).install_profile_with(&profile, other).await;
+        let refusal = outcome.expect_err("a refusal");
+        assert_eq!(told(refusal.reply().cloned().ok_or(refusal)), refused("serial_mismatch"));
     }
 }
