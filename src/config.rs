@@ -3,6 +3,8 @@
 //! Secrets are never in the file: it names files. Paths are relative to the folder the
 //! configuration file is in.
 
+mod defaults;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -194,80 +196,6 @@ pub struct Log {
 pub enum LogFormat {
     Text,
     Json,
-}
-
-mod defaults {
-    use std::path::PathBuf;
-
-    pub(super) fn data_dir() -> PathBuf {
-        PathBuf::from(".")
-    }
-
-    pub(super) fn enroll_per_minute() -> u32 {
-        30
-    }
-
-    pub(super) fn scep_per_minute() -> u32 {
-        120
-    }
-
-    pub(super) fn acme_per_minute() -> u32 {
-        270
-    }
-}
-
-const HOUR: u64 = 60 * 60;
-const DAY: u64 = 24 * HOUR;
-
-impl Default for Enrollment {
-    fn default() -> Self {
-        Self {
-            organization: "attestd".to_owned(),
-            identifier: None,
-            identity_lifetime: seconds(5 * 365 * DAY),
-            identity: Protocol::Acme,
-            adopted: AdoptedProfile::default(),
-        }
-    }
-}
-
-impl Default for Apns {
-    fn default() -> Self {
-        Self {
-            url: "https://api.push.apple.com".to_owned(),
-            root: None,
-        }
-    }
-}
-
-impl Default for Attestation {
-    fn default() -> Self {
-        Self {
-            hold: seconds(DAY),
-            root: None,
-        }
-    }
-}
-
-impl Default for Verification {
-    fn default() -> Self {
-        Self {
-            patience: seconds(HOUR),
-        }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Text,
-        }
-    }
-}
-
-fn seconds(seconds: u64) -> Span {
-    Span(std::time::Duration::from_secs(seconds))
 }
 
 /// Why a configuration is not used. Each says what to do.
