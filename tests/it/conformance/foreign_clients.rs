@@ -285,3 +285,43 @@ journey! {
         }
     }
 }
+
+journey! {
+    /// strongSwan renews with the identity it has: RenewalReq, signed by the old one.
+    async fn strongswan_renews_an_identity_that_speaks_for_a_mac(backend: Backend) {
+        let scene = Scene::new(backend).await.with_ready_keys(1);
+        let mac = scene.honest_mac();
+        mac.enroll(&scene.base_url).await.expect("enrols");
+        let old = mac.identity().expect("an identity");
+        let folder = scene.home.path().join("strongswan");
+        std::fs::create_dir(&folder).expect("a folder");
+        let write = |name: &str, bytes: Vec<u8>| {
+            std::fs::write(folder.join(name), bytes).expect("written");
+        };
+        write("old.pem", old.certificate_pem().expect("PEM"));
+        write("old.key", old.key_pem().expect("PEM"));
+        write("key.pem", rsa(10).private_key_to_pem_pkcs8().expect("PEM"));
+        let url = scene.url("/scep");
+        let pki = async |arguments: &[&str]| {
+            let mut command = Command::new("pki");
+            command.args(arguments).args(["--url", &url, "--outform", "pem"]).current_dir(&folder);
+            run(command, "strongswan-pki").await
+        };
+        pki(&["--scepca", "--caout", "ca.pem", "--raout", "ra.pem"]).await;
+        let with = ["--in", "key.pem", "--cert", "old.pem", "--key", "old.key", "--dn", "CN=strongSwan"];
+        let authority = ["--cacert-enc", "ra.pem", "--cacert-sig", "ra.pem", "--cacert", "ca.pem"];
+        let got = pki(&[&["--scep"], &with[..], &authority[..]].concat()).await;
+        let renewed = X509::from_pem(&got).expect("a certificate");
+        assert!(renewed.public_key().expect("a key").public_eq(&rsa(10)));
+        let subject = |certificate: &X509| certificate.subject_name().to_der().expect("DER");
+        assert_eq!(subject(&renewed), subject(&old.certificate), "the same Mac, not what was wished for");
+
+        // It speaks for the Mac, and from then on the old one does not.
+        let renewed = Identity { certificate: renewed, key: rsa(10) };
+        let says = async |identity: &Identity| {
+            told(mac.connect_with(&idle(&mac.spec()), Signing::By(identity)).await)
+        };
+        assert_eq!(says(&renewed).await, accepted());
+        assert_eq!(says(&old).await, refused("not_enrolled"));
+    }
+}

@@ -368,7 +368,7 @@ journey! {
 }
 
 /// An HTTP client, the directory of a new profile, and the identifier it is for.
-async fn client(scene: &Scene, request: &str) -> (reqwest::Client, String, String) {
+pub async fn client(scene: &Scene, request: &str) -> (reqwest::Client, String, String) {
     let profile = scene.deliver(request).await.profile;
     let (url, identifier) = directory(scene, &profile);
     let http = reqwest::Client::builder()
@@ -400,7 +400,7 @@ fn secret_of(scene: &Scene, profile: &[u8]) -> String {
 }
 
 /// Apple's statement about this Mac and this key, for this token.
-fn chain(scene: &Scene, mac: &Mac, key: &PKey<Private>, token: &str) -> Chain {
+pub fn chain(scene: &Scene, mac: &Mac, key: &PKey<Private>, token: &str) -> Chain {
     let state = mac.spec().attested_state();
     let now = scene.world.clock().now_ms();
     let apple = scene.world.apple();
@@ -408,7 +408,7 @@ fn chain(scene: &Scene, mac: &Mac, key: &PKey<Private>, token: &str) -> Chain {
     chain.expect("Apple attests")
 }
 
-fn csr(key: &PKey<Private>) -> Vec<u8> {
+pub fn csr(key: &PKey<Private>) -> Vec<u8> {
     attestd_sim::csr::request(key, &Vec::new(), Vec::new(), SignatureDigest::Sha256)
         .expect("a request")
 }

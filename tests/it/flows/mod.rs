@@ -28,7 +28,7 @@ mod deliver_profile;
 mod identify;
 mod identify_by_certificate;
 mod import_fleet;
-mod issue_by_acme;
+pub mod issue_by_acme;
 pub mod issue_by_scep;
 
 mod posture_round;
