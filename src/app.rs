@@ -26,7 +26,7 @@ use crate::http::listener::Listener;
 use crate::http::proxies::Proxies;
 use crate::http::{self, Public};
 use crate::keys::{FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal};
-use crate::pki::{KnownIntermediates, TrustAnchors, read_certificates};
+use crate::pki::{KnownIntermediates, OwnedCertificate, TrustAnchors, read_certificates};
 use crate::posture::policy::{Policy, STRICT};
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -121,7 +121,7 @@ impl App {
         let internal = http::internal(Arc::clone(&ctx));
         let (outside, inside) = (&config.public, &config.internal);
         let identities = if outside.client_certificates {
-            Some(identity_issuers(&ctx.authorities)?)
+            Some(identity_issuers(&ctx)?)
         } else {
             None
         };
@@ -363,10 +363,14 @@ fn proxies(config: &Config) -> anyhow::Result<Proxies> {
     })
 }
 
-/// The names of those who issue identities, as a TLS client is told whose certificates are wanted.
-fn identity_issuers(authorities: &Authorities) -> anyhow::Result<Vec<Vec<u8>>> {
-    let authority = authorities.device_ca.certificate()?;
-    Ok(vec![authority.certificate().subject().as_der().to_vec()])
+/// The names of those who issue identities, as a TLS client is told whose certificates are wanted:
+/// a Mac shows none of another issuer.
+fn identity_issuers(ctx: &Context) -> anyhow::Result<Vec<Vec<u8>>> {
+    let own = ctx.authorities.device_ca.certificate()?;
+    let adopted = ctx.settings.adopted_cas.iter();
+    let adopted = adopted.flat_map(TrustAnchors::certificates);
+    let name = |owned: &OwnedCertificate| owned.certificate().subject().as_der().to_vec();
+    Ok([own].into_iter().chain(adopted).map(name).collect())
 }
 
 /// TLS of one listener; with `issuers`, clients are asked for certificates of theirs.

@@ -1,11 +1,12 @@
 //! A Mac proves itself by the certificate of its connection: in the server's own TLS, or as a proxy
 //! passes it on. And others show certificates too.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use attestd::ids::CertificateHash;
 use attestd::verification::Kind;
+use attestd_sim::certs::Issuer;
 use attestd_sim::keys::{KeyKind, generate};
 use attestd_sim::mac::messages::{idle, token_update};
 use attestd_sim::mac::security_info;
@@ -128,22 +129,49 @@ fn shows(
     identity: &Identity,
     version: &'static SupportedProtocolVersion,
 ) -> TlsConnector {
+    let key = private_key(identity).expect("a key");
+    let key = provider()
+        .key_provider
+        .load_private_key(key)
+        .expect("a key");
+    let certificate = der(&identity.certificate).expect("DER");
+    let shown = Shows(Arc::new(CertifiedKey::new(vec![certificate], key)));
+    connector(scene, Arc::new(shown), version)
+}
+
+/// A TLS client that answers in this way when it is asked for a certificate.
+fn connector(
+    scene: &Scene,
+    resolver: Arc<dyn ResolvesClientCert>,
+    version: &'static SupportedProtocolVersion,
+) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     let root = scene.tls_root.as_deref().expect("TLS");
     roots
         .add(CertificateDer::from_pem_slice(root).expect("PEM"))
         .expect("a root");
-    let provider = provider();
-    let key = private_key(identity).expect("a key");
-    let key = provider.key_provider.load_private_key(key).expect("a key");
-    let certificate = der(&identity.certificate).expect("DER");
-    let shown = Shows(Arc::new(CertifiedKey::new(vec![certificate], key)));
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[version])
         .expect("a version")
         .with_root_certificates(roots)
-        .with_client_cert_resolver(Arc::new(shown));
+        .with_client_cert_resolver(resolver);
     TlsConnector::from(Arc::new(config))
+}
+
+/// Shows nothing, and remembers whose certificate was wanted.
+#[derive(Debug, Default)]
+struct Listens(Mutex<Vec<Vec<u8>>>);
+
+impl ResolvesClientCert for Listens {
+    fn resolve(&self, wanted: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let wanted = wanted.iter().map(|name| name.to_vec()).collect();
+        *self.0.lock().expect("no panic") = wanted;
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// Sends a request over a connection of its own; what came, and whether the session was an old one.
@@ -235,6 +263,32 @@ async fn through_a_proxy(scene: &Scene, mac: &Mac, signed: bool, values: &[&str]
         request = request.header("mdm-signature", signature.expect("signed"));
     }
     scene.answer(request.body(body)).await
+}
+
+journey! {
+    /// A client with several certificates shows one of an issuer that is asked for, or none.
+    async fn a_client_is_told_whose_certificates_are_wanted_adopted_ones_too(backend: Backend) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = attestd::time::Clock::now(&attestd::time::SystemClock).millis();
+        let former = Issuer::root("Former CA", "Former", KeyKind::P256, now).expect("an authority");
+        let file = folder.path().join("former.pem");
+        std::fs::write(&file, former.certificate_pem().expect("PEM")).expect("written");
+        let lines = format!("{}\n[pki]\nadopted_cas = [\"{}\"]", ASKING.lines, file.display());
+        let asking = PublicSide { lines: &lines, tls: true };
+        let scene = Scene::reached(backend, asking).await.with_ready_keys(1);
+        let own = enrolled(&scene).await.identity().expect("an identity").certificate;
+        let named = [
+            own.issuer_name().to_der().expect("DER"),
+            former.identity.certificate.subject_name().to_der().expect("DER"),
+        ];
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let listens = Arc::new(Listens::default());
+            let client = connector(&scene, listens.clone(), version);
+            let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            speaks(&scene, &client, request).await.expect("an answer");
+            assert_eq!(*listens.0.lock().expect("no panic"), named);
+        }
+    }
 }
 
 /// The certificate of a Mac as RFC 9440, nginx, AWS, Envoy and HAProxy write it.
