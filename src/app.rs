@@ -7,18 +7,23 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
 
+use crate::acme::NonceKey;
 use crate::apns::{Apns, ApnsSettings, Endpoint};
 use crate::attestation::Anchors;
 use crate::config::Config;
 use crate::enrollment::profile::{Constants, Uuids};
 use crate::entropy::{Entropy, OsEntropy};
 use crate::flows::{Authorities, Context, Held, Settings, refuse, wake};
+use crate::http::client_tls::PossessionOnly;
 use crate::http::limit::PerClient;
 use crate::http::listener::Listener;
+use crate::http::proxies::Proxies;
 use crate::http::{self, Public};
 use crate::keys::{FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal};
 use crate::pki::{KnownIntermediates, read_certificates};
@@ -26,6 +31,7 @@ use crate::posture::policy::{Policy, STRICT};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::time::{Clock, SystemClock};
+use crate::web;
 use crate::workers::{self, Queues};
 
 /// Name of the master key file in the data folder.
@@ -44,6 +50,7 @@ pub struct App {
     queues: Queues,
     public: Listener,
     internal: Listener,
+    stop_streams: CancellationToken,
 }
 
 impl App {
@@ -61,10 +68,12 @@ impl App {
     /// As [`App::start`].
     pub async fn start_at(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy::default());
-        let seal = Arc::new(MasterSeal::new(&master_key(config)?, Arc::clone(&entropy)));
+        let master = master_key(config)?;
+        let acme_nonces = NonceKey::new(master.derive("acme nonces").expose());
+        let seal = Arc::new(MasterSeal::new(&master, Arc::clone(&entropy)));
         let keeper = FileKeeper::open(config.data_dir.join(KEYS), Arc::clone(&seal))
             .context("the folder of keys cannot be used; `attestd init` makes it")?;
-        let store = Store::open_exclusive(&database_url(config)?, seal).await?;
+        let store = Store::open_exclusive(&database_url(config)?, seal.clone()).await?;
         store
             .migrate()
             .await
@@ -84,32 +93,45 @@ impl App {
             policy: Arc::new(policy(config)?),
             anchors: anchors(config)?,
             intermediates: KnownIntermediates::default(),
+            acme_nonces,
             settings: settings(config)?,
             metrics: Metrics::new(),
             clock,
             entropy,
+            sealer: seal,
             wakeups,
             refusals,
         });
+        let proxies = Arc::new(proxies(config)?);
         let limit = |per_minute| -> anyhow::Result<Arc<PerClient>> {
             let per_minute = NonZeroU32::new(per_minute).context("a limit of zero")?;
-            Ok(Arc::new(PerClient::new(
-                per_minute,
-                config.public.behind_proxy,
-            )))
+            Ok(Arc::new(PerClient::new(per_minute, Arc::clone(&proxies))))
         };
-        let public = http::public(Public {
+        let stop_streams = CancellationToken::new();
+        let public = Public {
             ctx: Arc::clone(&ctx),
             enroll_limit: limit(config.public.enroll_per_minute)?,
             scep_limit: limit(config.public.scep_per_minute)?,
-        });
+            acme_limit: limit(config.public.acme_per_minute)?,
+            streams: Arc::default(),
+            stop: stop_streams.clone(),
+            proxies: Arc::clone(&proxies),
+        };
+        let public = http::public(public, web::pages());
         let internal = http::internal(Arc::clone(&ctx));
         let (outside, inside) = (&config.public, &config.internal);
+        let identities = if outside.client_certificates {
+            Some(identity_issuers(&ctx.authorities)?)
+        } else {
+            None
+        };
         let public_tls = tls(
             outside.tls_certificate.as_deref(),
             outside.tls_key.as_deref(),
+            identities,
         )?;
-        let internal_tls = tls(inside.tls_certificate.as_deref(), inside.tls_key.as_deref())?;
+        let (certificate, key) = (&inside.tls_certificate, &inside.tls_key);
+        let internal_tls = tls(certificate.as_deref(), key.as_deref(), None)?;
         let public = Listener::bind(outside.listen, public_tls, public)
             .await
             .with_context(|| format!("{} cannot be bound", outside.listen))?;
@@ -125,6 +147,7 @@ impl App {
             queues,
             public,
             internal,
+            stop_streams,
         })
     }
 
@@ -146,7 +169,15 @@ impl App {
     pub async fn serve(self, stop: CancellationToken) {
         let workers_stop = CancellationToken::new();
         let mut workers = workers::start(&self.ctx, self.queues, &workers_stop);
-        tokio::join!(self.public.serve(stop.clone()), self.internal.serve(stop));
+        let end_streams = async {
+            stop.cancelled().await;
+            self.stop_streams.cancel();
+        };
+        tokio::join!(
+            end_streams,
+            self.public.serve(stop.clone()),
+            self.internal.serve(stop.clone())
+        );
         workers_stop.cancel();
         while workers.join_next().await.is_some() {}
     }
@@ -239,6 +270,7 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
             scep_url: format!("{base}/scep"),
             tls_root,
         },
+        identity: config.enrollment.identity,
         identity_lifetime: config.enrollment.identity_lifetime.0,
         attestation_hold: config.attestation.hold.0,
         patience: config.verification.patience.0,
@@ -280,9 +312,30 @@ fn apns_settings(config: &Config) -> anyhow::Result<ApnsSettings> {
     })
 }
 
+fn proxies(config: &Config) -> anyhow::Result<Proxies> {
+    let public = &config.public;
+    let header = public.client_certificate_header.as_deref();
+    Ok(Proxies {
+        networks: public.trusted_proxies.clone(),
+        behind_proxy: public.behind_proxy,
+        certificate_header: header
+            .map(str::parse)
+            .transpose()
+            .context("public.client_certificate_header is no name of a header")?,
+    })
+}
+
+/// The names of those who issue identities, as a TLS client is told whose certificates are wanted.
+fn identity_issuers(authorities: &Authorities) -> anyhow::Result<Vec<Vec<u8>>> {
+    let authority = authorities.device_ca.certificate()?;
+    Ok(vec![authority.certificate().subject().as_der().to_vec()])
+}
+
+/// TLS of one listener; with `issuers`, clients are asked for certificates of theirs.
 fn tls(
     certificate: Option<&Path>,
     key: Option<&Path>,
+    issuers: Option<Vec<Vec<u8>>>,
 ) -> anyhow::Result<Option<Arc<ServerConfig>>> {
     let (Some(certificate), Some(key)) = (certificate, key) else {
         return Ok(None);
@@ -293,9 +346,13 @@ fn tls(
     let key = PrivateKeyDer::from_pem_file(key)
         .with_context(|| format!("{} cannot be read", key.display()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier: Arc<dyn ClientCertVerifier> = match issuers {
+        Some(issuers) => PossessionOnly::new(issuers, &provider),
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .context("TLS certificate and key do not fit together")?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

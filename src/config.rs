@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::enrollment::Protocol;
+use crate::network::Network;
 use crate::time::Span;
 
 /// The file as written. Unknown members are refused: a misspelt setting must not vanish.
@@ -63,6 +65,14 @@ pub struct Public {
     /// nobody serves in clear by accident. Client addresses are then read from X-Forwarded-For.
     #[serde(default)]
     pub behind_proxy: bool,
+    /// Where the proxies in front are. What they add to a request is then believed of nobody else.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
+    /// The header in which those proxies pass on the certificate a client showed them.
+    pub client_certificate_header: Option<String>,
+    /// Ask for client certificates in the TLS of this server: another proof than `Mdm-Signature`.
+    #[serde(default)]
+    pub client_certificates: bool,
     /// A private TLS root to put into profiles, PEM; only for a server certificate no public
     /// authority issued.
     pub tls_root: Option<PathBuf>,
@@ -72,6 +82,9 @@ pub struct Public {
     /// SCEP requests one client address may make in a minute.
     #[serde(default = "defaults::scep_per_minute")]
     pub scep_per_minute: u32,
+    /// ACME requests one client address may make in a minute; an issuance takes nine.
+    #[serde(default = "defaults::acme_per_minute")]
+    pub acme_per_minute: u32,
 }
 
 /// The listener of coordinator and operators; never the public one.
@@ -103,6 +116,9 @@ pub struct Enrollment {
     /// How long a device identity is valid. Long, because a server that asks for read-only rights
     /// cannot push a renewed profile.
     pub identity_lifetime: Span,
+    /// The identity of a profile where the request does not say what the Mac can do: `acme`, a
+    /// Secure Enclave key that Apple attests (Apple silicon, macOS 14), or `scep`.
+    pub identity: Protocol,
 }
 
 /// Apple's push service.
@@ -170,6 +186,10 @@ mod defaults {
     pub(super) fn scep_per_minute() -> u32 {
         120
     }
+
+    pub(super) fn acme_per_minute() -> u32 {
+        270
+    }
 }
 
 const HOUR: u64 = 60 * 60;
@@ -181,6 +201,7 @@ impl Default for Enrollment {
             organization: "attestd".to_owned(),
             identifier: None,
             identity_lifetime: seconds(5 * 365 * DAY),
+            identity: Protocol::Acme,
         }
     }
 }
@@ -252,6 +273,18 @@ pub enum Unusable {
     InternalInClear(SocketAddr),
     #[error("public and internal must be two listeners, but both are {0}")]
     SameListener(SocketAddr),
+    #[error(
+        "public.client_certificate_header is believed of nobody: name the proxies in public.trusted_proxies"
+    )]
+    HeaderOfNobody,
+    #[error(
+        "public.client_certificate_header must be the name of a header of its own, but is {0:?}"
+    )]
+    HeaderName(String),
+    #[error(
+        "public.client_certificates asks in the TLS of this server: set public.tls_certificate and tls_key too"
+    )]
+    CertificatesWithoutTls,
     #[error("{0} must be longer than nothing")]
     Zero(&'static str),
     #[error("database: give url or url_file, not both")]
@@ -260,6 +293,36 @@ pub enum Unusable {
     PasswordInFile,
     #[error("enrollment.identifier must be letters, digits, dots and hyphens, but is {0:?}")]
     Identifier(String),
+}
+
+impl Public {
+    fn check_certificates(&self) -> Result<(), Unusable> {
+        if self.client_certificates && self.tls_certificate.is_none() {
+            return Err(Unusable::CertificatesWithoutTls);
+        }
+        let Some(name) = &self.client_certificate_header else {
+            return Ok(());
+        };
+        let is_token = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        // Headers that say something else already, and that anybody may send.
+        const TAKEN: [&str; 7] = [
+            "mdm-signature",
+            "content-type",
+            "content-length",
+            "content-encoding",
+            "host",
+            "user-agent",
+            "x-forwarded-for",
+        ];
+        let taken = TAKEN.iter().any(|taken| name.eq_ignore_ascii_case(taken));
+        if name.is_empty() || !name.bytes().all(is_token) || taken {
+            return Err(Unusable::HeaderName(name.clone()));
+        }
+        if self.trusted_proxies.is_empty() {
+            return Err(Unusable::HeaderOfNobody);
+        }
+        Ok(())
+    }
 }
 
 impl Config {
@@ -307,6 +370,7 @@ impl Config {
         if self.public.listen == self.internal.listen && self.public.listen.port() != 0 {
             return Err(Unusable::SameListener(self.public.listen));
         }
+        self.public.check_certificates()?;
         for (span, name) in [
             (
                 self.enrollment.identity_lifetime,
@@ -430,6 +494,13 @@ mod tests {
     #[test]
     fn every_unsafe_or_senseless_setting_is_refused_with_what_to_do() {
         let with = |from: &str, to: &str| MINIMAL.replace(from, to);
+        let public = |line: &str| with("[internal]", &format!("{line}\n[internal]"));
+        let proxied = |name: &str| {
+            let proxies = "trusted_proxies = [\"10.0.0.0/8\"]";
+            public(&format!(
+                "{proxies}\nclient_certificate_header = \"{name}\""
+            ))
+        };
         let cases = [
             (with("base_url", "base_ulr"), "base_ulr"),
             (format!("{MINIMAL}[log]\nlevle = \"info\"\n"), "levle"),
@@ -450,6 +521,31 @@ mod tests {
             (
                 with("behind_proxy = true", "tls_key = \"k\""),
                 "belong together",
+            ),
+            (public("client_certificates = true"), "tls_certificate"),
+            (
+                public("client_certificate_header = \"Client-Cert\""),
+                "trusted_proxies",
+            ),
+            (proxied("Mdm-Signature"), "header of its own"),
+            (proxied("Client Cert"), "header of its own"),
+            (proxied(""), "header of its own"),
+            (public("trusted_proxies = [\"0.0.0.0/0\"]"), "everybody"),
+            (
+                public("trusted_proxies = [\"10.0.0.1/8\"]"),
+                "beyond the prefix",
+            ),
+            (
+                public("trusted_proxies = [\"10.0.0.0/33\"]"),
+                "length of its prefix",
+            ),
+            (
+                public("trusted_proxies = [\"::/129\"]"),
+                "length of its prefix",
+            ),
+            (
+                public("trusted_proxies = [\"proxy.example.org\"]"),
+                "10.0.0.0/8",
             ),
             (with("127.0.0.1:8444", "0.0.0.0:8444"), "listen on loopback"),
             (with("0.0.0.0:8443", "127.0.0.1:8444"), "two listeners"),

@@ -6,12 +6,12 @@
 //!
 //! ```text
 //! main -> cli -> app                                     only app constructs shells
-//!          http, workers -> flows -> store, apns, keys
+//!   web -> http, workers -> flows -> store, apns, keys
 //! ---------------- below: no async, no I/O, no clock ----------------
 //! publication -> verification -> posture -> attestation, mdm
 //! publication -> enrollment -> mdm        acme -> attestation
 //! scep, ca, push, mdm, attestation -> pki        (edges between nouns are transitive)
-//! ids, time, entropy, secret, reason: open to all
+//! ids, time, network, entropy, secret, reason: open to all
 //! ```
 //!
 //! `tests/it/architecture` holds this picture as data and fails on any other edge.
@@ -30,6 +30,7 @@ pub mod http;
 pub mod ids;
 pub mod keys;
 pub mod mdm;
+pub mod network;
 pub mod pki;
 pub mod posture;
 pub mod publication;
@@ -41,4 +42,5 @@ pub mod store;
 pub mod telemetry;
 pub mod time;
 pub mod verification;
+pub mod web;
 pub mod workers;

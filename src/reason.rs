@@ -175,6 +175,8 @@ reasons! {
         "The request does not have the form it must have.";
     RequestTooLarge = "request_too_large", LeavesUnknown, Owner,
         "The request is larger than any honest one.";
+    BodyEncoded = "body_encoded", LeavesUnknown, Operator,
+        "The message came compressed or otherwise encoded, and its signature is over what it was before. Something between the Mac and this service changes messages.";
     MessageUnsupported = "message_unsupported", LeavesUnknown, Service,
         "The message is of a kind this service does not take.";
 }

@@ -10,6 +10,8 @@ mod m0001_enrollment;
 mod m0002_verification;
 mod m0003_posture;
 mod m0004_operation;
+mod m0006_acme;
+mod m0007_scep_transactions;
 
 /// The history.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_verification::Migration),
             Box::new(m0003_posture::Migration),
             Box::new(m0004_operation::Migration),
+            Box::new(m0006_acme::Migration),
+            Box::new(m0007_scep_transactions::Migration),
         ]
     }
 }

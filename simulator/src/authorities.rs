@@ -28,6 +28,8 @@ pub struct Authorities {
     pub push_authority: PushAuthority,
     pub push_certificate: PushCertificate,
     pub apple: AttestationAuthority,
+    /// Of a server the Macs were enrolled at before.
+    pub former_device_ca: Issuer,
 }
 
 /// The files a server under test is configured with.
@@ -39,6 +41,8 @@ pub struct WorldFiles {
     pub push_key: PathBuf,
     /// The root to pin instead of Apple's.
     pub attestation_root: PathBuf,
+    /// A former server's device CA, for servers that adopt its Macs.
+    pub adopted_ca: PathBuf,
 }
 
 impl WorldFiles {
@@ -49,6 +53,7 @@ impl WorldFiles {
             push_certificate: folder.join("push-cert.pem"),
             push_key: folder.join("push-key.pem"),
             attestation_root: folder.join("attestation-root.pem"),
+            adopted_ca: folder.join("adopted-ca.pem"),
         }
     }
 }
@@ -64,6 +69,7 @@ impl Authorities {
             push_certificate: push_authority.issue(&topic, now_ms - DAY_MS)?,
             push_authority,
             apple: AttestationAuthority::new()?,
+            former_device_ca: new_former_device_ca(now_ms)?,
         })
     }
 
@@ -85,6 +91,11 @@ impl Authorities {
             keep(folder, "attestation-root", || Ok(root.clone()))?,
             keep(folder, "attestation-sub-ca", || Ok(sub_ca.clone()))?,
         );
+        let former_device_ca = Issuer {
+            identity: keep(folder, "former-device-ca", || {
+                Ok(new_former_device_ca(now)?.identity)
+            })?,
+        };
         let files = WorldFiles::within(folder);
         let kept = match read_identity(&files.push_certificate, &files.push_key)? {
             Some(identity) => still_good(identity, &push_authority, topic, now)?,
@@ -103,6 +114,7 @@ impl Authorities {
             push_authority,
             push_certificate,
             apple,
+            former_device_ca,
         };
         authorities.write_files(folder)?;
         Ok(authorities)
@@ -118,6 +130,7 @@ impl Authorities {
         )?;
         write(&files.push_key, &self.push_certificate.identity.key_pem()?)?;
         write(&files.attestation_root, &self.apple.root_pem()?)?;
+        write(&files.adopted_ca, &self.former_device_ca.certificate_pem()?)?;
         Ok(files)
     }
 }
@@ -130,6 +143,15 @@ fn new_apns_root() -> Result<Issuer, ErrorStack> {
         "Simulated, not Apple",
         KeyKind::P256,
         now,
+    )
+}
+
+fn new_former_device_ca(now_ms: i64) -> Result<Issuer, ErrorStack> {
+    Issuer::root(
+        "SIMULATED Former Device CA",
+        "Simulated",
+        KeyKind::P256,
+        now_ms,
     )
 }
 

@@ -26,6 +26,8 @@ pub enum SignatureDigest {
     #[default]
     Sha1,
     Sha256,
+    /// Of no client of Apple's.
+    Sha384,
     /// Only SCEP uses it, where the server names SHA-512.
     Sha512,
 }
@@ -35,6 +37,7 @@ impl SignatureDigest {
         match self {
             Self::Sha1 => MessageDigest::sha1(),
             Self::Sha256 => MessageDigest::sha256(),
+            Self::Sha384 => MessageDigest::sha384(),
             Self::Sha512 => MessageDigest::sha512(),
         }
     }
@@ -44,6 +47,7 @@ impl SignatureDigest {
         let oid = match self {
             Self::Sha1 => "1.3.14.3.2.26",
             Self::Sha256 => "2.16.840.1.101.3.4.2.1",
+            Self::Sha384 => "2.16.840.1.101.3.4.2.2",
             Self::Sha512 => "2.16.840.1.101.3.4.2.3",
         };
         Ok(sequence(&[&der::oid(oid)?]))
@@ -221,9 +225,11 @@ pub(crate) fn signature_algorithm(
     let (oid, parameters): (&str, &[u8]) = match (key.id(), digest, combined) {
         (Id::EC, SignatureDigest::Sha1, _) => ("1.2.840.10045.4.1", &[]),
         (Id::EC, SignatureDigest::Sha256, _) => ("1.2.840.10045.4.3.2", &[]),
+        (Id::EC, SignatureDigest::Sha384, _) => ("1.2.840.10045.4.3.3", &[]),
         (Id::EC, SignatureDigest::Sha512, _) => ("1.2.840.10045.4.3.4", &[]),
         (_, SignatureDigest::Sha1, true) => ("1.2.840.113549.1.1.5", &null),
         (_, SignatureDigest::Sha256, true) => ("1.2.840.113549.1.1.11", &null),
+        (_, SignatureDigest::Sha384, true) => ("1.2.840.113549.1.1.12", &null),
         (_, SignatureDigest::Sha512, true) => ("1.2.840.113549.1.1.13", &null),
         (_, _, false) => ("1.2.840.113549.1.1.1", &null),
     };

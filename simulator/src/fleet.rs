@@ -4,13 +4,19 @@ use futures_util::StreamExt as _;
 use openssl::error::ErrorStack;
 use serde::Serialize;
 
-use crate::mac::{Lie, Life, Mac, MacSpec};
+use crate::mac::{IdentityKind, Lie, Life, Mac, MacKind, MacSpec};
 use crate::world::World;
 
 /// What a fleet is made of.
 #[derive(Debug, Clone)]
 pub struct FleetPlan {
     pub count: usize,
+    /// The kinds of Mac, in turn; Apple silicon where none is named.
+    pub kinds: Vec<MacKind>,
+    /// The identity they ask the server for.
+    pub asks_for: Option<IdentityKind>,
+    /// How all of them deceive; `liars` replaces it where it applies.
+    pub lie: Option<Lie>,
     /// Mixes in every kind of Mac a server must not trust.
     pub liars: bool,
     /// Attestations take 2 to 20 seconds, as Apple's do.
@@ -24,6 +30,9 @@ impl Default for FleetPlan {
     fn default() -> Self {
         Self {
             count: 1,
+            kinds: Vec::new(),
+            asks_for: None,
+            lie: None,
             liars: false,
             real_latency: false,
             allow_http_loopback: false,
@@ -40,11 +49,17 @@ impl FleetPlan {
     }
 
     fn spec(&self, index: usize) -> Result<MacSpec, ErrorStack> {
-        let mut spec = MacSpec::random()?;
+        let mut kinds = self.kinds.iter().cycle();
+        let kind = kinds.nth(index % self.kinds.len().max(1));
+        let mut spec = MacSpec::of_kind(kind.copied().unwrap_or_default())?;
+        spec.asks_for = self.asks_for;
         if self.real_latency {
             spec = spec.with_real_latency();
         }
         spec.allow_http_loopback = self.allow_http_loopback;
+        if let Some(lie) = &self.lie {
+            spec = spec.lying(lie.clone());
+        }
         if !self.liars {
             return Ok(spec);
         }
@@ -95,7 +110,14 @@ impl Fleet {
         at_once: usize,
         server_url: &str,
     ) -> Result<Self, ErrorStack> {
-        world.keys().warm(specs.len().min(64)).await?;
+        // Only SCEP needs RSA keys, which take long to make.
+        let by_scep = |spec: &&MacSpec| {
+            !spec.is_attestable()
+                || spec.asks_for == Some(IdentityKind::Scep)
+                || spec.former_identity.is_some()
+        };
+        let keys = specs.iter().filter(by_scep).count();
+        world.keys().warm(keys.min(64)).await?;
         let macs: Vec<Mac> = specs
             .into_iter()
             .map(|spec| Mac::new(spec, world))
@@ -147,6 +169,20 @@ mod tests {
         let serials: std::collections::HashSet<_> =
             specs.iter().map(|spec| spec.serial.clone()).collect();
         assert_eq!(serials.len(), 12);
+    }
+
+    #[test]
+    fn kinds_take_turns() {
+        let plan = FleetPlan {
+            count: 5,
+            kinds: vec![MacKind::AppleSilicon, MacKind::Intel],
+            asks_for: Some(IdentityKind::Acme),
+            ..FleetPlan::default()
+        };
+        let specs = plan.specs().unwrap();
+        let silicon: Vec<_> = specs.iter().map(|spec| spec.apple_silicon).collect();
+        assert_eq!(silicon, [true, false, true, false, true]);
+        assert!(specs.iter().all(|spec| spec.asks_for.is_some()));
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
-use openssl::pkey::{PKey, Private};
+use openssl::pkey::{Id, PKey, Private};
 use openssl::rsa::Rsa;
 
 /// The kinds of key a Mac's identity can have.
@@ -18,6 +18,17 @@ pub enum KeyKind {
     P256,
     /// What an attested identity has (apple-protocol 1.4).
     P384,
+}
+
+impl KeyKind {
+    /// The kind a key belongs to; RSA of another size counts as RSA, P-521 as P-384.
+    pub fn of(key: &PKey<Private>) -> Self {
+        match (key.id(), key.bits()) {
+            (Id::EC, 256) => Self::P256,
+            (Id::EC, _) => Self::P384,
+            _ => Self::Rsa2048,
+        }
+    }
 }
 
 /// Makes a key. RSA takes some 50 to 500 ms; see [`KeyPool`].

@@ -17,12 +17,15 @@
 //! # }
 //! ```
 
+pub mod acme;
 pub mod apns;
 pub mod apple;
+pub mod ats;
 pub mod authorities;
 pub mod certs;
 pub mod clock;
 pub mod cms;
+pub mod csr;
 pub mod der;
 pub mod fleet;
 pub mod keys;
@@ -38,5 +41,8 @@ pub use authorities::{Authorities, WorldFiles};
 pub use certs::Identity;
 pub use clock::Clock;
 pub use fleet::{Fleet, FleetPlan, FleetSummary};
-pub use mac::{Lie, Life, Loss, Mac, MacError, MacEvent, MacSpec, MacStep, Reply, Signing};
+pub use mac::{
+    FormerEnrollment, IdentityKind, Lie, Life, Loss, Mac, MacError, MacEvent, MacKind, MacSpec,
+    MacStep, Reply, Signing,
+};
 pub use world::{World, WorldError, WorldOptions};

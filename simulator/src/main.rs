@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use attestd_sim::apns::{PushBudget, PushSeen};
-use attestd_sim::{Fleet, FleetPlan, Mac, MacStep, World, WorldFiles, WorldOptions};
-use clap::{Args, Parser, Subcommand};
+use attestd_sim::{
+    Fleet, FleetPlan, IdentityKind, Lie, Mac, MacKind, MacSpec, MacStep, World, WorldFiles,
+    WorldOptions,
+};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -23,6 +26,7 @@ use tokio::sync::broadcast::error::RecvError;
 ///   apns-root.pem          root of the push service's TLS certificate
 ///   push-cert.pem, push-key.pem   the MDM push certificate; its UID is the topic
 ///   attestation-root.pem   the root to pin instead of Apple's
+///   adopted-ca.pem         a former server's device CA, for servers that adopt its Macs
 #[derive(Debug, Parser)]
 #[command(name = "attestd-sim", version, verbatim_doc_comment)]
 struct CommandLine {
@@ -41,13 +45,18 @@ enum Command {
     World(WorldArgs),
     /// Enroll Macs at a server and let them answer it.
     ///
-    /// Each Mac asks POST {server}/v1/enroll for a profile with its serial number, installs it
-    /// (SCEP, Authenticate, TokenUpdate), waits for pushes and answers commands.
+    /// Each Mac asks POST {server}/v1/enroll for a profile, saying its serial number, macOS version
+    /// and hardware (and only the serial number where the server refuses more), installs it (an
+    /// identity by ACME or SCEP as the profile says, Authenticate, TokenUpdate), waits for pushes
+    /// and answers commands.
     ///
     /// Example: attestd-sim macs --server https://mdm.example.org --count 3 --poll 30
     ///
     /// Example: attestd-sim macs --with-world ./world --server https://localhost:8443
     /// --trust server-root.pem --count 12 --liars --json
+    ///
+    /// Example: attestd-sim macs --with-world ./world --server https://localhost:8443
+    /// --trust server-root.pem --count 4 --kind apple-silicon,intel,virtual-machine,macos-13
     Macs(MacsArgs),
     /// Show a whole posture round on this machine: a server, Apple's doubles and twelve Macs, four
     /// of which must not be trusted. Exit status 0 only if each got the verdict it deserves.
@@ -98,6 +107,15 @@ struct MacsArgs {
     poll: Option<u64>,
     #[command(flatten)]
     apns: ApnsArgs,
+    /// What the Macs are, in turn, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND")]
+    kind: Vec<MacKind>,
+    /// Ask the server for this kind of identity; by default it chooses.
+    #[arg(long, value_enum)]
+    identity: Option<IdentityKind>,
+    /// Deceive the ACME server, all Macs alike; the name says what is wrong.
+    #[arg(long, value_enum, conflicts_with = "liars")]
+    acme_lie: Option<AcmeLie>,
     /// Mix in Macs a server must not trust: SIP off and denied, Reduced Security, another Mac's
     /// attestation, a foreign signature. Four of each six.
     #[arg(long)]
@@ -117,6 +135,29 @@ struct MacsArgs {
     /// One JSON object per event.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AcmeLie {
+    /// Another Mac's genuine statement, for the right token and key
+    Mac,
+    /// A statement for another token
+    Token,
+    /// One key in the statement, another in the certificate request
+    Key,
+}
+
+impl AcmeLie {
+    fn lie(self) -> Result<Lie> {
+        Ok(match self {
+            Self::Mac => {
+                let other = MacSpec::random()?.attested_state();
+                Lie::EnrollsWithAnothersStatement(Box::new(other))
+            }
+            Self::Token => Lie::AttestsAnotherToken,
+            Self::Key => Lie::FinalizesWithAnotherKey,
+        })
+    }
 }
 
 #[tokio::main]
@@ -184,6 +225,9 @@ async fn run_macs(args: MacsArgs) -> Result<()> {
     });
     let plan = FleetPlan {
         count: args.count,
+        kinds: args.kind,
+        asks_for: args.identity,
+        lie: args.acme_lie.map(AcmeLie::lie).transpose()?,
         liars: args.liars,
         real_latency: args.real_latency,
         allow_http_loopback: args.allow_http_loopback,
@@ -275,6 +319,7 @@ fn started(world: &World, folder: &Path) -> serde_json::Value {
         "push_certificate": files.push_certificate,
         "push_key": files.push_key,
         "attestation_root": files.attestation_root,
+        "adopted_ca": files.adopted_ca,
     })
 }
 
@@ -287,11 +332,13 @@ fn tell(serial: &str, step: &MacStep) -> Result<()> {
     let text = match step {
         MacStep::ProfileReceived { signed: true } => "got a signed profile".to_owned(),
         MacStep::ProfileReceived { signed: false } => "got a profile that is not signed".to_owned(),
-        MacStep::IdentityIssued { certificate } => {
-            format!(
-                "got identity {}",
-                certificate.get(..16).unwrap_or(certificate)
-            )
+        MacStep::IdentityIssued { certificate, kind } => {
+            let from = match kind {
+                Some(kind) => format!("by {}", kind.name()),
+                None => "of a former server".to_owned(),
+            };
+            let short = certificate.get(..16).unwrap_or(certificate);
+            format!("got identity {short} {from}")
         }
         MacStep::Authenticated => "was let in".to_owned(),
         MacStep::Enrolled => "is enrolled".to_owned(),

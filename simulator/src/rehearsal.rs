@@ -74,6 +74,16 @@ impl Seen {
 #[derive(Debug, Default)]
 pub(crate) struct Stage {
     pub(crate) scep: ScepMode,
+    /// GetCACaps leaves Renewal out.
+    pub(crate) hides_renewal: bool,
+    /// The SCEP messages, oldest first.
+    pub(crate) scep_seen: Vec<Bytes>,
+    /// Directory and ClientIdentifier of an ACME payload, in place of SCEP's.
+    pub(crate) acme: Option<(String, String)>,
+    /// What asked for a profile, oldest first.
+    pub(crate) enroll_seen: Vec<serde_json::Value>,
+    /// Refuses every member of that but the serial number.
+    pub(crate) knows_only_serials: bool,
     pub(crate) access_rights: i64,
     pub(crate) capabilities: Vec<&'static str>,
     /// Commands to hand over, oldest first.
@@ -195,7 +205,7 @@ impl Rehearsal {
         let body = body.collect().await.unwrap().to_bytes();
         let path = parts.uri.path().to_owned();
         let (status, content_type, content) = match path.as_str() {
-            "/v1/enroll" => (200, "application/x-apple-aspen-config", self.profile()),
+            "/v1/enroll" => self.enroll(&body),
             "/scep" => self.scep(parts.uri.query().unwrap_or_default(), &body),
             "/mdm/checkin" | "/mdm/connect" => {
                 let signature = parts
@@ -226,6 +236,18 @@ impl Rehearsal {
         response.body(Full::new(content.into())).unwrap()
     }
 
+    fn enroll(&self, body: &[u8]) -> (u16, &'static str, Vec<u8>) {
+        let asked: serde_json::Value = serde_json::from_slice(body).unwrap();
+        let members = asked.as_object().unwrap().len();
+        let mut stage = self.stage();
+        stage.enroll_seen.push(asked);
+        if stage.knows_only_serials && members > 1 {
+            return (400, "application/json", Vec::new());
+        }
+        drop(stage);
+        (200, "application/x-apple-aspen-config", self.profile())
+    }
+
     fn mdm(&self, path: &str) -> (u16, &'static str, Vec<u8>) {
         let mut stage = self.stage();
         if let Some((status, body)) = stage.forced.pop_front() {
@@ -243,7 +265,8 @@ impl Rehearsal {
         (200, "", Vec::new())
     }
 
-    fn profile(&self) -> Vec<u8> {
+    pub(crate) fn profile(&self) -> Vec<u8> {
+        let acme = self.stage().acme.clone();
         let (rights, capabilities) = {
             let stage = self.stage();
             (
@@ -264,12 +287,12 @@ impl Rehearsal {
                 ("PayloadVersion", 1.into()),
             ])
         };
-        let mut scep = head("com.apple.security.scep", uuid);
+        let mut identity = head("com.apple.security.scep", uuid);
         let subject = Value::Array(vec![Value::Array(vec![Value::Array(vec![
             "CN".into(),
-            "Mac".into(),
+            "Mac %SerialNumber%".into(),
         ])])]);
-        scep.insert(
+        identity.insert(
             "PayloadContent".into(),
             Value::Dictionary(dictionary([
                 ("URL", format!("{}/scep", self.url).into()),
@@ -277,9 +300,22 @@ impl Rehearsal {
                 ("Keysize", 2048.into()),
                 ("Key Usage", 5.into()),
                 ("RetryDelay", 0.into()),
-                ("Subject", subject),
+                ("Subject", subject.clone()),
             ])),
         );
+        if let Some((directory, identifier)) = acme {
+            identity = head("com.apple.security.acme", uuid);
+            identity.extend(dictionary([
+                ("Attest", true.into()),
+                ("ClientIdentifier", identifier.into()),
+                ("DirectoryURL", directory.into()),
+                ("HardwareBound", true.into()),
+                ("KeySize", 384.into()),
+                ("KeyType", "ECSECPrimeRandom".into()),
+                ("Subject", subject),
+                ("UsageFlags", 1.into()),
+            ]));
+        }
         let mut mdm = head("com.apple.mdm", "0A1B2C3D-0002-4000-8000-000000000002");
         mdm.extend(dictionary([
             ("AccessRights", rights.into()),
@@ -294,7 +330,7 @@ impl Rehearsal {
         let mut top = head("Configuration", "0A1B2C3D-0005-4000-8000-000000000005");
         top.insert(
             "PayloadContent".into(),
-            Value::Array(vec![Value::Dictionary(scep), Value::Dictionary(mdm)]),
+            Value::Array(vec![Value::Dictionary(identity), Value::Dictionary(mdm)]),
         );
         write(&Value::Dictionary(top), PlistStyle::CoreFoundation).unwrap()
     }
@@ -309,12 +345,15 @@ impl Rehearsal {
             );
         }
         if query.contains("operation=GetCACaps") {
-            return (
-                200,
-                "text/plain",
-                b"SHA-256\nAES\nPOSTPKIOperation".to_vec(),
-            );
+            let renewal = if self.stage().hides_renewal {
+                ""
+            } else {
+                "Renewal\n"
+            };
+            let words = format!("{renewal}SHA-256\nAES\nPOSTPKIOperation");
+            return (200, "text/plain", words.into_bytes());
         }
+        self.stage().scep_seen.push(Bytes::copy_from_slice(body));
         let mode = self.stage().scep;
         let reply = match mode {
             ScepMode::Broken => return (500, "text/plain", Vec::new()),

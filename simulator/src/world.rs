@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 use crate::apns::{Apns, ApnsError, ApnsOptions, PushAuthority, PushBudget, PushCertificate};
 use crate::apple::AttestationAuthority;
 use crate::authorities::{Authorities, WorldFiles};
+use crate::certs::Issuer;
 use crate::clock::Clock;
 use crate::keys::KeyPool;
 use crate::mac::MacEvent;
@@ -106,6 +107,11 @@ impl World {
     /// The push certificate a server of this world is configured with.
     pub fn push_certificate(&self) -> &PushCertificate {
         &self.authorities.push_certificate
+    }
+
+    /// The device CA of a server the Macs were enrolled at before.
+    pub fn former_device_ca(&self) -> &Issuer {
+        &self.authorities.former_device_ca
     }
 
     /// The topic of that certificate.

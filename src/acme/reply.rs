@@ -136,7 +136,7 @@ impl Reply {
     }
 
     /// The problem document of a refusal.
-    pub(super) fn refusing(refusal: &Refusal, base: &str) -> Self {
+    pub fn refusing(refusal: &Refusal, base: &str) -> Self {
         let (problem, status) = refusal.problem();
         let detail = refusal.to_string();
         let mut body = document(problem, status, &detail);

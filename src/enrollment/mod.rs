@@ -4,6 +4,8 @@
 //! [`Enrollment`] is the Mac itself, and [`trace`] tells its owner how far it got.
 
 pub mod identity;
+pub mod outline;
+pub mod platform;
 pub mod profile;
 pub mod ticket;
 pub mod trace;
@@ -11,6 +13,7 @@ pub mod trace;
 use serde::{Deserialize, Serialize};
 
 pub use self::identity::{Identity, IdentityKind};
+pub use self::platform::{Platform, Protocol};
 pub use self::ticket::Ticket;
 use crate::ids::{CertificateHash, DeviceId, SerialNumber, TicketId, Topic, Udid};
 use crate::reason::Reason;

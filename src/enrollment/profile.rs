@@ -10,8 +10,11 @@ use crate::ids::{Topic, sha256};
 use crate::mdm::plist::{Dictionary, Malformed, Value, read_dictionary, to_xml};
 use crate::secret::Secret;
 
-/// The shipped template: SCEP identity, MDM payload.
+/// The shipped template with an identity by SCEP.
 pub const SCEP_TEMPLATE: &[u8] = include_bytes!("../../profiles/enroll_scep.mobileconfig");
+
+/// The shipped template with an attested identity by ACME.
+pub const ACME_TEMPLATE: &[u8] = include_bytes!("../../profiles/enroll_acme.mobileconfig");
 
 /// The rights the profile asks for: inspect profiles (1), device information (16), security queries
 /// (1024). Rights can never be added later, and these are a promise to owners.
@@ -36,7 +39,10 @@ pub struct Constants {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uuids {
     pub profile: String,
+    /// Of the SCEP payload.
     pub identity: String,
+    /// Of the ACME payload: another kind of payload is another payload.
+    pub attested_identity: String,
     pub mdm: String,
     pub tls_root: String,
 }
@@ -45,8 +51,20 @@ pub struct Uuids {
 #[derive(Debug, Clone)]
 pub struct Slots<'a> {
     pub topic: &'a Topic,
-    /// The ticket's secret.
-    pub challenge: &'a Secret<String>,
+    pub identity: IdentitySlots<'a>,
+}
+
+/// By which secret the Mac gets its identity.
+#[derive(Debug, Clone)]
+pub enum IdentitySlots<'a> {
+    /// The ticket's secret is the SCEP challenge.
+    Scep { challenge: &'a Secret<String> },
+    /// The ticket's secret is in the path of the directory.
+    Acme {
+        directory_url: &'a Secret<String>,
+        /// The serial number of the one Mac the ticket is for, or a code that is good once.
+        client_identifier: &'a Secret<String>,
+    },
 }
 
 /// The template lacks something the server must fill in.
@@ -74,14 +92,26 @@ impl Uuids {
         Self {
             profile: uuid("profile"),
             identity: uuid("identity"),
+            attested_identity: uuid("attested-identity"),
             mdm: uuid("mdm"),
             tls_root: uuid("tls-root"),
         }
     }
 }
 
-/// Fills a template. The result is the unsigned profile, XML.
-pub fn fill(
+/// Fills the template for this kind of identity. The result is the unsigned profile, XML.
+///
+/// # Errors
+/// As [`fill_template`]: a template that ships with the server and cannot be used.
+pub fn fill(constants: &Constants, slots: &Slots<'_>) -> Result<Vec<u8>, Unusable> {
+    let template = match slots.identity {
+        IdentitySlots::Scep { .. } => SCEP_TEMPLATE,
+        IdentitySlots::Acme { .. } => ACME_TEMPLATE,
+    };
+    fill_template(template, constants, slots)
+}
+
+fn fill_template(
     template: &[u8],
     constants: &Constants,
     slots: &Slots<'_>,
@@ -91,18 +121,41 @@ pub fn fill(
     set(&mut top, "PayloadOrganization", &constants.organization)?;
     set(&mut top, "PayloadUUID", &constants.uuids.profile)?;
 
-    let identity_identifier = format!("{}.identity", constants.identifier);
-    let identity = payload(&mut top, "com.apple.security.scep")?;
+    let (kind, name, identity_uuid) = match slots.identity {
+        IdentitySlots::Scep { .. } => (
+            "com.apple.security.scep",
+            "identity",
+            &constants.uuids.identity,
+        ),
+        IdentitySlots::Acme { .. } => (
+            "com.apple.security.acme",
+            "attested-identity",
+            &constants.uuids.attested_identity,
+        ),
+    };
+    let identity = payload(&mut top, kind)?;
+    let identity_identifier = format!("{}.{name}", constants.identifier);
     set(identity, "PayloadIdentifier", &identity_identifier)?;
     set(identity, "PayloadOrganization", &constants.organization)?;
-    set(identity, "PayloadUUID", &constants.uuids.identity)?;
-    let Some(Value::Dictionary(scep)) = identity.value_mut("PayloadContent") else {
-        return Err(Unusable::Missing(
-            "PayloadContent of com.apple.security.scep",
-        ));
-    };
-    set(scep, "URL", &constants.scep_url)?;
-    set(scep, "Challenge", slots.challenge.expose())?;
+    set(identity, "PayloadUUID", identity_uuid)?;
+    match slots.identity {
+        IdentitySlots::Scep { challenge } => {
+            let Some(Value::Dictionary(scep)) = identity.value_mut("PayloadContent") else {
+                return Err(Unusable::Missing(
+                    "PayloadContent of com.apple.security.scep",
+                ));
+            };
+            set(scep, "URL", &constants.scep_url)?;
+            set(scep, "Challenge", challenge.expose())?;
+        }
+        IdentitySlots::Acme {
+            directory_url,
+            client_identifier,
+        } => {
+            set(identity, "DirectoryURL", directory_url.expose())?;
+            set(identity, "ClientIdentifier", client_identifier.expose())?;
+        }
+    }
 
     let mdm_identifier = format!("{}.mdm", constants.identifier);
     let mdm = payload(&mut top, "com.apple.mdm")?;
@@ -112,7 +165,7 @@ pub fn fill(
     set(mdm, "PayloadIdentifier", &mdm_identifier)?;
     set(mdm, "PayloadOrganization", &constants.organization)?;
     set(mdm, "PayloadUUID", &constants.uuids.mdm)?;
-    set(mdm, "IdentityCertificateUUID", &constants.uuids.identity)?;
+    set(mdm, "IdentityCertificateUUID", identity_uuid)?;
     set(mdm, "ServerURL", &constants.server_url)?;
     set(mdm, "CheckInURL", &constants.check_in_url)?;
     set(mdm, "Topic", slots.topic.as_str())?;
@@ -189,6 +242,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::enrollment::Protocol;
 
     fn constants() -> Constants {
         Constants {
@@ -202,14 +256,25 @@ mod tests {
         }
     }
 
-    fn filled() -> Vec<u8> {
+    /// A filled profile for either kind of identity.
+    fn filled_for(protocol: Protocol) -> Vec<u8> {
         let topic = Topic::parse("com.apple.mgmt.External.0f0e").expect("valid");
-        let challenge = Secret::new("one-time".to_owned());
+        let one_time = Secret::new("one-time".to_owned());
+        let directory = Secret::new("https://mdm.example.org/acme/one-time/directory".to_owned());
+        let identity = match protocol {
+            Protocol::Scep => IdentitySlots::Scep {
+                challenge: &one_time,
+            },
+            Protocol::Acme => IdentitySlots::Acme {
+                directory_url: &directory,
+                client_identifier: &one_time,
+            },
+        };
         let slots = Slots {
             topic: &topic,
-            challenge: &challenge,
+            identity,
         };
-        fill(SCEP_TEMPLATE, &constants(), &slots).expect("filled")
+        fill(&constants(), &slots).expect("filled")
     }
 
     fn payloads<'d>(top: &'d Dictionary<'d>) -> Vec<&'d Dictionary<'d>> {
@@ -226,18 +291,20 @@ mod tests {
             .collect()
     }
 
+    fn of<'d>(payloads: &[&'d Dictionary<'d>], kind: &str) -> &'d Dictionary<'d> {
+        payloads
+            .iter()
+            .find(|payload| payload.string("PayloadType") == Ok(Some(kind)))
+            .expect("present")
+    }
+
     #[test]
     fn the_identity_is_the_one_the_mdm_payload_names() {
-        let bytes = filled();
+        let bytes = filled_for(Protocol::Scep);
         let top = read_dictionary(&bytes).expect("well formed");
         let payloads = payloads(&top);
-        let of = |kind: &str| {
-            *payloads
-                .iter()
-                .find(|p| p.string("PayloadType") == Ok(Some(kind)))
-                .expect("present")
-        };
-        let (scep, mdm) = (of("com.apple.security.scep"), of("com.apple.mdm"));
+        let scep = of(&payloads, "com.apple.security.scep");
+        let mdm = of(&payloads, "com.apple.mdm");
         assert_eq!(
             mdm.string("IdentityCertificateUUID"),
             scep.string("PayloadUUID")
@@ -253,41 +320,72 @@ mod tests {
             Ok(Some("Example & <Sons>"))
         );
         assert_eq!(
-            of("com.apple.security.root").data("PayloadContent"),
+            of(&payloads, "com.apple.security.root").data("PayloadContent"),
             Ok(Some(&[0x30, 0][..]))
         );
     }
 
     #[test]
-    fn identifiers_and_uuids_are_distinct_and_constant() {
-        let (first, second) = (filled(), filled());
-        assert_eq!(first, second);
-        let top = read_dictionary(&first).expect("well formed");
-        let mut all = vec![&top];
-        all.extend(payloads(&top));
-        for key in ["PayloadIdentifier", "PayloadUUID"] {
-            let names: HashSet<_> = all.iter().map(|p| p.string(key).expect("typed")).collect();
-            assert_eq!(names.len(), all.len(), "{key}");
+    fn an_attested_identity_is_hardware_bound_and_speaks_for_the_mac() {
+        let bytes = filled_for(Protocol::Acme);
+        let top = read_dictionary(&bytes).expect("well formed");
+        let payloads = payloads(&top);
+        let acme = of(&payloads, "com.apple.security.acme");
+        assert_eq!(
+            of(&payloads, "com.apple.mdm").string("IdentityCertificateUUID"),
+            acme.string("PayloadUUID")
+        );
+        for flag in ["Attest", "HardwareBound"] {
+            assert_eq!(acme.boolean(flag), Ok(Some(true)), "{flag}");
         }
+        assert_eq!(acme.boolean("KeyIsExtractable"), Ok(Some(false)));
+        assert_eq!(acme.string("ClientIdentifier"), Ok(Some("one-time")));
+        assert_eq!(
+            acme.string("DirectoryURL"),
+            Ok(Some("https://mdm.example.org/acme/one-time/directory"))
+        );
+    }
+
+    #[test]
+    fn identifiers_and_uuids_are_distinct_and_constant() {
+        let first = filled_for(Protocol::Scep);
+        let attested = filled_for(Protocol::Acme);
+        assert_eq!(first, filled_for(Protocol::Scep));
+        let (scep, acme) = (
+            read_dictionary(&first).expect("well formed"),
+            read_dictionary(&attested).expect("well formed"),
+        );
+        for top in [&scep, &acme] {
+            let mut all = vec![top];
+            all.extend(payloads(top));
+            for key in ["PayloadIdentifier", "PayloadUUID"] {
+                let names: HashSet<_> = all.iter().map(|p| p.string(key).expect("typed")).collect();
+                assert_eq!(names.len(), all.len(), "{key}");
+            }
+        }
+        // The same enrollment, whichever identity it stands on: a Mac moves from one to the other.
+        let mdm = |top| of(&payloads(top), "com.apple.mdm").string("PayloadUUID");
+        assert_eq!(mdm(&scep), mdm(&acme));
+        assert_eq!(scep.string("PayloadUUID"), acme.string("PayloadUUID"));
         assert_ne!(Uuids::of("https://other.example.org"), constants().uuids);
     }
 
     #[test]
     fn a_template_that_asks_for_more_is_refused() {
-        let template = String::from_utf8(SCEP_TEMPLATE.to_vec()).expect("text");
         let topic = Topic::parse("com.apple.mgmt.External.0f0e").expect("valid");
         let challenge = Secret::new("one-time".to_owned());
         let slots = Slots {
             topic: &topic,
-            challenge: &challenge,
+            identity: IdentitySlots::Scep {
+                challenge: &challenge,
+            },
         };
+        let template = String::from_utf8(SCEP_TEMPLATE.to_vec()).expect("text");
+        let filled = |template: &str| fill_template(template.as_bytes(), &constants(), &slots);
         let greedy = template.replace("<integer>1041</integer>", "<integer>8191</integer>");
-        assert_eq!(
-            fill(greedy.as_bytes(), &constants(), &slots),
-            Err(Unusable::Rights)
-        );
+        assert_eq!(filled(&greedy), Err(Unusable::Rights));
         let renamed = template.replace("com.apple.security.scep", "com.apple.other");
         let missing = Err(Unusable::Missing("com.apple.security.scep"));
-        assert_eq!(fill(renamed.as_bytes(), &constants(), &slots), missing);
+        assert_eq!(filled(&renamed), missing);
     }
 }

@@ -1,6 +1,6 @@
 //! Enrollment tickets: one use, short life, optionally bound to one serial number.
 //!
-//! The secret is the SCEP challenge in the profile. Only its SHA-256 is kept. Progress is read
+//! The secret is the SCEP challenge in the profile, or names its ACME directory. Only its SHA-256 is kept. Progress is read
 //! under a second random value that authorises nothing and outlives the ticket.
 
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::platform::Protocol;
 use crate::entropy::{Entropy, draw};
 use crate::ids::{SecretHash, SerialNumber, TicketId};
 use crate::reason::Reason;
@@ -30,6 +31,8 @@ pub struct Ticket {
     pub account: Option<String>,
     /// The provider's Secure Enclave key, as the base64 text it was given in.
     pub se_public_key: Option<String>,
+    /// By which the identity is got. A ticket for an attested identity gets no other.
+    pub protocol: Protocol,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
     pub used_at: Option<Timestamp>,
@@ -41,6 +44,7 @@ pub struct Bounds {
     pub serial: Option<SerialNumber>,
     pub account: Option<String>,
     pub se_public_key: Option<String>,
+    pub protocol: Protocol,
 }
 
 /// Whether this can be the name of a progress page. Nothing else reaches the store: a database may
@@ -63,6 +67,7 @@ impl Ticket {
             serial: bounds.serial,
             account: bounds.account,
             se_public_key: bounds.se_public_key,
+            protocol: bounds.protocol,
             created_at: now,
             expires_at: now.plus(LIFETIME),
             used_at: None,

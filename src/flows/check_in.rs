@@ -1,17 +1,18 @@
 //! A Mac joins, changes its address, or leaves.
 
-use super::identify::{Identified, Signer, identify};
+use super::identify::{Identified, Proof, Signer, identify};
 use super::refuse::{Refused, note};
 use super::verify_now::first_verification;
 use super::{Context, Failure};
+use crate::attestation::Freshness;
 use crate::enrollment::trace::{Entry, Step};
 use crate::enrollment::{Authenticated, Enrollment, Hardware, Identity, PushAddress, State};
 use crate::ids::{DeviceId, Topic};
 use crate::mdm::check_in::Message;
 use crate::mdm::plist::{Dictionary, Value, to_xml};
 use crate::mdm::{Channel, CheckIn, Sender};
-use crate::posture::Posture;
 use crate::posture::appraisal::Appraisal;
+use crate::posture::{Attested, Occasion, Posture};
 use crate::publication::event;
 use crate::reason::Reason;
 use crate::store::{Event, Speaker, Write};
@@ -37,11 +38,11 @@ pub enum Reply {
 
 /// Takes a check-in.
 ///
-/// Nothing is accepted without a signature over the exact body by an identity issued here.
+/// Nothing is accepted without proof that an identity issued here speaks.
 /// Authenticate binds that identity to the Mac; everything else must come from the bound one.
-pub async fn check_in(ctx: &Context, header: Option<&[u8]>, body: &[u8]) -> Result<Reply, Failure> {
+pub async fn check_in(ctx: &Context, proof: Proof<'_>, body: &[u8]) -> Result<Reply, Failure> {
     let now = ctx.clock.now();
-    let identified = match identify(ctx, SURFACE, header, body, now).await? {
+    let identified = match identify(ctx, SURFACE, proof, body, now).await? {
         Ok(identified) => identified,
         Err(reason) => return Ok(Reply::Refused(reason)),
     };
@@ -241,8 +242,13 @@ async fn authenticate(
     }
     give_up_queue(&mut tx, device_id, Outcome::Superseded, now).await?;
     tx.set_bootstrap_token(device_id, None).await?;
-    revise(&mut tx, device_id, now, |posture| {
-        posture.begin_anew(&ctx.policy, now)
+    let first = first_reading(&tx, &identity).await?;
+    // Of a Mac nobody has heard anything of there is nothing to revise.
+    let new = first
+        .is_some()
+        .then(|| Posture::unknown(device_id.clone(), now));
+    revise(&mut tx, device_id, new, now, |posture| {
+        posture.begin_anew(first, &ctx.policy, now)
     })
     .await?;
     step(&mut tx, &identity, Entry::done(Step::Authenticated, now)).await?;
@@ -310,7 +316,7 @@ async fn token_update(
             },
         )
         .await?;
-        revise(&mut tx, device_id, now, |posture| {
+        revise(&mut tx, device_id, None, now, |posture| {
             posture.join(&ctx.policy, now)
         })
         .await?;
@@ -360,7 +366,7 @@ async fn check_out(ctx: &Context, speaker: &Speaker, now: Timestamp) -> Result<R
     tx.save_enrollment(&enrollment).await?;
     tx.set_bootstrap_token(device_id, None).await?;
     give_up_queue(&mut tx, device_id, Outcome::Cancelled, now).await?;
-    revise(&mut tx, device_id, now, |posture| {
+    revise(&mut tx, device_id, None, now, |posture| {
         posture.leave(&ctx.policy, now)
     })
     .await?;
@@ -378,6 +384,24 @@ async fn check_out(ctx: &Context, speaker: &Speaker, now: Timestamp) -> Result<R
     tx.commit().await?;
     tracing::info!(device.id = device_id.as_str(), "checked out");
     Ok(Reply::Empty)
+}
+
+/// What Apple stated of this Mac when its identity was issued.
+async fn first_reading(tx: &Write, identity: &Identity) -> Result<Option<Attested>, Failure> {
+    let Some(key) = tx.attested_key(identity.certificate).await? else {
+        return Ok(None);
+    };
+    Ok(Some(Attested {
+        occasion: Occasion::Acme,
+        evidence_id: key.evidence().id(),
+        freshness: Freshness::Fresh {
+            minted_at: key.minted_at,
+            se_public_key: key.token.se_public_key,
+        },
+        facts: key.statement,
+        observed_at: key.verified_at,
+        not_after: key.not_after,
+    }))
 }
 
 /// Whether Apple attested the serial number under which this Mac is known.
@@ -415,14 +439,15 @@ async fn give_up_queue(
     Ok(())
 }
 
-/// Changes the Mac's posture, where there is one, and says so.
+/// Changes the Mac's posture, or this `new` one where there is none yet, and says so.
 async fn revise(
     tx: &mut Write,
     device_id: &DeviceId,
+    new: Option<Posture>,
     now: Timestamp,
     change: impl FnOnce(&mut Posture) -> Appraisal,
 ) -> Result<(), Failure> {
-    let Some(mut posture) = tx.posture(device_id).await? else {
+    let Some(mut posture) = tx.posture(device_id).await?.or(new) else {
         return Ok(());
     };
     let previous = posture.verdict;

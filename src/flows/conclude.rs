@@ -19,7 +19,7 @@ use crate::mdm::security_info::SecurityInfo;
 use crate::pki::ChainRefusal;
 use crate::posture::appraisal::Circumstances;
 use crate::posture::policy::Policy;
-use crate::posture::{Attested, Channel, Posture, Reported, Verdict};
+use crate::posture::{Attested, Channel, Occasion, Posture, Reported, Verdict};
 use crate::publication::event;
 use crate::reason::{Reason, Weight};
 use crate::store::{Changes, Event, Evidence, Exchange};
@@ -42,10 +42,15 @@ pub struct Answer {
     pub content: Content,
     /// The body as received.
     pub body: Vec<u8>,
-    /// The CMS message that signs it.
-    pub signature: Vec<u8>,
-    /// Who signed it.
+    /// The CMS message that signs it, where one does.
+    pub signature: Option<Vec<u8>>,
+    /// Who says it.
     pub identity: CertificateHash,
+}
+
+/// A body that is kept as it came, and what signs it.
+struct Whole {
+    signature: Option<Vec<u8>>,
 }
 
 /// What an answer carries.
@@ -154,7 +159,7 @@ impl Round<'_> {
             return Session::Open(Some(kind));
         }
         match &answer.status {
-            Status::Idle => return Session::Open(None),
+            Status::Idle | Status::Foreign => return Session::Open(None),
             Status::NotNow(_) => {
                 self.conclude_command(command, CommandState::NotNow);
                 self.with_verification(kind, |verification| verification.not_now(kind));
@@ -302,6 +307,7 @@ impl Round<'_> {
             }
         };
         let reading = Attested {
+            occasion: Occasion::Mda,
             facts: statement.clone(),
             freshness,
             evidence_id,
@@ -451,9 +457,14 @@ impl Round<'_> {
         }
     }
 
-    fn keep_raw(&mut self, command: &Command, body: Vec<u8>, signature: Vec<u8>) -> EvidenceId {
+    fn keep_raw(
+        &mut self,
+        command: &Command,
+        body: Vec<u8>,
+        signature: Option<Vec<u8>>,
+    ) -> EvidenceId {
         let evidence_id = EvidenceId::of(&body);
-        self.keep(command, evidence_id, body, Some(signature))
+        self.keep(command, evidence_id, body, Some(Whole { signature }))
     }
 
     fn keep(
@@ -461,9 +472,9 @@ impl Round<'_> {
         command: &Command,
         evidence_id: EvidenceId,
         stored: Vec<u8>,
-        signature: Option<Vec<u8>>,
+        whole: Option<Whole>,
     ) -> EvidenceId {
-        let raw = signature.is_some();
+        let raw = whole.is_some();
         self.changes.evidence.push(Evidence {
             evidence_id,
             device_id: self.exchange.device_id.clone(),
@@ -471,7 +482,7 @@ impl Round<'_> {
             kind: command.kind,
             received_at: self.judge.now,
             stored,
-            signature,
+            signature: whole.and_then(|whole| whole.signature),
             raw,
         });
         evidence_id
@@ -531,7 +542,7 @@ fn is_about_time(refusal: &Refusal) -> bool {
     )
 }
 
-fn channel(kind: IdentityKind) -> Channel {
+pub(super) fn channel(kind: IdentityKind) -> Channel {
     match kind {
         IdentityKind::AcmeAttested => Channel::HardwareAttested,
         IdentityKind::Scep | IdentityKind::Adopted => Channel::Software,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::conclude::{Answer, Content, Decision, Judge, decide};
-use super::identify::{Identified, identify};
+use super::identify::{Identified, Proof, identify};
 use super::refuse::{Refused, note};
 use super::{Context, Failure};
 use crate::attestation::{Evidence, verify};
@@ -33,9 +33,9 @@ pub enum Reply {
 }
 
 /// Takes a report.
-pub async fn connect(ctx: &Context, header: Option<&[u8]>, body: &[u8]) -> Result<Reply, Failure> {
+pub async fn connect(ctx: &Context, proof: Proof<'_>, body: &[u8]) -> Result<Reply, Failure> {
     let now = ctx.clock.now();
-    let identified = match identify(ctx, SURFACE, header, body, now).await? {
+    let identified = match identify(ctx, SURFACE, proof, body, now).await? {
         Ok(identified) => identified,
         Err(reason) => return Ok(Reply::Refused(reason)),
     };

@@ -1,11 +1,16 @@
 //! A Mac's profile is asked for: a ticket is made, put into the profile, and the profile signed.
 
+use super::issue_by_acme::{base as acme_base, client_identifier};
 use super::{Context, Failure};
-use crate::enrollment::Ticket;
-use crate::enrollment::profile::{SCEP_TEMPLATE, Slots, fill};
+use crate::acme::Route;
+use crate::enrollment::profile::{IdentitySlots, Slots, fill};
 use crate::enrollment::ticket::Bounds;
 use crate::enrollment::trace::{Entry, Step};
+use crate::enrollment::{Protocol, Ticket};
+use crate::ids::Topic;
 use crate::pki::cms::SignedDataBuilder;
+use crate::secret::Secret;
+use crate::time::Timestamp;
 
 /// A profile ready to be installed.
 #[derive(Debug)]
@@ -21,23 +26,9 @@ pub struct Delivered {
 /// force: without one no Mac could ever be woken, so none is enrolled.
 pub async fn deliver_profile(ctx: &Context, bounds: Bounds) -> Result<Delivered, Failure> {
     let now = ctx.clock.now();
-    let certificates = ctx.store.read().await?.push_certificates().await?;
-    let active = certificates
-        .iter()
-        .find(|certificate| certificate.standing == crate::store::Standing::Active)
-        .ok_or(Failure::NoPushCertificate)?;
+    let topic = topic(ctx).await?.ok_or(Failure::NoPushCertificate)?;
     let (ticket, secret) = Ticket::issue(bounds, now, ctx.entropy.as_ref());
-    let slots = Slots {
-        topic: &active.topic,
-        challenge: &secret,
-    };
-    let unsigned = fill(SCEP_TEMPLATE, &ctx.settings.profile, &slots)?;
-    let signer = &ctx.authorities.profile_signer;
-    let mut message = SignedDataBuilder::attached(&unsigned).signing_time(now);
-    for certificate in signer.chain.iter().skip(1) {
-        message = message.enclose(&certificate.certificate());
-    }
-    let profile = message.sign(&signer.certificate()?.certificate(), signer.signer.as_ref())?;
+    let profile = make(ctx, &topic, &ticket, &secret, now)?;
 
     let mut tx = ctx.store.write().await?;
     tx.insert_ticket(&ticket).await?;
@@ -45,4 +36,43 @@ pub async fn deliver_profile(ctx: &Context, bounds: Bounds) -> Result<Delivered,
         .await?;
     tx.commit().await?;
     Ok(Delivered { ticket, profile })
+}
+
+/// The topic of the push certificate in force.
+pub(super) async fn topic(ctx: &Context) -> Result<Option<Topic>, Failure> {
+    let certificates = ctx.store.read().await?.push_certificates().await?;
+    let active = certificates
+        .into_iter()
+        .find(|certificate| certificate.standing == crate::store::Standing::Active);
+    Ok(active.map(|certificate| certificate.topic))
+}
+
+/// The signed profile of a ticket with this secret.
+pub(super) fn make(
+    ctx: &Context,
+    topic: &Topic,
+    ticket: &Ticket,
+    secret: &Secret<String>,
+    now: Timestamp,
+) -> Result<Vec<u8>, Failure> {
+    let base = acme_base(&ctx.settings.server_id, secret.expose());
+    let directory_url = Secret::new(Route::Directory.url(&base));
+    let client_identifier = client_identifier(ticket, secret.expose());
+    let slots = Slots {
+        topic,
+        identity: match ticket.protocol {
+            Protocol::Scep => IdentitySlots::Scep { challenge: secret },
+            Protocol::Acme => IdentitySlots::Acme {
+                directory_url: &directory_url,
+                client_identifier: &client_identifier,
+            },
+        },
+    };
+    let unsigned = fill(&ctx.settings.profile, &slots)?;
+    let signer = &ctx.authorities.profile_signer;
+    let mut message = SignedDataBuilder::attached(&unsigned).signing_time(now);
+    for certificate in signer.chain.iter().skip(1) {
+        message = message.enclose(&certificate.certificate());
+    }
+    Ok(message.sign(&signer.certificate()?.certificate(), signer.signer.as_ref())?)
 }

@@ -1,8 +1,16 @@
-//! The owner of a Mac reads how far the enrolment is.
+//! The owner of a Mac reads how far the enrolment is, once or as it goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Context, Failure};
 use crate::enrollment::ticket::is_progress_id;
 use crate::publication::progress_v1::ProgressV1;
+use crate::store::{Watch, Watched};
+
+/// Whoever follows looks again at least this often: a step that another node wrote, and the end of
+/// a ticket, are announced by nobody.
+const LOOK_AGAIN: Duration = Duration::from_secs(3);
 
 /// The steps so far; `None` when no ticket has this progress id.
 pub async fn follow_progress(
@@ -19,4 +27,49 @@ pub async fn follow_progress(
     };
     let entries = tx.steps(&ticket.ticket_id).await?;
     Ok(Some(ProgressV1::new(&ticket, &entries, now)))
+}
+
+/// Somebody who is told of every step.
+#[derive(Debug)]
+pub struct Follower {
+    ctx: Arc<Context>,
+    progress_id: String,
+    watch: Watch,
+    told: Option<ProgressV1>,
+}
+
+/// Begins to follow; `None` when no ticket has this progress id.
+pub async fn follow(ctx: &Arc<Context>, progress_id: &str) -> Result<Option<Follower>, Failure> {
+    if !is_progress_id(progress_id) {
+        return Ok(None);
+    }
+    let found = ctx
+        .store
+        .read()
+        .await?
+        .ticket_by_progress_id(progress_id)
+        .await?;
+    Ok(found.map(|ticket| Follower {
+        ctx: Arc::clone(ctx),
+        progress_id: progress_id.to_owned(),
+        watch: ctx.store.watch(Watched::Steps(&ticket.ticket_id)),
+        told: None,
+    }))
+}
+
+impl Follower {
+    /// The progress as soon as it differs from what was returned last: at once the first time.
+    /// `None` once nothing is known of it any more.
+    pub async fn next(&mut self) -> Result<Option<ProgressV1>, Failure> {
+        loop {
+            let Some(progress) = follow_progress(&self.ctx, &self.progress_id).await? else {
+                return Ok(None);
+            };
+            if self.told.as_ref() != Some(&progress) {
+                self.told = Some(progress.clone());
+                return Ok(Some(progress));
+            }
+            let _ = tokio::time::timeout(LOOK_AGAIN, self.watch.changed()).await;
+        }
+    }
 }

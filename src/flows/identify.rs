@@ -1,8 +1,11 @@
 //! Who sent this message? First line of every check-in and report.
 //!
-//! The signer is looked up by the hash of its certificate before any cryptography, so that a
-//! stranger costs a parse and a look-up. A certificate is known only if its issuance was recorded
-//! here; which Mac it speaks for was bound at Authenticate, never later.
+//! A Mac proves itself by `Mdm-Signature` over the body, by the certificate of its TLS connection,
+//! or by both, and then they must be one identity. Either way the certificate is looked up by its
+//! hash, before any cryptography, so that a stranger costs a parse and a look-up. A certificate is
+//! known only if its issuance was recorded here; which Mac it speaks for was bound at Authenticate,
+//! never later. A TLS handshake proves possession of a key and no more: whether the certificate is
+//! still good is judged here, for both.
 
 use std::sync::Arc;
 
@@ -16,13 +19,24 @@ use crate::reason::Reason;
 use crate::store::{Known, Speaker};
 use crate::time::Timestamp;
 
-/// A message whose signature verified, and what its signer is here.
+/// How the speaker proved itself, as it arrived.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Proof<'a> {
+    /// The value of `Mdm-Signature`.
+    pub signature: Option<&'a [u8]>,
+    /// The certificate whose key the TLS handshake proved possession of: here, or at a proxy that
+    /// is configured to say so. Nothing else about it is proved.
+    pub certificate: Option<CertificateHash>,
+}
+
+/// A message whose speaker proved itself, and what it is here.
 #[derive(Debug)]
 pub struct Identified {
     pub certificate: CertificateHash,
     pub signer: Signer,
-    /// The CMS message from the header, to be kept with evidence.
-    pub signature: Vec<u8>,
+    /// The CMS message from the header, to be kept with evidence; `None` where only the connection
+    /// speaks for the message.
+    pub signature: Option<Vec<u8>>,
 }
 
 /// What a signer is.
@@ -34,20 +48,21 @@ pub enum Signer {
     Issued(Box<Identity>),
 }
 
-/// Verifies `Mdm-Signature` over the exact body and finds out whose it is.
+/// Verifies the proof, a signature over the exact body, and finds out whose it is.
 ///
 /// # Refusals
-/// `signature_invalid`: no header, no CMS with one signer, content attached, or not over this body.
+/// `signature_invalid`: no proof, no CMS with one signer, content attached, or not over this body.
 /// `identity_unknown`: the certificate was not issued here; `identity_mismatch` if the body names a
-/// Mac known here all the same. `identity_expired`, `revoked`.
+/// Mac known here all the same, or if signature and connection are of two identities.
+/// `identity_expired`, `revoked`.
 pub async fn identify(
     ctx: &Context,
     surface: &'static str,
-    header: Option<&[u8]>,
+    proof: Proof<'_>,
     body: &[u8],
     now: Timestamp,
 ) -> Result<Result<Identified, Reason>, Failure> {
-    match examine(ctx, header, body, now).await? {
+    match examine(ctx, proof, body, now).await? {
         Ok(identified) => Ok(Ok(identified)),
         Err(Unidentified {
             reason,
@@ -93,6 +108,17 @@ impl Unidentified {
         }
     }
 
+    /// The connection of one identity carries the signature of another. It names no Mac either:
+    /// whoever has an identity can send a message that it saw another sign.
+    fn two_identities() -> Self {
+        Self {
+            reason: Reason::IdentityMismatch,
+            device_id: None,
+            named: None,
+            detail: "the connection is another identity's than the signature".to_owned(),
+        }
+    }
+
     /// Under the name of a Mac that is enrolled with another identity, a foreign signature is a
     /// mismatch; the Mac it names stays as it is.
     async fn stranger(ctx: &Context, body: &[u8]) -> Result<Self, Failure> {
@@ -116,14 +142,31 @@ impl Unidentified {
 
 type Examined = Result<Identified, Unidentified>;
 
-async fn examine(
+/// A certificate that is known here and whose holder speaks.
+struct Proved {
+    certificate: CertificateHash,
+    known: Known,
+    signature: Option<Vec<u8>>,
+}
+
+async fn prove(
     ctx: &Context,
-    header: Option<&[u8]>,
+    proof: Proof<'_>,
     body: &[u8],
-    now: Timestamp,
-) -> Result<Examined, Failure> {
-    let Some(header) = header else {
-        return Ok(Err(Unidentified::unsigned("no Mdm-Signature")));
+) -> Result<Result<Proved, Unidentified>, Failure> {
+    let Some(header) = proof.signature else {
+        let Some(certificate) = proof.certificate else {
+            let nothing = "no Mdm-Signature, and no certificate in its place";
+            return Ok(Err(Unidentified::unsigned(nothing)));
+        };
+        return Ok(match ctx.store.identify(certificate).await? {
+            Some(known) => Ok(Proved {
+                certificate,
+                known,
+                signature: None,
+            }),
+            None => Err(Unidentified::stranger(ctx, body).await?),
+        });
     };
     let message = match signature::decode(header) {
         Ok(message) => message,
@@ -141,6 +184,9 @@ async fn examine(
             Err(refused) => return Ok(Err(Unidentified::unsigned(refused))),
         };
         certificate = signed.signer().hash();
+        if proof.certificate.is_some_and(|other| other != certificate) {
+            return Ok(Err(Unidentified::two_identities()));
+        }
         known = match ctx.store.identify(certificate).await? {
             Some(known) => known,
             None => return Ok(Err(Unidentified::stranger(ctx, body).await?)),
@@ -150,6 +196,27 @@ async fn examine(
             return Ok(Err(Unidentified::unsigned(refused)));
         }
     }
+    Ok(Ok(Proved {
+        certificate,
+        known,
+        signature: Some(message),
+    }))
+}
+
+async fn examine(
+    ctx: &Context,
+    proof: Proof<'_>,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<Examined, Failure> {
+    let Proved {
+        certificate,
+        known,
+        signature,
+    } = match prove(ctx, proof, body).await? {
+        Ok(proved) => proved,
+        Err(unidentified) => return Ok(Err(unidentified)),
+    };
     let (signer, usable) = match known {
         Known::Bound(speaker) => {
             let usable = usable(&speaker, now);
@@ -176,7 +243,7 @@ async fn examine(
     Ok(Ok(Identified {
         certificate,
         signer,
-        signature: message,
+        signature,
     }))
 }
 

@@ -1,11 +1,12 @@
 //! A Mac asks for an identity by SCEP: the ticket in the request is redeemed and a certificate
 //! issued, in one transaction, before the certificate leaves the house.
 
+use super::issue_identity::{Sought, issue_identity};
+use super::poll_by_scep::poll_by_scep;
 use super::refuse::{Refused, note};
 use super::{Context, Failure};
-use crate::ca::{CertificateKind, CertificateProfile, IssuanceError, Issuer, prepare};
 use crate::enrollment::trace::{Entry, Step};
-use crate::enrollment::{Identity, IdentityKind, Ticket};
+use crate::enrollment::{Identity, IdentityKind, Protocol, Ticket};
 use crate::entropy::draw;
 use crate::ids::SecretHash;
 use crate::pki::cms::Sealing;
@@ -18,9 +19,6 @@ use crate::time::Timestamp;
 
 /// Its name in metrics and audit.
 pub const SURFACE: &str = "scep";
-
-/// Clocks of Macs may be behind by this much.
-const BACKDATED: std::time::Duration = std::time::Duration::from_secs(60 * 60);
 
 /// How a PKIOperation is answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,9 +52,20 @@ pub async fn issue_by_scep(ctx: &Context, body: &[u8]) -> Result<Reply, Failure>
     };
     let request = match opened.ask() {
         Ok(Ask::Issue(request)) => request,
-        // A Mac renews its identity by a new profile with a new ticket, and every request is
-        // decided at once: there is nothing to renew by SCEP and nothing to poll for.
-        Ok(Ask::Renew(_) | Ask::Poll { .. }) => {
+        Ok(Ask::Poll { issuer, .. }) => {
+            return match poll_by_scep(ctx, &message, &issuer).await? {
+                Some(identity) => yes(ctx, &message, &opened, &identity),
+                None => no(
+                    ctx,
+                    &message,
+                    FailInfo::BadCertId,
+                    Reason::TicketUnknown,
+                    now,
+                ),
+            };
+        }
+        // A Mac renews its identity by a new profile with a new ticket.
+        Ok(Ask::Renew(_)) => {
             let reason = Reason::MessageUnsupported;
             return no(ctx, &message, FailInfo::BadRequest, reason, now);
         }
@@ -82,7 +91,9 @@ async fn issue(
     // The look-up is by hash: its time says nothing about the secret.
     let secret = SecretHash::of(challenge.as_bytes());
     let mut tx = ctx.store.write().await?;
-    let Some(ticket) = tx.ticket_by_secret(secret).await? else {
+    let ticket = tx.ticket_by_secret(secret).await?;
+    // A ticket for an attested identity buys no other.
+    let Some(ticket) = ticket.filter(|ticket| ticket.protocol == Protocol::Scep) else {
         return Ok(Err((FailInfo::BadRequest, Reason::TicketUnknown)));
     };
     let transaction_id = message.exchange().transaction_id();
@@ -132,55 +143,14 @@ fn make(
     transaction_id: &str,
     now: Timestamp,
 ) -> Result<Result<Identity, Reason>, Failure> {
-    let authority = &ctx.authorities.device_ca;
-    let common_name = match &ticket.serial {
-        Some(serial) => serial.to_string(),
-        None => ticket.ticket_id.to_string(),
-    };
-    let profile = CertificateProfile {
-        kind: CertificateKind::DeviceIdentity,
-        common_name,
-        organization: ctx.settings.profile.organization.clone(),
-        validity: ctx.settings.identity_lifetime,
-        backdated: BACKDATED,
-    };
-    let authority_certificate = authority.certificate()?;
-    let prepared = prepare(
-        &profile,
-        &request.public_key(),
-        Issuer::Authority(&authority_certificate.certificate()),
-        authority.signer.algorithm(),
-        now,
-        draw(ctx.entropy.as_ref()),
-    );
-    let prepared = match prepared {
-        Ok(prepared) => prepared,
-        Err(IssuanceError::KeyRejected) => return Ok(Err(Reason::KeyRejected)),
-        Err(error) => {
-            tracing::error!(%error, "an identity could not be prepared");
-            return Ok(Err(Reason::ServiceDegraded));
-        }
-    };
-    let certificate = match prepared.sign(authority.signer.as_ref()) {
-        Ok(certificate) => certificate,
-        Err(error) => {
-            tracing::error!(%error, "an identity could not be signed");
-            return Ok(Err(Reason::ServiceDegraded));
-        }
-    };
-    Ok(Ok(Identity {
-        certificate: certificate.hash(),
-        der: certificate.as_der().to_vec(),
+    let sought = Sought {
         kind: IdentityKind::Scep,
-        ticket_id: Some(ticket.ticket_id.clone()),
+        ticket,
         serial: ticket.serial.clone(),
-        device_id: None,
-        issued_at: now,
-        not_before: certificate.certificate().not_before(),
-        not_after: certificate.certificate().not_after(),
-        revoked_at: None,
-        transaction_id: Some(transaction_id.to_owned()),
-    }))
+        key: &request.public_key(),
+        transaction_id: Some(transaction_id),
+    };
+    issue_identity(ctx, &sought, now)
 }
 
 /// Writes the refusal where the owner of the ticket sees it.

@@ -3,8 +3,12 @@
 //!
 //! | flow | when |
 //! | --- | --- |
+//! | [`describe_enrollment`] | somebody wants to know what an enrollment would do |
 //! | [`deliver_profile`] | a Mac may enrol: its profile is asked for |
+//! | [`issue_by_acme`] | it asks for an attested identity |
+//! | [`offer_profile`] | the same by the enrollment page, in two requests |
 //! | [`issue_by_scep`] | it asks for an identity |
+//! | [`poll_by_scep`] | it asks what became of that |
 //! | [`identify`] | first line of every message of a Mac |
 //! | [`check_in`] | it joins, changes its address, leaves |
 //! | [`connect`] | it asks for work and brings answers; [`conclude`] judges them |
@@ -25,9 +29,14 @@ pub mod conclude;
 mod conclude_test;
 pub mod connect;
 pub mod deliver_profile;
+pub mod describe_enrollment;
 pub mod follow_progress;
 pub mod identify;
+pub mod issue_by_acme;
 pub mod issue_by_scep;
+mod issue_identity;
+pub mod offer_profile;
+pub mod poll_by_scep;
 pub mod read_posture;
 pub mod read_status;
 pub mod refuse;
@@ -39,12 +48,15 @@ pub mod wake;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::acme::NonceKey;
 use crate::apns::Apns;
 use crate::attestation::Anchors;
+use crate::enrollment::Protocol;
 use crate::enrollment::profile::Constants;
 use crate::entropy::Entropy;
 use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, Signer};
 use crate::posture::policy::Policy;
+use crate::secret::Sealer;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::time::Clock;
@@ -57,9 +69,12 @@ pub struct Context {
     pub authorities: Authorities,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
+    pub sealer: Arc<dyn Sealer>,
     pub policy: Arc<Policy>,
     pub anchors: Anchors,
     pub intermediates: KnownIntermediates,
+    /// Under which the nonces of ACME requests are minted, on every node alike.
+    pub acme_nonces: NonceKey,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
     pub wakeups: wake::Wakeups,
@@ -88,6 +103,8 @@ pub struct Settings {
     /// The canonical base URL; also the server's name in nonces.
     pub server_id: String,
     pub profile: Constants,
+    /// The identity of a profile where nothing speaks for another.
+    pub identity: Protocol,
     pub identity_lifetime: Duration,
     /// How long the first attestation waits for a provider key to name.
     pub attestation_hold: Duration,

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use super::conclude::channel;
 use super::{Context, Failure};
 use crate::enrollment::{Enrollment, Identity, State};
 use crate::ids::{DeviceId, SerialNumber, Udid, VerificationId};
-use crate::posture::{Posture, Verdict};
+use crate::posture::{Channel, Posture, Verdict};
 use crate::publication::posture_v1::{PostureV1, Sources};
 use crate::publication::verification_v1::VerificationV1;
 use crate::reason::Reason;
-use crate::store::{Read, Refusal};
+use crate::store::{Read, Refusal, Watched};
 use crate::time::Timestamp;
 use crate::verification::Verification;
 
@@ -63,6 +64,8 @@ pub async fn read_posture(
     let Some(enrollment) = tx.enrollment(device_id).await? else {
         return Ok(None);
     };
+    let identity = tx.identity(enrollment.identity).await?;
+    let channel = identity.map_or(Channel::Software, |identity| channel(identity.kind));
     let posture = match tx.posture(device_id).await? {
         Some(posture) => posture,
         None => Posture::unknown(device_id.clone(), now),
@@ -77,6 +80,7 @@ pub async fn read_posture(
         posture: &posture,
         policy: &ctx.policy,
         anchor: ctx.anchors.kind(),
+        channel,
         attempt: &attempt,
         now,
     })))
@@ -121,7 +125,7 @@ pub async fn await_verification(
     let Some(verification) = read_verification(ctx, verification_id).await? else {
         return Ok(None);
     };
-    let mut watch = ctx.store.watch(&verification.device_id);
+    let mut watch = ctx.store.watch(Watched::Device(&verification.device_id));
     let waiting = async {
         loop {
             let verification = read_verification(ctx, verification_id).await?;

@@ -13,9 +13,11 @@ use crate::verification::{Progress, Verification};
 /// How many rows one run looks at in one go.
 const BATCH: usize = 200;
 
-/// Runs once: ends what is overdue, asks for those that owe an answer to be woken.
+/// Runs once: ends what is overdue, forgets what was abandoned, asks for those that owe an answer to
+/// be woken.
 pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
     let now = ctx.clock.now();
+    forget_abandoned(ctx, now).await?;
     loop {
         let overdue = ctx.store.read().await?.overdue(now, BATCH).await?;
         for verification in &overdue {
@@ -42,6 +44,25 @@ pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
             }
         }
     }
+    Ok(())
+}
+
+/// ACME orders end with their tickets. Looked for first without a turn to write: an hour mostly
+/// passes without any.
+async fn forget_abandoned(ctx: &Context, now: Timestamp) -> Result<(), Failure> {
+    if !ctx
+        .store
+        .read()
+        .await?
+        .has_ended_acme_directories(now)
+        .await?
+    {
+        return Ok(());
+    }
+    let mut tx = ctx.store.write().await?;
+    let forgotten = tx.forget_acme_directories(now).await?;
+    tx.commit().await?;
+    tracing::debug!(forgotten, "ACME directories of ended tickets forgotten");
     Ok(())
 }
 

@@ -1,22 +1,23 @@
-//! `POST /v1/enroll` and `GET /v1/enrollments/{progress_id}`.
+//! `POST /v1/enroll`.
 //!
 //! Both historic forms of the request are taken: `{"serial_number": "…"}` binds the ticket to that
-//! serial number, `{}` (or an empty serial number) leaves it open.
+//! serial number, `{}` (or an empty serial number) leaves it open. Beside it the request may say
+//! which identity is wanted (`identity`), or what the Mac is (`hardware`, `os_version`).
 
 use std::net::SocketAddr;
 
-use axum::Json;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::body::Received;
 use super::{MAX_JSON, Public, error};
+use crate::enrollment::platform::{self, MacKind};
 use crate::enrollment::profile::file_name;
 use crate::enrollment::ticket::Bounds;
+use crate::enrollment::{Platform, Protocol};
 use crate::flows::deliver_profile::deliver_profile;
-use crate::flows::follow_progress::follow_progress;
 use crate::ids::SerialNumber;
 use crate::mdm::PROFILE;
 use crate::reason::Reason;
@@ -26,6 +27,12 @@ use crate::reason::Reason;
 struct EnrollRequest {
     #[serde(default)]
     serial_number: Option<String>,
+    #[serde(default)]
+    identity: Option<Protocol>,
+    #[serde(default)]
+    hardware: Option<MacKind>,
+    #[serde(default)]
+    os_version: Option<String>,
 }
 
 /// Its name in metrics and audit.
@@ -50,7 +57,8 @@ pub async fn enroll(
         return response;
     }
     let read = match &body {
-        Ok(body) => bounds(body).map_err(|message| (Reason::RequestMalformed, message)),
+        Ok(body) => bounds(body, public.ctx.settings.identity)
+            .map_err(|message| (Reason::RequestMalformed, message)),
         Err(Reason::RequestTooLarge) => Err((
             Reason::RequestTooLarge,
             "the request is larger than 64 KiB".to_owned(),
@@ -89,11 +97,13 @@ pub async fn enroll(
     }
 }
 
-/// What a request asks for: `{}`, or one serial number the ticket is bound to.
+/// What a request asks for: `{}`, or one serial number the ticket is bound to; and which identity,
+/// `otherwise` where it says nothing that decides.
 ///
 /// # Refusals
-/// Not JSON of this form, or no serial number; the text says which, for the person who asked.
-pub fn bounds(body: &[u8]) -> Result<Bounds, String> {
+/// Not JSON of this form, no serial number or no version; the text says which, for the person who
+/// asked.
+pub fn bounds(body: &[u8], otherwise: Protocol) -> Result<Bounds, String> {
     let body = if body.is_empty() { b"{}" } else { body };
     // Derived readers take a JSON array for an object.
     if body.trim_ascii_start().first() != Some(&b'{') {
@@ -108,20 +118,23 @@ pub fn bounds(body: &[u8]) -> Result<Bounds, String> {
                 .map_err(|_| "serial_number must match ^[A-Z0-9]{8,14}$".to_owned())?,
         ),
     };
+    let macos = match request.os_version.as_deref() {
+        None | Some("") => None,
+        Some(version) => Some(
+            platform::major(version)
+                .ok_or_else(|| "os_version must be a version such as 14.5".to_owned())?,
+        ),
+    };
+    let platform = Platform {
+        wanted: request.identity,
+        hardware: request.hardware,
+        macos,
+    };
     Ok(Bounds {
         serial,
+        protocol: platform.protocol(otherwise),
         ..Bounds::default()
     })
-}
-
-pub async fn progress(State(public): State<Public>, Path(progress_id): Path<String>) -> Response {
-    match follow_progress(&public.ctx, &progress_id).await {
-        Ok(Some(progress)) => {
-            ([(header::CACHE_CONTROL, "no-store")], Json(progress)).into_response()
-        }
-        Ok(None) => super::problem::not_found().await.into_response(),
-        Err(failure) => error::to_internal(&failure),
-    }
 }
 
 #[cfg(test)]
@@ -130,7 +143,8 @@ mod tests {
 
     #[test]
     fn both_historic_forms_are_read() {
-        let serial = |body: &[u8]| bounds(body).map(|b| b.serial.map(|s| s.to_string()));
+        let read = |body: &[u8]| bounds(body, Protocol::Acme);
+        let serial = |body: &[u8]| read(body).map(|b| b.serial.map(|s| s.to_string()));
         assert_eq!(
             serial(b"{\"serial_number\":\"C02XL3FHJG5J\"}"),
             Ok(Some("C02XL3FHJG5J".to_owned()))
@@ -148,8 +162,30 @@ mod tests {
             b"[]",
             b"{\"serial_number\":\"c02xl3fhjg5j\"}",
             b"{\"serial\":\"x\"}",
+            b"{\"identity\":\"none\"}",
+            b"{\"hardware\":\"toaster\"}",
+            b"{\"os_version\":\"Sonoma\"}",
         ] {
             assert!(serial(bad).is_err());
         }
+    }
+
+    #[test]
+    fn what_a_request_says_of_the_mac_chooses_the_identity() {
+        let chosen = |body: &[u8]| bounds(body, Protocol::Acme).map(|bounds| bounds.protocol);
+        assert_eq!(chosen(b"{}"), Ok(Protocol::Acme));
+        for scep in [
+            &b"{\"identity\":\"scep\"}"[..],
+            b"{\"hardware\":\"intel\",\"os_version\":\"15.1\"}",
+            b"{\"hardware\":\"virtual_machine\"}",
+            b"{\"hardware\":\"apple_silicon\",\"os_version\":\"13.6\"}",
+        ] {
+            assert_eq!(chosen(scep), Ok(Protocol::Scep));
+        }
+        let modern = b"{\"hardware\":\"apple_silicon\",\"os_version\":\"26.6.2\"}";
+        assert_eq!(
+            bounds(modern, Protocol::Scep).map(|b| b.protocol),
+            Ok(Protocol::Scep)
+        );
     }
 }

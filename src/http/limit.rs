@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::extract::ConnectInfo;
@@ -10,6 +10,8 @@ use axum::http::HeaderMap;
 use governor::clock::DefaultClock;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
+
+use super::proxies::Proxies;
 
 /// Above this many addresses, idle ones are forgotten at a next request.
 const REMEMBERED: usize = 100_000;
@@ -20,19 +22,28 @@ const FORGETTING: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct PerClient {
     limiter: RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock>,
-    behind_proxy: bool,
+    proxies: Arc<Proxies>,
     forgotten: Mutex<Option<Instant>>,
 }
 
 impl PerClient {
     /// `per_minute` requests in a minute, which may also come at once.
-    pub fn new(per_minute: NonZeroU32, behind_proxy: bool) -> Self {
+    pub fn new(per_minute: NonZeroU32, proxies: Arc<Proxies>) -> Self {
         let limiter = RateLimiter::keyed(Quota::per_minute(per_minute));
         Self {
             limiter,
-            behind_proxy,
+            proxies,
             forgotten: Mutex::new(None),
         }
+    }
+
+    /// What this client counts under.
+    pub fn address(
+        &self,
+        peer: Option<&ConnectInfo<SocketAddr>>,
+        headers: &HeaderMap,
+    ) -> Option<IpAddr> {
+        self.proxies.client(peer, headers).map(network)
     }
 
     /// Whether this request is within the limit.
@@ -40,8 +51,8 @@ impl PerClient {
         if self.limiter.len() > REMEMBERED && self.may_forget(Instant::now()) {
             self.limiter.retain_recent();
         }
-        match self.client(peer, headers) {
-            Some(client) => self.limiter.check_key(&network(client)).is_ok(),
+        match self.address(peer, headers) {
+            Some(client) => self.limiter.check_key(&client).is_ok(),
             None => true,
         }
     }
@@ -57,23 +68,6 @@ impl PerClient {
             *last = Some(now);
         }
         due
-    }
-
-    /// The client's address: the peer, or what the proxy in front appended to X-Forwarded-For.
-    fn client(
-        &self,
-        peer: Option<&ConnectInfo<SocketAddr>>,
-        headers: &HeaderMap,
-    ) -> Option<IpAddr> {
-        let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
-        if self.behind_proxy
-            && let Some(value) = forwarded.and_then(|value| value.to_str().ok())
-            && let Some(last) = value.rsplit(',').next()
-            && let Ok(client) = last.trim().parse()
-        {
-            return Some(client);
-        }
-        peer.map(|ConnectInfo(peer)| peer.ip())
     }
 }
 
@@ -99,7 +93,7 @@ mod tests {
 
     #[test]
     fn each_client_has_its_own_limit() {
-        let limit = PerClient::new(NonZeroU32::new(2).expect("two"), false);
+        let limit = PerClient::new(NonZeroU32::new(2).expect("two"), Arc::default());
         let headers = HeaderMap::new();
         let (a, b) = (peer("192.0.2.1"), peer("192.0.2.2"));
         assert!(limit.allows(Some(&a), &headers) && limit.allows(Some(&a), &headers));
@@ -108,23 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_says_of_itself_counts_only_behind_a_proxy() {
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            "x-forwarded-for",
-            "198.51.100.9, 203.0.113.7".parse().expect("value"),
-        );
-        let direct = PerClient::new(NonZeroU32::MIN, false);
-        let proxied = PerClient::new(NonZeroU32::MIN, true);
-        let peer = peer("192.0.2.1");
-        let seen = |limit: &PerClient| limit.client(Some(&peer), &headers).map(|ip| ip.to_string());
-        assert_eq!(seen(&direct).as_deref(), Some("192.0.2.1"));
-        assert_eq!(seen(&proxied).as_deref(), Some("203.0.113.7"));
-    }
-
-    #[test]
     fn idle_addresses_are_forgotten_once_a_second_at_most() {
-        let limit = PerClient::new(NonZeroU32::MIN, false);
+        let limit = PerClient::new(NonZeroU32::MIN, Arc::default());
         let start = Instant::now();
         let turns = [0, 1, 999, 1_000, 1_001, 1_999, 2_000, 9_000];
         let turns = turns.map(|passed| limit.may_forget(start + Duration::from_millis(passed)));

@@ -23,17 +23,30 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
+use super::client_tls::TlsCertificate;
 use super::idle::{Idle, Patience};
 
-/// Longest TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Longest time in which request headers must be complete.
-const HEADERS: Duration = Duration::from_secs(15);
-/// Long polls keep a client silent for up to 90 s (`verifications::MAX_WAIT` and the deadline).
-const PATIENCE: Patience = Patience {
-    opening: Duration::from_secs(15),
-    between: Duration::from_secs(120),
+/// How long a peer may take for what.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// The TLS handshake.
+    handshake: Duration,
+    /// Request headers, however they trickle.
+    headers: Duration,
+    silence: Patience,
+}
+
+const LIMITS: Limits = Limits {
+    handshake: Duration::from_secs(10),
+    headers: Duration::from_secs(15),
+    // Long polls keep a client silent for up to 90 s (`verifications::MAX_WAIT` and the deadline).
+    silence: Patience {
+        opening: Duration::from_secs(15),
+        between: SILENCE,
+    },
 };
+/// How long a client may say nothing.
+pub const SILENCE: Duration = Duration::from_secs(120);
 /// Idle HTTP/2 connections are asked for a sign of life this often.
 const PING: Duration = Duration::from_secs(30);
 /// Requests in flight may take this long to end once the service stops.
@@ -49,7 +62,7 @@ pub struct Listener {
     socket: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
     routes: Router,
-    patience: Patience,
+    limits: Limits,
 }
 
 impl Listener {
@@ -67,7 +80,7 @@ impl Listener {
             socket,
             tls,
             routes,
-            patience: PATIENCE,
+            limits: LIMITS,
         })
     }
 
@@ -87,7 +100,7 @@ impl Listener {
         server
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADERS)
+            .header_read_timeout(self.limits.headers)
             .keep_alive(true);
         server
             .http2()
@@ -114,7 +127,7 @@ impl Listener {
                 tls: self.tls.clone().map(TlsAcceptor::from),
                 routes: self.routes.clone(),
                 peer,
-                patience: self.patience,
+                limits: self.limits,
             };
             let watcher = graceful.watcher();
             tokio::spawn(async move {
@@ -145,7 +158,7 @@ struct Connection {
     tls: Option<TlsAcceptor>,
     routes: Router,
     peer: SocketAddr,
-    patience: Patience,
+    limits: Limits,
 }
 
 impl Connection {
@@ -153,26 +166,36 @@ impl Connection {
         // Replies are small and awaited: no reason to hold them back.
         let _ = stream.set_nodelay(true);
         match &self.tls {
-            None => self.speak(stream, watcher).await,
-            Some(tls) => match timeout(HANDSHAKE, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.speak(stream, watcher).await,
+            None => self.speak(stream, None, watcher).await,
+            Some(tls) => match timeout(self.limits.handshake, tls.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let shown = TlsCertificate::of(stream.get_ref().1);
+                    self.speak(stream, shown, watcher).await;
+                }
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
             },
         }
     }
 
-    async fn speak<S>(&self, stream: S, watcher: hyper_util::server::graceful::Watcher)
-    where
+    async fn speak<S>(
+        &self,
+        stream: S,
+        shown: Option<TlsCertificate>,
+        watcher: hyper_util::server::graceful::Watcher,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let io = TokioIo::new(Idle::new(stream, self.patience));
+        let io = TokioIo::new(Idle::new(stream, self.limits.silence));
         let peer = self.peer;
         let routes = self.routes.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let mut routes = routes.clone();
             let mut request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
+            if let Some(shown) = shown {
+                request.extensions_mut().insert(shown);
+            }
             async move { routes.call(request).await }
         });
         let connection = self.server.serve_connection(io, service).into_owned();
@@ -184,29 +207,178 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use axum::routing::put;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::task::JoinHandle;
 
+    use super::super::body::Received;
+    use super::super::{DEADLINE, deadline};
     use super::*;
+
+    /// The one limit of a test; every other one takes longer than the test may.
+    const SOON: Duration = Duration::from_millis(100);
+    const NEVER: Duration = Duration::from_secs(600);
+
+    const PATIENT: Limits = Limits {
+        handshake: NEVER,
+        headers: NEVER,
+        silence: Patience {
+            opening: NEVER,
+            between: NEVER,
+        },
+    };
+
+    /// A listener with these limits, and what ends it.
+    struct Served {
+        address: SocketAddr,
+        stop: CancellationToken,
+        server: JoinHandle<()>,
+    }
+
+    impl Served {
+        async fn with(
+            limits: Limits,
+            tls: Option<Arc<rustls::ServerConfig>>,
+            within: Duration,
+        ) -> Self {
+            let length = async |Received(body): Received<64>| match body {
+                Ok(body) => body.len().to_string(),
+                Err(reason) => reason.code().to_owned(),
+            };
+            let routes = Router::new()
+                .route("/", put(length))
+                .layer(deadline(within));
+            let address = SocketAddr::from(([127, 0, 0, 1], 0));
+            let mut listener = Listener::bind(address, tls, routes).await.expect("bound");
+            listener.limits = limits;
+            let address = listener.address().expect("an address");
+            let stop = CancellationToken::new();
+            let server = tokio::spawn(listener.serve(stop.clone()));
+            Self {
+                address,
+                stop,
+                server,
+            }
+        }
+
+        /// Sends `opening`, then an octet at a time, and reads until the server ends it.
+        async fn until_cut_off(&self, opening: &str, trickle: Option<Duration>) -> String {
+            let stream = TcpStream::connect(self.address).await.expect("connects");
+            let (mut from, mut to) = stream.into_split();
+            to.write_all(opening.as_bytes()).await.expect("sent");
+            let trickling = tokio::spawn(async move {
+                // Keeps its half open, as a peer does that means to go on.
+                while let Some(pause) = trickle {
+                    tokio::time::sleep(pause).await;
+                    if to.write_all(b"x").await.is_err() {
+                        break;
+                    }
+                }
+                to
+            });
+            let mut answer = Vec::new();
+            let ended = timeout(DEADLINE, from.read_to_end(&mut answer)).await;
+            trickling.abort();
+            assert!(ended.is_ok(), "{opening:?} was never cut off");
+            String::from_utf8_lossy(&answer).into_owned()
+        }
+
+        async fn end(self) {
+            self.stop.cancel();
+            self.server.await.expect("ends");
+        }
+    }
 
     #[tokio::test]
     async fn a_peer_whose_protocol_cannot_be_told_is_cut_off() {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut listener = Listener::bind(address, None, Router::new())
-            .await
-            .expect("bound");
-        // Everything else that could end a connection takes longer than this test.
-        listener.patience.opening = Duration::from_millis(100);
-        let address = listener.address().expect("an address");
-        let stop = CancellationToken::new();
-        let server = tokio::spawn(listener.serve(stop.clone()));
+        let mut limits = PATIENT;
+        limits.silence.opening = SOON;
+        let served = Served::with(limits, None, NEVER).await;
         for opening in ["", "PRI * HTTP/2.0\r\n"] {
-            let mut peer = TcpStream::connect(address).await.expect("connects");
-            peer.write_all(opening.as_bytes()).await.expect("sent");
-            let mut answer = Vec::new();
-            let ended = timeout(HEADERS / 2, peer.read_to_end(&mut answer)).await;
-            assert!(ended.is_ok(), "{opening:?}");
+            assert_eq!(served.until_cut_off(opening, None).await, "");
         }
-        stop.cancel();
-        server.await.expect("ends");
+        served.end().await;
+    }
+
+    #[tokio::test]
+    async fn headers_that_stall_or_trickle_are_cut_off() {
+        let limits = Limits {
+            headers: SOON,
+            ..PATIENT
+        };
+        let served = Served::with(limits, None, NEVER).await;
+        let opening = "PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nX-Never-Ends: ";
+        for trickle in [None, Some(SOON / 10)] {
+            let answer = served.until_cut_off(opening, trickle).await;
+            assert!(!answer.contains("200"), "{trickle:?} {answer}");
+        }
+        served.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stalls_or_trickles_is_answered_and_cut_off() {
+        let served = Served::with(PATIENT, None, SOON).await;
+        let opening = "PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60\r\n\r\nsome";
+        // A whole body is answered within the same time.
+        let whole = format!(
+            "{}{}",
+            opening.replacen("Host", "Connection: close\r\nHost", 1),
+            "x".repeat(56)
+        );
+        let answer = served.until_cut_off(&whole, None).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n60"),
+            "{answer}"
+        );
+        for trickle in [None, Some(SOON / 4)] {
+            let answer = served.until_cut_off(opening, trickle).await;
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{trickle:?} {answer}");
+        }
+        served.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_asks_first_whether_to_send_its_body_is_told() {
+        let served = Served::with(PATIENT, None, NEVER).await;
+        let mut stream = TcpStream::connect(served.address).await.expect("connects");
+        let head = "PUT / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                    Content-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        let told = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let mut answer = vec![0; told.len()];
+        let read = timeout(DEADLINE, stream.read_exact(&mut answer)).await;
+        read.expect("in time").expect("told");
+        assert_eq!(answer, told);
+        stream.write_all(b"body").await.expect("sent");
+        let mut answer = String::new();
+        let read = timeout(DEADLINE, stream.read_to_string(&mut answer)).await;
+        read.expect("in time").expect("an answer");
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("4"),
+            "{answer}"
+        );
+        served.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_tls_handshake_that_dawdles_is_cut_off() {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        // No handshake gets far enough to need a certificate.
+        let nothing = Arc::new(rustls::server::ResolvesServerCertUsingSni::new());
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_cert_resolver(nothing);
+        let limits = Limits {
+            handshake: SOON,
+            ..PATIENT
+        };
+        let served = Served::with(limits, Some(Arc::new(tls)), NEVER).await;
+        // The first octets of a ClientHello.
+        for opening in ["", "\u{16}\u{3}\u{1}"] {
+            assert_eq!(served.until_cut_off(opening, None).await, "");
+        }
+        served.end().await;
     }
 }

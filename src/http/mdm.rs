@@ -2,11 +2,13 @@
 //! Content-Type, because CheckInURL defaults to ServerURL (Apple `com.apple.mdm.yaml`).
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::{Public, body, error};
+use crate::flows::identify::Proof;
 use crate::flows::{Context, check_in, connect};
+use crate::ids::CertificateHash;
 use crate::mdm::{CHECK_IN, REPORT, signature};
 use crate::reason::Reason;
 
@@ -17,10 +19,12 @@ const PLIST: &str = "application/xml; charset=UTF-8";
 /// of applications in a SecurityInfo may make one of 100 KB.
 const MAX_BODY: usize = 512 * 1024;
 
-pub async fn message(State(Public { ctx, .. }): State<Public>, request: Request) -> Response {
+pub async fn message(State(public): State<Public>, request: Request) -> Response {
+    let Public { ctx, proxies, .. } = public;
     let (head, body) = request.into_parts();
+    let shown = proxies.certificate(&head.extensions, &head.headers);
     // Nothing of a body is kept for whoever does not even claim to be a Mac.
-    let (kind, signature) = match claimed(&head.headers) {
+    let (kind, proof) = match claimed(&head.headers, shown) {
         Ok(claimed) => claimed,
         Err(Unclaimed {
             surface,
@@ -36,13 +40,13 @@ pub async fn message(State(Public { ctx, .. }): State<Public>, request: Request)
         Ok(body) => body,
         Err(reason) => return turned_away(&ctx, kind.surface(), reason, "body"),
     };
-    let (signature, body) = (Some(signature), body.octets());
+    let body = body.octets();
     match kind {
-        Kind::CheckIn => match check_in::check_in(&ctx, signature, body).await {
+        Kind::CheckIn => match check_in::check_in(&ctx, proof, body).await {
             Ok(reply) => check_in_reply(reply),
             Err(failure) => error::to_mac(&failure),
         },
-        Kind::Report => match connect::connect(&ctx, signature, body).await {
+        Kind::Report => match connect::connect(&ctx, proof, body).await {
             Ok(connect::Reply::Command(command)) => property_list(command),
             Ok(connect::Reply::Done) => StatusCode::OK.into_response(),
             Ok(connect::Reply::Refused(reason)) => error::refused_to_mac(reason),
@@ -56,34 +60,51 @@ pub async fn message(State(Public { ctx, .. }): State<Public>, request: Request)
 struct Unclaimed {
     surface: &'static str,
     reason: Reason,
-    detail: &'static str,
+    detail: String,
 }
 
-/// The kind of a message and its one signature, as the headers have them.
-fn claimed(headers: &HeaderMap) -> Result<(Kind, &[u8]), Unclaimed> {
-    let kind = Kind::of(headers).ok_or(Unclaimed {
-        surface: "mdm",
-        reason: Reason::MessageUnsupported,
-        detail: "content type",
-    })?;
-    let invalid = |detail| Unclaimed {
-        surface: kind.surface(),
-        reason: Reason::SignatureInvalid,
-        detail,
+/// The kind of a message and what it brings to prove its speaker: its one signature, the
+/// certificate `shown` by its connection, or both.
+fn claimed(
+    headers: &HeaderMap,
+    shown: Result<Option<CertificateHash>, String>,
+) -> Result<(Kind, Proof<'_>), Unclaimed> {
+    let unclaimed = |surface, reason, detail: &str| Unclaimed {
+        surface,
+        reason,
+        detail: detail.to_owned(),
     };
+    let kind = Kind::of(headers)
+        .ok_or_else(|| unclaimed("mdm", Reason::MessageUnsupported, "content type"))?;
+    let surface = kind.surface();
+    let invalid = |detail| unclaimed(surface, Reason::SignatureInvalid, detail);
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        // The signature is over the body as the Mac had it, and nothing is unpacked for anybody.
+        return Err(unclaimed(surface, Reason::BodyEncoded, "content encoding"));
+    }
+    let certificate = shown.map_err(|detail| Unclaimed {
+        surface,
+        reason: Reason::RequestMalformed,
+        detail,
+    })?;
     let mut signatures = headers.get_all(signature::HEADER).iter();
-    let signature = signatures
-        .next()
-        .ok_or(invalid("no Mdm-Signature"))?
-        .as_bytes();
+    let signature = signatures.next().map(HeaderValue::as_bytes);
+    if signature.is_none() && certificate.is_none() {
+        return Err(invalid("no Mdm-Signature"));
+    }
     if signatures.next().is_some() {
         // Whoever stands in front may have looked at the other one.
         return Err(invalid("more than one Mdm-Signature"));
     }
-    if signature.len() > signature::MAX_HEADER {
+    if signature.is_some_and(|signature| signature.len() > signature::MAX_HEADER) {
         return Err(invalid("a Mdm-Signature that is too large"));
     }
-    Ok((kind, signature))
+    let proof = Proof {
+        signature,
+        certificate,
+    };
+    Ok((kind, proof))
 }
 
 /// What a message says it is.
@@ -141,8 +162,6 @@ fn property_list(bytes: Vec<u8>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     fn headers(kind: &'static str, signatures: &[&str]) -> HeaderMap {
@@ -169,8 +188,47 @@ mod tests {
             (REPORT, &[longer.as_str()], Some(Reason::SignatureInvalid)),
         ] {
             let headers = headers(kind, signatures);
-            let reason = claimed(&headers).err().map(|unclaimed| unclaimed.reason);
-            assert_eq!(reason, refused, "{kind} {}", signatures.len());
+            let reason = |shown| {
+                claimed(&headers, shown)
+                    .err()
+                    .map(|unclaimed| unclaimed.reason)
+            };
+            assert_eq!(reason(Ok(None)), refused, "{kind} {}", signatures.len());
+            // A certificate stands in for a signature that is not there, not for one that is bad.
+            let certificate = CertificateHash::of(b"shown");
+            let instead = refused.filter(|_| kind == "text/xml" || !signatures.is_empty());
+            assert_eq!(reason(Ok(Some(certificate))), instead);
+            let unreadable = refused.filter(|_| kind == "text/xml");
+            let unreadable = unreadable.or(Some(Reason::RequestMalformed));
+            assert_eq!(reason(Err("unreadable".to_owned())), unreadable);
+        }
+    }
+
+    #[test]
+    fn a_body_that_says_it_is_encoded_is_not_taken() {
+        for (encodings, refused) in [
+            (&["gzip"][..], true),
+            (&["deflate"], true),
+            (&["br"], true),
+            (&["identity, gzip"], true),
+            (&["identity", "gzip"], true),
+            (&[""], true),
+            (&["identity"], false),
+            (&["Identity"], false),
+            (&[], false),
+        ] {
+            let mut headers = headers(REPORT, &["AAAA"]);
+            for encoding in encodings {
+                headers.append(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+            }
+            let reason = claimed(&headers, Ok(None))
+                .err()
+                .map(|unclaimed| unclaimed.reason);
+            assert_eq!(
+                reason,
+                refused.then_some(Reason::BodyEncoded),
+                "{encodings:?}"
+            );
         }
     }
 }

@@ -4,7 +4,9 @@
 //! and operators. Layers, outside in: panic to 500, count, deadline, route. Bodies are limited where they
 //! are read, so that each route refuses a larger one in its own shape.
 
+pub mod acme;
 pub mod body;
+pub mod client_tls;
 pub mod enroll;
 pub mod error;
 pub mod health;
@@ -15,7 +17,10 @@ pub mod listener;
 pub mod mdm;
 pub mod postures;
 pub mod problem;
+pub mod progress;
+pub mod proxies;
 pub mod scep;
+pub mod streams;
 pub mod verifications;
 
 use std::sync::Arc;
@@ -26,7 +31,8 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post, put};
+use axum::routing::{any, get, post, put};
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
@@ -44,18 +50,25 @@ pub struct Public {
     pub ctx: Arc<Context>,
     pub enroll_limit: Arc<limit::PerClient>,
     pub scep_limit: Arc<limit::PerClient>,
+    pub acme_limit: Arc<limit::PerClient>,
+    pub streams: Arc<streams::Streams>,
+    /// Ends the streams, which would end by themselves much later than requests do.
+    pub stop: CancellationToken,
+    pub proxies: Arc<proxies::Proxies>,
 }
 
-/// What Macs and the world reach.
-pub fn public(state: Public) -> Router {
+/// What Macs and the world reach; `pages` are for people.
+pub fn public(state: Public, pages: Router<Public>) -> Router {
     let ctx = Arc::clone(&state.ctx);
     let routes = Router::new()
         .route("/v1/enroll", post(enroll::enroll))
-        .route("/v1/enrollments/{progress_id}", get(enroll::progress))
+        .route("/v1/enrollments/{progress_id}", get(progress::progress))
         .route("/mdm/checkin", put(mdm::message))
         .route("/mdm/connect", put(mdm::message))
+        .route("/acme/{secret}/{*path}", any(acme::acme))
         .route("/scep", get(scep::get).post(scep::post))
-        .route("/healthz", get(health::healthz));
+        .route("/healthz", get(health::healthz))
+        .merge(pages);
     finish(routes.with_state(state), ctx, "public", DEADLINE)
 }
 
@@ -91,6 +104,12 @@ pub fn internal(ctx: Arc<Context>) -> Router {
     )
 }
 
+/// Who is not done in time, the client with its body or the service, ends with 503: a Mac tries
+/// again.
+fn deadline(within: Duration) -> TimeoutLayer {
+    TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, within)
+}
+
 fn finish(routes: Router, ctx: Arc<Context>, listener: &'static str, deadline: Duration) -> Router {
     let count = move |State(ctx): State<Arc<Context>>, request: Request, next: Next| async move {
         let response: Response = next.run(request).await;
@@ -98,10 +117,7 @@ fn finish(routes: Router, ctx: Arc<Context>, listener: &'static str, deadline: D
         response
     };
     routes
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            deadline,
-        ))
+        .layer(self::deadline(deadline))
         .layer(middleware::from_fn_with_state(ctx, count))
         .layer(CatchPanicLayer::new())
 }

@@ -102,6 +102,22 @@ impl Problem {
         )
     }
 
+    pub fn too_many_streams() -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-streams",
+            "As many streams are open from this address as may be",
+        )
+    }
+
+    pub fn busy() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            "As many streams are open as may be; the answer is to be had without one",
+        )
+    }
+
     #[must_use]
     pub fn detail(mut self, detail: impl ToString) -> Self {
         self.detail = Some(detail.to_string());
@@ -141,7 +157,11 @@ impl IntoResponse for Problem {
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, scheme);
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        let for_now = [
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::TOO_MANY_REQUESTS,
+        ];
+        if for_now.contains(&self.status) {
             let later = HeaderValue::from_static("5");
             response.headers_mut().insert(header::RETRY_AFTER, later);
         }

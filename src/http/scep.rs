@@ -9,8 +9,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use base64::{DecodeError, Engine as _};
 use serde::Deserialize;
 
 use super::body::Received;
@@ -53,14 +53,10 @@ pub async fn get(
             }
             Err(failure) => error::to_mac(&failure),
         },
-        Some("PKIOperation") => {
-            // A form decoder turns the plus signs of base64 into spaces.
-            let message = operation.message.unwrap_or_default().replace(' ', "+");
-            match STANDARD.decode(message) {
-                Ok(message) => pki_operation(&public, peer, &headers, &message).await,
-                Err(fault) => turned_away(&public, Reason::RequestMalformed, fault),
-            }
-        }
+        Some("PKIOperation") => match in_query(operation.message.as_deref().unwrap_or_default()) {
+            Ok(message) => pki_operation(&public, peer, &headers, &message).await,
+            Err(fault) => turned_away(&public, Reason::RequestMalformed, fault),
+        },
         _ => turned_away(&public, Reason::MessageUnsupported, "operation"),
     }
 }
@@ -84,6 +80,13 @@ pub async fn post(
         Some("PKIOperation") => pki_operation(&public, peer, &headers, &body).await,
         _ => turned_away(&public, Reason::MessageUnsupported, "operation"),
     }
+}
+
+/// The message in a query, after the form decoder. It turns the plus signs of base64 into spaces
+/// where they were not escaped, and some clients break base64 into lines or leave out its padding.
+fn in_query(message: &str) -> Result<Vec<u8>, DecodeError> {
+    let message = message.replace(' ', "+").replace(['\r', '\n'], "");
+    BASE64.decode(message.trim_end_matches('='))
 }
 
 fn turned_away(public: &Public, reason: Reason, detail: impl ToString) -> Response {
@@ -114,5 +117,37 @@ async fn pki_operation(
         Ok(Reply::CertRep(reply)) => ([(header::CONTENT_TYPE, PKI_MESSAGE)], reply).into_response(),
         Ok(Reply::Refused(reason)) => error::refused_to_mac(reason),
         Err(failure) => error::to_mac(&failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_in_a_query_is_read_however_its_base64_was_escaped() {
+        let bytes = Ok([0xfb, 0xef, 0xbe, 0xff].to_vec());
+        let form = |query: &str| {
+            let uri = format!("/scep?{query}").parse().expect("a URI");
+            let Query(operation) = Query::<Operation>::try_from_uri(&uri).expect("a query");
+            in_query(&operation.message.unwrap_or_default())
+        };
+        for query in [
+            "message=%2B%2B%2B%2B%2Fw%3D%3D",
+            "message=++++/w==",
+            "message=%2b%2b%2b%2b%2fw%3d%3d",
+            "message=++%0D%0A++/w",
+            "x=y&message=%2B+%2B+/w==&z",
+        ] {
+            assert_eq!(form(query), bytes, "{query}");
+        }
+        for query in [
+            "message=----_w==",
+            "message=%00",
+            "message=A",
+            "message=++++/w%09==",
+        ] {
+            assert!(form(query).is_err(), "{query}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! ```
 //! Everything before the ciphertext is authenticated too, as is the context, so a sealed value
 //! opens only where it was sealed for. Nonces are random: NIST SP 800-38D section 8.3 allows 2^32
-//! of them under one key, and this service seals a few values a day.
+//! of them under one key, and this service seals a few values for each enrolment.
 
 use std::fmt;
 use std::sync::Arc;

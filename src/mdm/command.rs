@@ -28,20 +28,39 @@ pub enum Command {
 }
 
 impl Command {
+    /// One of each kind, for whoever wants to say what a Mac can be asked.
+    pub const EACH: [Self; 2] = [
+        Self::SecurityInfo,
+        Self::DevicePropertiesAttestation { nonce: [0; 32] },
+    ];
+
+    /// Apple's name of the command.
+    pub fn request_type(&self) -> &'static str {
+        match self {
+            Self::SecurityInfo => "SecurityInfo",
+            Self::DevicePropertiesAttestation { .. } => "DeviceInformation",
+        }
+    }
+
+    /// The properties it asks for by name; empty for a command that takes none.
+    pub fn queries(&self) -> &'static [&'static str] {
+        match self {
+            Self::SecurityInfo => &[],
+            Self::DevicePropertiesAttestation { .. } => &ATTESTATION_QUERIES,
+        }
+    }
+
     /// The command as the Mac is given it: XML property list.
     pub fn encode(&self, command_uuid: &CommandUuid) -> Vec<u8> {
         let mut command = Dictionary::default();
-        match self {
-            Self::SecurityInfo => command.set("RequestType", text("SecurityInfo")),
-            Self::DevicePropertiesAttestation { nonce } => {
-                command.set("DeviceAttestationNonce", Value::Data(nonce.to_vec()));
-                command.set(
-                    "Queries",
-                    Value::Array(ATTESTATION_QUERIES.map(text).to_vec()),
-                );
-                command.set("RequestType", text("DeviceInformation"));
-            }
+        if let Self::DevicePropertiesAttestation { nonce } = self {
+            command.set("DeviceAttestationNonce", Value::Data(nonce.to_vec()));
         }
+        if !self.queries().is_empty() {
+            let queries = self.queries().iter().copied().map(text).collect();
+            command.set("Queries", Value::Array(queries));
+        }
+        command.set("RequestType", text(self.request_type()));
         let mut top = Dictionary::default();
         top.set("Command", Value::Dictionary(command));
         top.set("CommandUUID", text(command_uuid.as_str()));
@@ -73,6 +92,17 @@ mod tests {
             command.array("Queries").map(|q| q.map(<[_]>::len)),
             Ok(Some(5))
         );
+    }
+
+    #[test]
+    fn every_kind_of_command_is_listed() {
+        // A further kind does not compile until it has a number, and fails until it is listed.
+        let number = |command: &Command| match command {
+            Command::SecurityInfo => 0,
+            Command::DevicePropertiesAttestation { .. } => 1,
+        };
+        let listed: Vec<_> = Command::EACH.iter().map(number).collect();
+        assert_eq!(listed, [0, 1]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! device-management schemas (`mdm/checkin/*.yaml`, `mdm/commands/*.yaml`).
 
 pub mod check_in;
+pub mod client_certificate;
 pub mod command;
 pub mod device_information;
 pub mod plist;

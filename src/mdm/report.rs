@@ -27,6 +27,10 @@ pub enum Status {
     CommandFormatError(CommandUuid),
     /// Understood, cannot be carried out now.
     NotNow(CommandUuid),
+    /// About a command whose name is none of ours: the result a Mac still had for the server it was
+    /// managed by before. It is said again until it is taken (Apple, "Sending MDM commands to a
+    /// device"), so it must not be refused.
+    Foreign,
 }
 
 /// One link of an error chain; the first is the outermost.
@@ -40,24 +44,24 @@ impl<'a> Report<'a> {
     /// Reads a report body.
     ///
     /// # Refusals
-    /// Anything but a well-formed property list with a known Status, and a CommandUUID of the form
-    /// this service hands out where the Status demands one.
+    /// Anything but a well-formed property list with a known Status, and a CommandUUID where the
+    /// Status demands one.
     pub fn decode(body: &'a [u8]) -> Result<Self, Refusal> {
         let body = read_dictionary(body)?;
         let sender = Sender::read(&body)?;
-        let command = || -> Result<CommandUuid, Refusal> {
-            let text = body
-                .string("CommandUUID")?
-                .ok_or(Refusal::Key("CommandUUID"))?;
-            CommandUuid::parse(text).map_err(|_| Refusal::Key("CommandUUID"))
+        let word = body.string("Status")?.ok_or(Refusal::Key("Status"))?;
+        let about = |status: &dyn Fn(CommandUuid) -> Result<Status, Refusal>| {
+            let name = body.string("CommandUUID")?.filter(|name| !name.is_empty());
+            let name = name.ok_or(Refusal::Key("CommandUUID"))?;
+            CommandUuid::parse(name).map_or(Ok(Status::Foreign), status)
         };
-        let status = match body.string("Status")?.ok_or(Refusal::Key("Status"))? {
+        let status = match word {
             "Idle" => Status::Idle,
-            "Acknowledged" => Status::Acknowledged(command()?),
-            "Error" => Status::Error(command()?, causes(&body)?),
-            "CommandFormatError" => Status::CommandFormatError(command()?),
-            "NotNow" => Status::NotNow(command()?),
-            _ => return Err(Refusal::Key("Status")),
+            "Acknowledged" => about(&|command| Ok(Status::Acknowledged(command)))?,
+            "Error" => about(&|command| Ok(Status::Error(command, causes(&body)?)))?,
+            "CommandFormatError" => about(&|command| Ok(Status::CommandFormatError(command)))?,
+            "NotNow" => about(&|command| Ok(Status::NotNow(command)))?,
+            _ => return Err(Refusal::Unsupported),
         };
         Ok(Self {
             sender,
@@ -68,7 +72,7 @@ impl<'a> Report<'a> {
 }
 
 impl Status {
-    /// Apple's name; also the metric label.
+    /// Apple's name, where it has one; also the metric label.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Idle => "Idle",
@@ -76,13 +80,14 @@ impl Status {
             Self::Error(..) => "Error",
             Self::CommandFormatError(_) => "CommandFormatError",
             Self::NotNow(_) => "NotNow",
+            Self::Foreign => "foreign",
         }
     }
 
     /// The command it is about.
     pub fn command_uuid(&self) -> Option<&CommandUuid> {
         match self {
-            Self::Idle => None,
+            Self::Idle | Self::Foreign => None,
             Self::Acknowledged(uuid)
             | Self::Error(uuid, _)
             | Self::CommandFormatError(uuid)
@@ -145,8 +150,34 @@ mod tests {
     fn an_answer_without_its_command_is_refused() {
         let bytes = body("<key>Status</key><string>Acknowledged</string>");
         assert_eq!(Report::decode(&bytes), Err(Refusal::Key("CommandUUID")));
-        let bytes = body("<key>Status</key><string>Done</string>");
-        assert_eq!(Report::decode(&bytes), Err(Refusal::Key("Status")));
+        let nameless = "<key>Status</key><string>NotNow</string>\
+                        <key>CommandUUID</key><string></string>";
+        let bytes = body(nameless);
+        assert_eq!(Report::decode(&bytes), Err(Refusal::Key("CommandUUID")));
+    }
+
+    #[test]
+    fn a_status_nobody_knows_is_no_status_that_is_known() {
+        for status in ["Done", "idle", "", "Acknowledged "] {
+            let bytes = body(&format!("<key>Status</key><string>{status}</string>{UUID}"));
+            assert_eq!(
+                Report::decode(&bytes),
+                Err(Refusal::Unsupported),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_result_of_a_command_of_another_server_is_told_apart() {
+        for status in ["Acknowledged", "Error", "CommandFormatError", "NotNow"] {
+            let bytes = body(&format!(
+                "<key>Status</key><string>{status}</string>\
+                 <key>CommandUUID</key><string>CMD1</string>"
+            ));
+            let report = Report::decode(&bytes).expect("well formed");
+            assert_eq!(report.status, Status::Foreign);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::plist::{Dictionary, Value, to_xml};
 /// Members that are neither personal nor secret; the only ones that are ever stored. Left out on
 /// purpose: `FDE_PersonalRecoveryKeyCMS` and `FDE_PersonalRecoveryKeyDeviceKey` (they open the
 /// owner's disk) and the firewall's list of applications (it is nobody's business).
-const KEPT: [&str; 33] = [
+pub const KEPT: [&str; 33] = [
     "AuthenticatedRootVolumeEnabled",
     "BootstrapTokenAllowedForAuthentication",
     "BootstrapTokenRequiredForKernelExtensionApproval",

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::appraisal::{Appraisal, Circumstances, appraise};
 use super::claim::claims;
 use super::policy::{Policy, STRICT};
-use super::{Attested, Channel, Posture, Reported, Verdict};
+use super::{Attested, Channel, Occasion, Posture, Reported, Verdict};
 use crate::attestation::statement::SecureBoot;
 use crate::attestation::{Freshness, Statement};
 use crate::entropy::SeededEntropy;
@@ -153,6 +153,7 @@ fn attested(
 ) -> Attested {
     let se_public_key = String::new();
     Attested {
+        occasion: Occasion::Mda,
         facts: Statement {
             serial: SerialNumber::parse("SIMQ4T2W7P").ok(),
             sip_enabled: stated.sip,
@@ -194,7 +195,7 @@ fn take_in(posture: &mut Posture, told: &Told, policy: &Policy) {
         posture.hold(reason, None, now);
     }
     if told.begin_anew {
-        posture.begin_anew(policy, now);
+        posture.begin_anew(None, policy, now);
     }
 }
 
@@ -388,7 +389,7 @@ fn go(posture: &mut Posture, step: &Step, now: &mut Timestamp, policy: &Policy) 
         }
         Step::Hold(reason) => posture.hold(*reason, None, *now),
         Step::BeginAnew => {
-            posture.begin_anew(policy, *now);
+            posture.begin_anew(None, policy, *now);
         }
         Step::Wait(n) => *now = now.plus(minutes(*n)),
     }

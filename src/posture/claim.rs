@@ -33,7 +33,7 @@ pub struct Claim {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raw: Option<&'static str>,
     pub assurance: Assurance,
-    /// `mda` or `security_info`.
+    /// `mda`, `acme` or `security_info`.
     pub source: &'static str,
     /// Whose key signed a device-reported claim.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -162,7 +162,7 @@ fn of_attestation(attested: &Attested, lifetime: &Lifetime, voided: bool) -> Cla
         value: None,
         raw: None,
         assurance: Assurance::AppleSigned,
-        source: "mda",
+        source: attested.occasion.as_str(),
         channel: None,
         evidence_id: attested.evidence_id,
         observed_at: attested.observed_at,

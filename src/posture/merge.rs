@@ -107,8 +107,14 @@ impl Posture {
     }
 
     /// The Mac enrols anew: what it showed under the former enrollment is history. Negatives stay:
-    /// a new enrollment must not wash them.
-    pub fn begin_anew(&mut self, policy: &Policy, now: Timestamp) -> Appraisal {
+    /// a new enrollment must not wash them. What Apple stated when the Mac's new identity was issued
+    /// is the first reading of the new enrollment.
+    pub fn begin_anew(
+        &mut self,
+        identity: Option<Attested>,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Appraisal {
         if self
             .reported
             .as_ref()
@@ -122,6 +128,9 @@ impl Posture {
             .is_some_and(|held| !held.facts.contradicts_full_security())
         {
             self.attested = None;
+        }
+        if let Some(reading) = identity {
+            self.attest(reading, now);
         }
         self.revise(
             policy,

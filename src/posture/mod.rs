@@ -72,9 +72,23 @@ pub struct Reported {
     pub channel: Channel,
 }
 
+/// On which occasion Apple made a statement.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Occasion {
+    /// The Mac was asked: DeviceInformation with DevicePropertiesAttestation.
+    #[default]
+    Mda,
+    /// The Mac got its identity: ACME device-attest-01.
+    Acme,
+}
+
 /// An Apple attestation as believed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attested {
+    /// Postures that were stored before there was a choice had none.
+    #[serde(default)]
+    pub occasion: Occasion,
     pub facts: Statement,
     pub freshness: Freshness,
     pub evidence_id: EvidenceId,
@@ -89,6 +103,16 @@ pub struct Held {
     pub reason: Reason,
     pub evidence_id: Option<EvidenceId>,
     pub since: Timestamp,
+}
+
+impl Occasion {
+    /// The published word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mda => "mda",
+            Self::Acme => "acme",
+        }
+    }
 }
 
 impl Verdict {

@@ -36,8 +36,8 @@ pub struct PostureV1 {
     /// Cause first: first what decides the verdict, then what keeps the trust level down.
     pub reasons: Vec<Reason>,
     pub enrolled: bool,
-    /// Whose key signs what this Mac reports; `None` when it has reported nothing.
-    pub channel: Option<Channel>,
+    /// Whose key signs what this Mac reports now; a claim says whose key signed it.
+    pub channel: Channel,
     pub freshness: Option<Freshness>,
     pub claims: BTreeMap<&'static str, Claim>,
     pub next_action: NextAction,
@@ -60,6 +60,8 @@ pub struct Sources<'a> {
     pub posture: &'a Posture,
     pub policy: &'a Policy,
     pub anchor: Anchor,
+    /// Of the identity that speaks for the Mac now.
+    pub channel: Channel,
     /// Why the attempt under way has not brought evidence yet.
     pub attempt: &'a [Reason],
     pub now: Timestamp,
@@ -73,6 +75,7 @@ impl PostureV1 {
             posture,
             policy,
             anchor,
+            channel,
             attempt,
             now,
         } = *sources;
@@ -93,6 +96,9 @@ impl PostureV1 {
         let next_action = NextAction::after(verdict, &reasons);
         // No provider session can be bound yet, so no level above none is reached.
         reasons.push(Reason::ProviderNotBound);
+        if channel == Channel::Software {
+            reasons.push(Reason::ChannelNotAttested);
+        }
         Self {
             device_id: posture.device_id.clone(),
             revision: posture.revision,
@@ -106,7 +112,7 @@ impl PostureV1 {
             anchor,
             reasons,
             enrolled,
-            channel: posture.reported.as_ref().map(|reported| reported.channel),
+            channel,
             freshness: posture
                 .attested
                 .as_ref()

@@ -8,18 +8,21 @@ use crate::reason::{Actor, Reason};
 use crate::time::Timestamp;
 
 /// The answer. It names no serial number and no device: whoever has the link sees steps only.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProgressV1 {
     pub created_at: Timestamp,
     /// Until when the profile can be installed.
     pub expires_at: Timestamp,
     /// `waiting`, `refused`, or `done` once a verdict is there.
     pub state: Standing,
+    /// Nothing more happens by itself: there is a verdict, good or bad, or the profile was not
+    /// installed in time.
+    pub ended: bool,
     pub steps: Vec<StepV1>,
 }
 
 /// One step.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StepV1 {
     pub step: Step,
     pub standing: Standing,
@@ -57,6 +60,18 @@ impl ProgressV1 {
                 ticket.expires_at,
             ));
         }
+        // What Apple's push service said of a push may be noted after the Mac has answered it; and a
+        // Mac may come by itself. Either way it was reached.
+        let reached = steps
+            .iter()
+            .find(|step| step.step > Step::Pushed && step.standing == Standing::Done)
+            .and_then(|step| step.at);
+        if let Some(at) = reached
+            && let Some(pushed) = steps.iter_mut().find(|step| step.step == Step::Pushed)
+            && pushed.standing == Standing::Waiting
+        {
+            *pushed = StepV1::new(&Entry::done(Step::Pushed, at));
+        }
         let state = if steps.iter().any(|step| step.standing == Standing::Refused) {
             Standing::Refused
         } else if steps
@@ -67,10 +82,14 @@ impl ProgressV1 {
         } else {
             Standing::Waiting
         };
+        let judged = steps
+            .last()
+            .is_some_and(|step| step.standing != Standing::Waiting);
         Self {
             created_at: ticket.created_at,
             expires_at: ticket.expires_at,
             state,
+            ended: unused || judged,
             steps,
         }
     }
@@ -122,7 +141,7 @@ mod tests {
     fn a_profile_that_was_never_installed_says_so_once_it_cannot_be() {
         let late = ticket(false).expires_at;
         let unused = ProgressV1::new(&ticket(false), &[], late);
-        assert_eq!(unused.state, Standing::Refused);
+        assert!(unused.state == Standing::Refused && unused.ended);
         assert_eq!(unused.steps[1].reason, Some(Reason::TicketExpired));
         assert!(unused.steps[1].remedy.is_some());
         assert_eq!(
@@ -132,14 +151,27 @@ mod tests {
     }
 
     #[test]
+    fn a_mac_that_answered_was_reached() {
+        let now = Timestamp::from_seconds(NOW);
+        let pushed = |entry: Entry| {
+            let progress = ProgressV1::new(&ticket(true), &[entry], now);
+            progress.steps[4].standing
+        };
+        assert_eq!(pushed(Entry::done(Step::SecurityInfo, now)), Standing::Done);
+        let silent = Entry::refused(Step::SecurityInfo, Reason::AnswerTimeout, now);
+        assert_eq!(pushed(silent), Standing::Waiting);
+        assert_eq!(pushed(Entry::done(Step::Enrolled, now)), Standing::Waiting);
+    }
+
+    #[test]
     fn a_verdict_ends_it_and_a_refusal_names_reason_remedy_and_actor() {
         let now = Timestamp::from_seconds(NOW);
         let done = ProgressV1::new(&ticket(true), &[Entry::done(Step::Verdict, now)], now);
-        assert_eq!(done.state, Standing::Done);
+        assert!(done.state == Standing::Done && done.ended);
         let entry = Entry::refused(Step::Attestation, Reason::AttestationUnavailable, now);
         let refused = ProgressV1::new(&ticket(true), &[entry], now);
         let step = &refused.steps[6];
-        assert_eq!(refused.state, Standing::Refused);
+        assert!(refused.state == Standing::Refused && !refused.ended);
         assert_eq!(step.who, Some(Actor::Owner));
         assert_eq!(
             step.remedy,

@@ -116,7 +116,7 @@ fn a_request_is_opened_and_openssl_opens_the_reply() {
         (Cipher::aes_256_cbc(), ContentCipher::Aes256),
         (Cipher::des_ede3_cbc(), ContentCipher::TripleDes),
     ];
-    for digest in [Digest::Sha1, Digest::Sha256, Digest::Sha512] {
+    for digest in [Digest::Sha1, Digest::Sha256, Digest::Sha384, Digest::Sha512] {
         let scene = scene(digest);
         for (theirs, cipher) in ciphers {
             let message = scene.message(&scene.sealed(&scene.request(), theirs), "19");

@@ -21,7 +21,8 @@ pub struct Evidence {
     pub received_at: Timestamp,
     /// What is kept of the reply.
     pub stored: Vec<u8>,
-    /// The Mdm-Signature over the reply, DER or BER, where the reply is kept whole.
+    /// The Mdm-Signature over the reply, DER or BER, where the reply is kept whole and was signed:
+    /// a Mac may also have proved itself by the TLS connection, of which nothing can be kept.
     pub signature: Option<Vec<u8>>,
     /// Whether `stored` is the reply byte for byte. Otherwise its personal or secret members were
     /// left out, and its hash is all that speaks for them.

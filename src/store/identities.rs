@@ -1,8 +1,9 @@
 //! Identity certificates this service issued. One speaks for at most one Mac, for ever.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{ActiveValue::Set, Condition, DatabaseConnection, QueryOrder, sea_query::Expr};
+use sea_orm::{Condition, DatabaseConnection, QueryOrder, sea_query::Expr};
 
+use super::edit::{Datum, Edit};
 use super::row::{self, Row};
 use super::{Read, StoreError, Write};
 use crate::enrollment::{Identity, IdentityKind};
@@ -35,7 +36,7 @@ mod table {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-use table::{ActiveModel, Column, Entity, Model};
+use table::{Column, Entity, Model};
 
 /// The identity, outside a transaction.
 pub(super) async fn find(
@@ -70,6 +71,19 @@ impl Read {
         row::read_one(found)
     }
 
+    /// Everything issued under a SCEP transactionID, whoever chose it, the oldest first.
+    pub async fn identities_of_transaction(
+        &self,
+        transaction_id: &str,
+    ) -> Result<Vec<Identity>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::TransactionId.eq(transaction_id))
+            .order_by_asc(Column::IssuedAt)
+            .all(self.tx())
+            .await?;
+        row::read_all(found)
+    }
+
     /// Every identity that ever spoke for a Mac, the oldest first.
     pub async fn identities_of(&self, device_id: &DeviceId) -> Result<Vec<Identity>, StoreError> {
         let found = Entity::find()
@@ -87,23 +101,7 @@ impl Write {
     /// # Errors
     /// `Conflict` when the certificate, or the ticket's transactionID, was recorded already.
     pub async fn insert_identity(&mut self, identity: &Identity) -> Result<(), StoreError> {
-        let model = ActiveModel {
-            certificate: Set(identity.certificate.as_bytes().to_vec()),
-            der: Set(identity.der.clone()),
-            kind: Set(identity.kind.as_str().to_owned()),
-            ticket_id: Set(identity.ticket_id.as_ref().map(ToString::to_string)),
-            serial: Set(identity.serial.as_ref().map(ToString::to_string)),
-            device_id: Set(identity.device_id.as_ref().map(ToString::to_string)),
-            issued_at: Set(identity.issued_at.millis()),
-            not_before: Set(identity.not_before.millis()),
-            not_after: Set(identity.not_after.millis()),
-            revoked_at: Set(row::millis(identity.revoked_at)),
-            transaction_id: Set(identity.transaction_id.clone()),
-        };
-        Entity::insert(model)
-            .exec_without_returning(self.tx())
-            .await?;
-        Ok(())
+        insert(identity).apply(self.tx()).await
     }
 
     /// Binds a certificate to a Mac. False when it is bound to another, or was never issued.
@@ -146,6 +144,27 @@ impl Write {
             .await?;
         Ok(outcome.rows_affected == 1)
     }
+}
+
+pub(super) fn insert(identity: &Identity) -> Edit {
+    Edit::new(
+        "INSERT INTO identities (certificate, der, kind, ticket_id, serial, device_id, issued_at, \
+         not_before, not_after, revoked_at, transaction_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        [
+            Datum::bytes(*identity.certificate.as_bytes()),
+            Datum::bytes(identity.der.as_slice()),
+            Datum::text(identity.kind.as_str()),
+            Datum::Text(identity.ticket_id.as_ref().map(ToString::to_string)),
+            Datum::Text(identity.serial.as_ref().map(ToString::to_string)),
+            Datum::Text(identity.device_id.as_ref().map(ToString::to_string)),
+            Datum::int(identity.issued_at.millis()),
+            Datum::int(identity.not_before.millis()),
+            Datum::int(identity.not_after.millis()),
+            Datum::Int(row::millis(identity.revoked_at)),
+            Datum::Text(identity.transaction_id.clone()),
+        ],
+    )
 }
 
 impl Row for Model {

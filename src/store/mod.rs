@@ -12,7 +12,9 @@
 //! Values that must not be read from a stolen disk (private keys, push addresses, bootstrap tokens)
 //! are sealed by the [`Sealer`] given at opening, each bound to its table, column and row.
 
+mod acme_directories;
 mod api_tokens;
+mod attested_keys;
 mod commands;
 mod database;
 mod edit;
@@ -43,6 +45,7 @@ use migrations::{Migrator, MigratorTrait};
 use tokio::sync::Mutex;
 use tokio::sync::watch::Receiver;
 
+pub use self::acme_directories::{AttestedIssuance, OpenDirectory};
 pub use self::api_tokens::ApiToken;
 use self::database::{Backend, Connections};
 pub use self::error::{Cause, StoreError};
@@ -57,7 +60,7 @@ pub use self::roster::{Known, Speaker};
 use self::seen::Seen;
 pub use self::transaction::{Read, Write};
 use self::watch::Announcer;
-pub use self::watch::DeviceWatch;
+pub use self::watch::{Watch, Watched};
 use crate::ids::{CertificateHash, CommandUuid, DeviceId};
 use crate::secret::Sealer;
 
@@ -235,9 +238,26 @@ impl Store {
         }
     }
 
-    /// Waits for commits of this process that change a Mac.
-    pub fn watch(&self, device_id: &DeviceId) -> DeviceWatch {
-        self.0.announcer.follow(device_id)
+    /// Carries edits out, all or none, durably, in one step. They must not be about a Mac's own rows,
+    /// which [`Store::exchange`] keeps in step with memory.
+    async fn carry_out(&self, edits: Vec<edit::Edit>) -> Result<(), StoreError> {
+        if let Some(writer) = &self.0.writer {
+            return writer.write(edits).await;
+        }
+        let tx = self.write().await?;
+        if self.0.connections.backend.is_sqlite() {
+            for edit in edits {
+                edit.apply(tx.tx()).await?;
+            }
+        } else {
+            exchange::postgres::write_all(tx.tx(), edits).await?;
+        }
+        tx.commit().await
+    }
+
+    /// Waits for commits of this process that change a Mac, or the steps of an enrolment.
+    pub fn watch(&self, subject: Watched<'_>) -> Watch {
+        self.0.announcer.follow(subject)
     }
 
     /// Changes whenever a commit of this process appended events.

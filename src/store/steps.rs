@@ -56,6 +56,7 @@ impl Write {
         ticket_id: &TicketId,
         entry: &Entry,
     ) -> Result<(), StoreError> {
+        self.step(ticket_id);
         put(ticket_id, entry).apply(self.tx()).await
     }
 }

@@ -1,11 +1,12 @@
 //! Enrollment tickets. A ticket is redeemed once, whoever tries at the same time.
 
+use sea_orm::ActiveValue::Set;
 use sea_orm::entity::prelude::*;
-use sea_orm::{ActiveValue::Set, sea_query::Expr};
 
+use super::edit::{Datum, Edit};
 use super::row::{self, Row};
 use super::{Read, StoreError, Write};
-use crate::enrollment::Ticket;
+use crate::enrollment::{Protocol, Ticket};
 use crate::ids::{SecretHash, SerialNumber, TicketId};
 use crate::time::Timestamp;
 
@@ -22,6 +23,7 @@ mod table {
         pub serial: Option<String>,
         pub account: Option<String>,
         pub se_public_key: Option<String>,
+        pub protocol: String,
         pub created_at: i64,
         pub expires_at: i64,
         pub used_at: Option<i64>,
@@ -33,7 +35,8 @@ mod table {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-use table::{ActiveModel, Column, Entity, Model};
+pub(super) use table::Model;
+use table::{ActiveModel, Column, Entity};
 
 impl Read {
     /// The ticket.
@@ -80,6 +83,7 @@ impl Write {
             serial: Set(ticket.serial.as_ref().map(ToString::to_string)),
             account: Set(ticket.account.clone()),
             se_public_key: Set(ticket.se_public_key.clone()),
+            protocol: Set(ticket.protocol.as_str().to_owned()),
             created_at: Set(ticket.created_at.millis()),
             expires_at: Set(ticket.expires_at.millis()),
             used_at: Set(row::millis(ticket.used_at)),
@@ -97,15 +101,25 @@ impl Write {
         ticket_id: &TicketId,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let outcome = Entity::update_many()
-            .col_expr(Column::UsedAt, Expr::value(now.millis()))
-            .filter(Column::TicketId.eq(ticket_id.as_str()))
-            .filter(Column::UsedAt.is_null())
-            .filter(Column::ExpiresAt.gt(now.millis()))
-            .exec(self.tx())
-            .await?;
-        Ok(outcome.rows_affected == 1)
+        match redeem(ticket_id, now).apply(self.tx()).await {
+            Ok(()) => Ok(true),
+            Err(StoreError::Conflict) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
+}
+
+/// Uses a ticket up; a `Conflict` when it was used before or has expired.
+pub(super) fn redeem(ticket_id: &TicketId, now: Timestamp) -> Edit {
+    Edit::that_must_change(
+        "UPDATE tickets SET used_at = $1 \
+         WHERE ticket_id = $2 AND used_at IS NULL AND expires_at > $3",
+        [
+            Datum::int(now.millis()),
+            Datum::text(ticket_id),
+            Datum::int(now.millis()),
+        ],
+    )
 }
 
 impl Row for Model {
@@ -124,6 +138,7 @@ impl Row for Model {
             serial: row::parsed_if_any(self.serial.as_deref(), SerialNumber::parse)?,
             account: self.account,
             se_public_key: self.se_public_key,
+            protocol: Protocol::from_word(&self.protocol)?,
             created_at: Timestamp::from_millis(self.created_at),
             expires_at: Timestamp::from_millis(self.expires_at),
             used_at: row::time(self.used_at),

@@ -10,7 +10,8 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::Inner;
 use super::error::StoreError;
-use crate::ids::DeviceId;
+use super::watch::Watched;
+use crate::ids::{DeviceId, TicketId};
 
 /// Holding it makes the other writers of a device, and the reader of the outbox, wait
 /// (PostgreSQL); any fixed number of our own.
@@ -31,6 +32,8 @@ pub struct Write {
     // Dropped in this order: the rollback is on its way before the next writer may begin.
     read: Read,
     touched: BTreeSet<DeviceId>,
+    /// Enrolments whose steps change.
+    stepped: BTreeSet<TicketId>,
     appended: bool,
     baton: Option<OwnedMutexGuard<()>>,
 }
@@ -54,6 +57,7 @@ impl Write {
         Self {
             read,
             touched: BTreeSet::new(),
+            stepped: BTreeSet::new(),
             appended: false,
             baton,
         }
@@ -70,6 +74,7 @@ impl Write {
         let Self {
             read: Read { tx, inner },
             touched,
+            stepped,
             appended,
             baton,
         } = self;
@@ -81,7 +86,10 @@ impl Write {
             let committed = tx.commit().await;
             for device_id in &touched {
                 inner.renew(device_id).await;
-                inner.announcer.changed(device_id);
+                inner.announcer.changed(Watched::Device(device_id));
+            }
+            for ticket_id in &stepped {
+                inner.announcer.changed(Watched::Steps(ticket_id));
             }
             if appended {
                 inner.announcer.appended();
@@ -97,6 +105,11 @@ impl Write {
         if !self.touched.contains(device_id) {
             self.touched.insert(device_id.clone());
         }
+    }
+
+    /// This transaction changes the steps of an enrolment.
+    pub(super) fn step(&mut self, ticket_id: &TicketId) {
+        self.stepped.insert(ticket_id.clone());
     }
 
     /// Keeps other writers off a Mac until the end. Returns whether there is such a Mac.

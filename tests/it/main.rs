@@ -2,6 +2,9 @@
 
 mod architecture;
 mod contract;
+#[macro_use]
 mod flows;
+mod conformance;
 mod harness;
 mod vectors;
+mod web;

@@ -60,6 +60,7 @@ impl Server {
                  # All Macs of the demo come from one address.\n\
                  enroll_per_minute = 10000\n\
                  scep_per_minute = 10000\n\
+                 acme_per_minute = 100000\n\
                  [internal]\n\
                  listen = \"127.0.0.1:{internal}\"\n\
                  [enrollment]\n\

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _};
 
 use anyhow::Result;
-use attestd_sim::{MacEvent, MacStep};
+use attestd_sim::{IdentityKind, MacEvent, MacStep};
 use comfy_table::{Table as Grid, presets};
 use serde_json::{Value, json};
 
@@ -15,12 +15,14 @@ pub(crate) struct Row {
     pub(crate) serial: String,
     character: Character,
     profile: Mark,
-    identity: Mark,
+    identity: Option<IdentityKind>,
     authenticated: Mark,
     enrolled: Mark,
     pushed: Mark,
     security_info: Mark,
     attestation: Mark,
+    /// How far the server trusts what the Mac says of itself, where it tells.
+    channel: Option<String>,
     verdict: String,
     reasons: Vec<String>,
 }
@@ -48,12 +50,13 @@ impl Row {
             serial: serial.to_owned(),
             character,
             profile: Mark::Open,
-            identity: Mark::Open,
+            identity: None,
             authenticated: Mark::Open,
             enrolled: Mark::Open,
             pushed: Mark::Open,
             security_info: Mark::Open,
             attestation: Mark::Open,
+            channel: None,
             verdict: String::new(),
             reasons: Vec::new(),
         }
@@ -62,7 +65,7 @@ impl Row {
     fn happened(&mut self, step: &MacStep) {
         match step {
             MacStep::ProfileReceived { .. } => self.profile = Mark::Done,
-            MacStep::IdentityIssued { .. } => self.identity = Mark::Done,
+            MacStep::IdentityIssued { kind, .. } => self.identity = *kind,
             MacStep::Authenticated => self.authenticated = Mark::Done,
             MacStep::Enrolled => self.enrolled = Mark::Done,
             MacStep::Pushed => self.pushed = Mark::Done,
@@ -80,6 +83,7 @@ impl Row {
 
     /// Takes what the server says of this Mac.
     pub(crate) fn judged(&mut self, posture: &Value) {
+        self.channel = posture["channel"].as_str().map(str::to_owned);
         self.verdict = posture["verdict"].as_str().unwrap_or_default().to_owned();
         self.reasons = posture["reasons"]
             .as_array()
@@ -155,6 +159,8 @@ impl Table {
             json!({
                 "serial_number": row.serial,
                 "character": row.character.label(),
+                "identity": row.identity,
+                "channel": row.channel,
                 "verdict": row.verdict,
                 "reasons": row.reasons,
                 "deserves": { "verdict": verdict, "first_reason": reason },
@@ -211,6 +217,7 @@ impl Table {
             "pushed",
             "SecurityInfo",
             "attestation",
+            "channel",
             "verdict",
             "reasons",
         ]);
@@ -220,12 +227,13 @@ impl Table {
                 row.serial.clone(),
                 row.character.label().to_owned(),
                 row.profile.text().to_owned(),
-                row.identity.text().to_owned(),
+                row.identity.map_or("·", IdentityKind::name).to_owned(),
                 row.authenticated.text().to_owned(),
                 row.enrolled.text().to_owned(),
                 row.pushed.text().to_owned(),
                 row.security_info.text().to_owned(),
                 row.attestation.text().to_owned(),
+                row.channel.clone().unwrap_or_default(),
                 format!("{}{settled}", row.verdict),
                 row.reasons.join("\n"),
             ]);

@@ -3,19 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openssl::pkey::{PKey, Private};
-use openssl::rsa::Rsa;
 use plist::{Dictionary, Value};
 use serde_json::json;
 
 use super::events::MacStep;
+use super::identity_payload::IdentityKind;
 use super::profile::check_url;
+use super::replace::{Replacement, replacement};
 use super::wire::{CHECK_IN, CONNECT, Reply, Wire};
 use super::{Enrolled, EnrollmentProfile, Mac, MacError, Signing, messages};
-use crate::certs::{self, Identity};
-use crate::keys::{self, KeyKind};
-use crate::plist_xml;
-use crate::scep::ScepClient;
+use crate::certs::Identity;
+use crate::{keys, plist_xml};
 
 /// What enrollment profiles are served as (apple-protocol 1.1).
 const PROFILE_TYPE: &str = "application/x-apple-aspen-config";
@@ -27,17 +25,26 @@ impl Mac {
     pub async fn enroll(&self, server_url: &str) -> Result<(), MacError> {
         let requested = self.request_profile(server_url).await;
         let profile = self.tell_failure(requested)?;
-        self.install_profile(&profile).await
+        let Some(left_ms) = self.spec().former_identity else {
+            return self.install_profile(&profile).await;
+        };
+        let former = self.former_identity(left_ms).await;
+        let former = self.tell_failure(former)?;
+        self.install_profile_with(&profile, former).await
     }
 
-    /// `POST {server}/v1/enroll`: the profile's bytes.
+    /// `POST {server}/v1/enroll`: the profile's bytes. The request says what the Mac is, so that
+    /// the server can choose its identity; one that knows only the serial number refuses that, and
+    /// is asked once more in its own words.
     pub async fn request_profile(&self, server_url: &str) -> Result<Vec<u8>, MacError> {
         let wire = Wire::new(&self.inner.world.trusted(), &[], None)?;
         let url = format!("{}/v1/enroll", server_url.trim_end_matches('/'));
         check_url(&url, self.spec().allow_http_loopback)?;
-        let reply = wire
-            .post_json(&url, &json!({ "serial_number": self.spec().serial }))
-            .await?;
+        let mut reply = wire.post_json(&url, &self.enroll_request()).await?;
+        if reply.status == 400 {
+            let historic = json!({ "serial_number": self.serial() });
+            reply = wire.post_json(&url, &historic).await?;
+        }
         if reply.status != 200 {
             return Err(MacError::Refused {
                 step: "POST /v1/enroll",
@@ -50,12 +57,31 @@ impl Mac {
         Ok(reply.body.to_vec())
     }
 
-    /// Installs a profile: SCEP, Authenticate, TokenUpdate. Nothing of it remains after a failure.
+    fn enroll_request(&self) -> serde_json::Value {
+        let spec = self.spec();
+        let mut request = json!({
+            "serial_number": spec.serial,
+            "os_version": spec.os_version,
+            "hardware": spec.hardware(),
+        });
+        if let Some(kind) = spec.asks_for {
+            request["identity"] = kind.name().into();
+        }
+        request
+    }
+
+    /// Installs a profile: identity, Authenticate, TokenUpdate. Nothing of it remains after a
+    /// failure, and what was installed before stays.
+    ///
+    /// On an enrolled Mac the same identifiers make it a renewal: a new identity, and Authenticate
+    /// and TokenUpdate again.
     pub async fn install_profile(&self, bytes: &[u8]) -> Result<(), MacError> {
         let installed = async {
             let profile = self.read_profile(bytes)?;
+            self.make_room_for(&profile).await?;
             let identity = self.identity_for(&profile).await?;
-            self.install(profile, identity).await
+            let kind = profile.identity.kind();
+            self.install(profile, identity, kind).await
         };
         let result = installed.await;
         self.tell_failure(result)
@@ -68,7 +94,11 @@ impl Mac {
         bytes: &[u8],
         identity: Identity,
     ) -> Result<(), MacError> {
-        let installed = async { self.install(self.read_profile(bytes)?, identity).await };
+        let installed = async {
+            let profile = self.read_profile(bytes)?;
+            self.make_room_for(&profile).await?;
+            self.install(profile, identity, None).await
+        };
         let result = installed.await;
         self.tell_failure(result)
     }
@@ -82,35 +112,21 @@ impl Mac {
         Ok(profile)
     }
 
-    /// Only the SCEP part: an identity for this profile, used for nothing yet.
-    pub async fn identity_for(&self, profile: &EnrollmentProfile) -> Result<Identity, MacError> {
-        let wire = Wire::new(&self.inner.world.trusted(), &profile.roots, None)?;
-        let key = self.new_key(profile.scep.key_size).await?;
-        let clock = self.clock();
-        let client = ScepClient {
-            http: wire.client(),
-            settings: &profile.scep,
-            clock: &clock,
-        };
-        let identity = client.identity(key).await?;
-        self.tell(MacStep::IdentityIssued {
-            certificate: certs::fingerprint(&identity.certificate)?,
-        });
-        Ok(identity)
-    }
-
-    async fn new_key(&self, bits: u32) -> Result<PKey<Private>, MacError> {
-        if bits == 2048 {
-            return Ok(self.inner.world.keys().take(KeyKind::Rsa2048).await?);
+    /// Compares with what is installed, and removes that where the new profile does.
+    async fn make_room_for(&self, profile: &EnrollmentProfile) -> Result<(), MacError> {
+        if let Ok(installed) = self.enrolled()
+            && replacement(&installed.profile, profile)? == Replacement::Removes
+        {
+            self.remove_profile().await?;
         }
-        let made = tokio::task::spawn_blocking(move || PKey::from_rsa(Rsa::generate(bits)?));
-        Ok(made.await.map_err(|_| MacError::Cancelled)??)
+        Ok(())
     }
 
     async fn install(
         &self,
         profile: EnrollmentProfile,
         identity: Identity,
+        identity_kind: Option<IdentityKind>,
     ) -> Result<(), MacError> {
         let spec = self.spec();
         let world = &self.inner.world;
@@ -118,6 +134,7 @@ impl Mac {
         let mut enrolled = Enrolled {
             profile,
             identity,
+            identity_kind,
             wire,
             token: keys::random::<32>()?.to_vec(),
             magic: keys::random_uuid()?,
@@ -172,9 +189,12 @@ impl Mac {
 
     fn become_enrolled(&self, enrolled: Enrolled) {
         let former = {
+            let keeps = self.spec().keeps_attestation_on_renewal;
             let mut state = self.state();
             // A new enrollment has no attested key and no cached chain (5.3).
-            state.attestation.reset();
+            if state.enrolled.is_none() || !keeps {
+                state.attestation.reset();
+            }
             state.unsent = None;
             state.auto_poll = false;
             state.enrolled.replace(Arc::new(enrolled))

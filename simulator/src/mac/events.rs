@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::identity_payload::IdentityKind;
 use crate::apple::Chain;
 
 /// One step of one Mac's life.
@@ -20,8 +21,12 @@ pub struct MacEvent {
 pub enum MacStep {
     /// The server gave a profile and macOS would install it.
     ProfileReceived { signed: bool },
-    /// An identity certificate came by SCEP; hexadecimal SHA-256 of it.
-    IdentityIssued { certificate: String },
+    /// An identity certificate is there: hexadecimal SHA-256 of it, and the protocol it came by
+    /// (none for a former server's).
+    IdentityIssued {
+        certificate: String,
+        kind: Option<IdentityKind>,
+    },
     /// Authenticate was accepted.
     Authenticated,
     /// TokenUpdate was accepted: the Mac is enrolled.

@@ -1,12 +1,17 @@
 //! Virtual Macs: they install a profile, check in, wait for pushes and answer commands as macOS
 //! does, or lie in one of the ways a real one could (apple-protocol 12).
 
+mod adopted;
 mod device_information;
 mod enroll;
 mod events;
 mod execute;
+mod identity;
+mod identity_payload;
+mod kind;
 pub mod messages;
 mod profile;
+mod replace;
 mod security_info;
 mod session;
 mod spec;
@@ -17,8 +22,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, broadcast};
 
+pub use adopted::FormerEnrollment;
 pub use device_information::{ATTESTATION, query_responses};
 pub use events::{Exchange, MacEvent, MacStep};
+pub use identity_payload::{IdentityKind, IdentityPayload};
+pub use kind::MacKind;
 pub use profile::{EnrollmentProfile, MdmPayload, ProfileError};
 pub use security_info::security_info;
 pub use session::{Life, Session};
@@ -52,6 +60,8 @@ pub enum MacError {
     Profile(#[from] ProfileError),
     #[error("no identity by SCEP")]
     Scep(#[from] crate::scep::ScepError),
+    #[error("no identity by ACME")]
+    Acme(#[from] crate::acme::AcmeError),
     #[error("the Mac is not enrolled")]
     NotEnrolled,
     #[error("the server sent what is not a command")]
@@ -142,6 +152,7 @@ struct State {
     auto_poll: bool,
     losses: VecDeque<Loss>,
     first_chain: Option<Chain>,
+    first_statement: Option<identity::Statement>,
     first_results: HashMap<String, Vec<u8>>,
     impostor: Option<Identity>,
 }
@@ -151,6 +162,8 @@ struct State {
 struct Enrolled {
     profile: EnrollmentProfile,
     identity: Identity,
+    /// How it was got; none where it came from elsewhere.
+    identity_kind: Option<IdentityKind>,
     wire: Wire,
     token: Vec<u8>,
     magic: String,
@@ -214,6 +227,11 @@ impl Mac {
             .enrolled
             .as_ref()
             .map(|enrolled| enrolled.identity.clone())
+    }
+
+    /// The protocol that identity was got by; none where it came from elsewhere.
+    pub fn identity_kind(&self) -> Option<IdentityKind> {
+        self.state().enrolled.as_ref()?.identity_kind
     }
 
     /// The profile it is enrolled by.
@@ -303,6 +321,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(test)]
+mod identity_tests;
 #[cfg(test)]
 mod lie_tests;
 #[cfg(test)]

@@ -1,14 +1,12 @@
 //! Reading an enrollment profile as macOS would (apple-protocol 1).
 
-use std::time::Duration;
-
 use openssl::pkcs7::{Pkcs7, Pkcs7Flags};
 use openssl::stack::Stack;
 use openssl::x509::store::X509StoreBuilder;
 use plist::{Dictionary, Value};
-use reqwest::Url;
 
-use crate::scep::ScepSettings;
+use super::identity_payload::IdentityPayload;
+use crate::ats;
 
 /// Profiles are a few kilobytes; more than this is none.
 const MAX_PROFILE: usize = 1 << 20;
@@ -19,7 +17,8 @@ pub struct EnrollmentProfile {
     pub identifier: String,
     pub uuid: String,
     pub mdm: MdmPayload,
-    pub scep: ScepSettings,
+    /// The payload IdentityCertificateUUID names.
+    pub identity: IdentityPayload,
     /// Roots that travel in the profile, DER; installed before everything else.
     pub roots: Vec<Vec<u8>>,
     /// Whether it came as CMS.
@@ -29,6 +28,8 @@ pub struct EnrollmentProfile {
 /// The com.apple.mdm payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MdmPayload {
+    pub identifier: String,
+    pub uuid: String,
     pub topic: String,
     pub server_url: String,
     pub check_in_url: String,
@@ -64,6 +65,17 @@ pub enum ProfileError {
     NoIdentity,
     #[error("an identity of type {0} is not something this simulator can get")]
     IdentityKind(String),
+    /// Allowed by the payload's rules, but not on this Mac.
+    #[error("{key} cannot be had here: {why}")]
+    NotOnThisMac {
+        key: &'static str,
+        why: &'static str,
+    },
+    /// A device has one com.apple.mdm payload (apple-protocol 1.2).
+    #[error("this Mac is managed by another profile, {0}")]
+    ManagedAlready(String),
+    #[error("{0} of an installed enrollment cannot be changed")]
+    Immutable(&'static str),
     #[error("{0} is not an https URL")]
     NotHttps(String),
 }
@@ -125,10 +137,6 @@ impl EnrollmentProfile {
             .iter()
             .find(|payload| string(payload, "PayloadUUID").is_ok_and(|uuid| uuid == identity_uuid))
             .ok_or(ProfileError::NoIdentity)?;
-        match kind(identity)?.as_str() {
-            "com.apple.security.scep" => {}
-            other => return Err(ProfileError::IdentityKind(other.to_owned())),
-        }
         let roots = of_kind("com.apple.security.root").map(|payload| {
             let data = payload.get("PayloadContent").and_then(Value::as_data);
             data.map(<[u8]>::to_vec)
@@ -138,7 +146,7 @@ impl EnrollmentProfile {
             identifier: string(top, "PayloadIdentifier")?.to_owned(),
             uuid: string(top, "PayloadUUID")?.to_owned(),
             mdm: mdm_payload(mdm, allow_http_loopback)?,
-            scep: scep_settings(identity)?,
+            identity: IdentityPayload::read(identity, allow_http_loopback)?,
             roots: roots.collect::<Result<_, _>>()?,
             signed,
         })
@@ -166,7 +174,10 @@ fn content_of_signed(bytes: &[u8]) -> Result<Vec<u8>, ProfileError> {
     Ok(content)
 }
 
-fn string<'a>(payload: &'a Dictionary, key: &'static str) -> Result<&'a str, ProfileError> {
+pub(super) fn string<'a>(
+    payload: &'a Dictionary,
+    key: &'static str,
+) -> Result<&'a str, ProfileError> {
     payload
         .get(key)
         .and_then(Value::as_string)
@@ -259,6 +270,8 @@ fn mdm_payload(
             .collect()
     });
     Ok(MdmPayload {
+        identifier: string(payload, "PayloadIdentifier")?.to_owned(),
+        uuid: string(payload, "PayloadUUID")?.to_owned(),
         topic: topic.to_owned(),
         server_url: server_url.to_owned(),
         check_in_url: check_in_url.to_owned(),
@@ -271,77 +284,11 @@ fn mdm_payload(
 
 /// `https`, or, where allowed, `http` to this machine.
 pub(super) fn check_url(text: &str, allow_http_loopback: bool) -> Result<(), ProfileError> {
-    let refused = || ProfileError::NotHttps(text.to_owned());
-    let url = Url::parse(text).map_err(|_| refused())?;
-    let loopback = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    match url.scheme() {
-        "https" => Ok(()),
-        "http" if allow_http_loopback && loopback => Ok(()),
-        _ => Err(refused()),
+    if ats::permits(text, allow_http_loopback) {
+        Ok(())
+    } else {
+        Err(ProfileError::NotHttps(text.to_owned()))
     }
-}
-
-fn scep_settings(payload: &Dictionary) -> Result<ScepSettings, ProfileError> {
-    let inner = payload.get("PayloadContent").and_then(Value::as_dictionary);
-    let inner = inner.ok_or(ProfileError::Missing("PayloadContent"))?;
-    let defaults = ScepSettings::default();
-    let text = |key: &str| inner.get(key).and_then(Value::as_string).map(str::to_owned);
-    let number = |key: &str| inner.get(key).and_then(Value::as_unsigned_integer);
-    let key_size = match number("Keysize") {
-        None => defaults.key_size,
-        Some(size @ (1024 | 2048 | 4096)) => size as u32,
-        Some(other) => {
-            return Err(ProfileError::Wrong {
-                key: "Keysize",
-                value: other.to_string(),
-            });
-        }
-    };
-    if let Some(kind) = text("Key Type")
-        && kind != "RSA"
-    {
-        return Err(ProfileError::Wrong {
-            key: "Key Type",
-            value: kind,
-        });
-    }
-    Ok(ScepSettings {
-        url: string(inner, "URL")?.to_owned(),
-        name: text("Name"),
-        challenge: text("Challenge"),
-        subject: subject(inner.get("Subject"))?,
-        key_size,
-        key_usage: number("Key Usage")
-            .and_then(|usage| i64::try_from(usage).ok())
-            .unwrap_or(0),
-        ca_fingerprint: inner
-            .get("CAFingerprint")
-            .and_then(Value::as_data)
-            .map(<[u8]>::to_vec),
-        retries: number("Retries")
-            .and_then(|count| u32::try_from(count).ok())
-            .unwrap_or(defaults.retries),
-        retry_delay: number("RetryDelay").map_or(defaults.retry_delay, Duration::from_secs),
-    })
-}
-
-/// Arrays of arrays of [name, value] pairs.
-fn subject(value: Option<&Value>) -> Result<Vec<Vec<(String, String)>>, ProfileError> {
-    let Some(value) = value else {
-        return Ok(Vec::new());
-    };
-    let pair = |pair: &Value| match pair.as_array().map(Vec::as_slice) {
-        Some([name, value]) => Some((name.as_string()?.to_owned(), value.as_string()?.to_owned())),
-        _ => None,
-    };
-    let read = || -> Option<Vec<Vec<(String, String)>>> {
-        value
-            .as_array()?
-            .iter()
-            .map(|set| set.as_array()?.iter().map(pair).collect())
-            .collect()
-    };
-    read().ok_or(ProfileError::Missing("Subject"))
 }
 
 #[cfg(test)]
@@ -367,8 +314,9 @@ mod tests {
             (plain.mdm.access_rights, plain.mdm.sign_message),
             (1041, true)
         );
-        assert_eq!(plain.scep.challenge.as_deref(), Some("one-time-7f1c0d"));
-        assert_eq!(plain.scep.subject.len(), 2);
+        let scep = plain.identity.scep().unwrap();
+        assert_eq!(scep.challenge.as_deref(), Some("one-time-7f1c0d"));
+        assert_eq!(scep.subject.len(), 2);
         let rooted = include_bytes!("../../fixtures/profile-enroll-private-tls-root.mobileconfig");
         assert_eq!(
             EnrollmentProfile::read(rooted, false).unwrap().roots.len(),
@@ -378,9 +326,8 @@ mod tests {
 
     #[test]
     fn what_macos_refuses_is_refused() {
-        let acme = include_bytes!("../../fixtures/profile-enroll-acme-identity.mobileconfig");
         assert!(matches!(
-            EnrollmentProfile::read(acme, false),
+            changed("com.apple.security.scep", "com.apple.security.pkcs12"),
             Err(ProfileError::IdentityKind(_))
         ));
         for (from, to) in [

@@ -105,7 +105,16 @@ fn secure_boot(spec: &MacSpec, level: SecureBoot) -> Dictionary {
             }
             .into(),
         ),
-        ("SecureBootLevel", level.reported().into()),
+        (
+            "SecureBootLevel",
+            // Secure Boot is Apple silicon's and the T2's (4).
+            if spec.apple_silicon || spec.t2 {
+                level.reported()
+            } else {
+                "not supported"
+            }
+            .into(),
+        ),
         ("WindowsBootLevel", "not supported".into()),
     ]);
     // Present on Apple silicon and only where the level is medium.
@@ -138,7 +147,7 @@ fn secure_boot(spec: &MacSpec, level: SecureBoot) -> Dictionary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mac::Lie;
+    use crate::mac::{Lie, MacKind};
 
     fn fixture(bytes: &[u8]) -> Dictionary {
         let reply: Value = plist::from_bytes(bytes).unwrap();
@@ -161,6 +170,18 @@ mod tests {
                 "../../fixtures/securityinfo-full-security.plist"
             ))
         );
+    }
+
+    #[test]
+    fn secure_boot_needs_the_chip_for_it() {
+        let level = |kind| {
+            let info = security_info(&MacSpec::of_kind(kind).unwrap());
+            let boot = info.get("SecureBoot").unwrap().as_dictionary().unwrap();
+            let level = boot.get("SecureBootLevel").unwrap().as_string();
+            level.unwrap().to_owned()
+        };
+        assert_eq!(level(MacKind::Intel), "not supported");
+        assert_eq!(level(MacKind::IntelT2), "full");
     }
 
     #[test]

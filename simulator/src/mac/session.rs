@@ -141,8 +141,10 @@ impl Mac {
         }
         let impostor = match wanted {
             Some(identity) => Identity::clone(identity),
+            // Its key is of the same kind as the real one: nothing else gives it away.
             None => {
-                Identity::from_foreign_ca(&spec.serial, KeyKind::Rsa2048, self.clock().now_ms())?
+                let kind = KeyKind::of(&own.key);
+                Identity::from_foreign_ca(&spec.serial, kind, self.clock().now_ms())?
             }
         };
         Ok(state.impostor.insert(impostor).clone())

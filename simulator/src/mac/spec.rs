@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use openssl::error::ErrorStack;
 
-use crate::apple::{AttestedState, BootPolicy, SecureBoot};
+use super::identity_payload::IdentityKind;
+use crate::acme::AcmeTiming;
+use crate::apple::{AttestedState, BootPolicy, SecureBoot, version_at_least};
 use crate::certs::Identity;
 use crate::cms::SignatureStyle;
 use crate::keys;
@@ -30,8 +32,13 @@ pub struct MacSpec {
     pub build_version: String,
     pub sepos_version: String,
     pub llb_version: String,
-    /// `false` for Intel Macs and virtual machines: they cannot be attested (apple-protocol 5.4).
+    /// `false` for Intel Macs.
     pub apple_silicon: bool,
+    /// Whether an Intel Mac has Apple's security chip, as all have that run macOS 26: it has a
+    /// Secure Enclave then, and attests nothing.
+    pub t2: bool,
+    /// A guest, which reaches neither Secure Enclave nor attestation.
+    pub virtual_machine: bool,
     /// The truth, which Apple attests.
     pub boot: BootPolicy,
     pub authenticated_root: bool,
@@ -50,8 +57,19 @@ pub struct MacSpec {
     pub signature: SignatureStyle,
     /// How long an attestation takes: least and most.
     pub attestation_latency: (Duration, Duration),
-    /// Whether the Mac can reach Apple; otherwise the attestation key is absent.
+    /// Whether the Mac can reach Apple; otherwise the attestation key is absent, and an ACME
+    /// challenge is answered with an error and an empty chain.
     pub reaches_apple: bool,
+    /// How long it waits for an ACME server.
+    pub acme_timing: AcmeTiming,
+    /// The identity it asks the server for; by default the server chooses.
+    pub asks_for: Option<IdentityKind>,
+    /// Brings an identity of the world's former device CA in place of the profile's, with so many
+    /// milliseconds of validity left: negative, and it has expired.
+    pub former_identity: Option<i64>,
+    /// Whether Apple's cached chain survives an enrollment that is renewed in place. What removes
+    /// the enrollment empties the cache; of this case nothing is known (apple-protocol 5.3).
+    pub keeps_attestation_on_renewal: bool,
     /// A second TokenUpdate for the installing user, where the server declares per-user connections.
     pub user_channel: bool,
     /// The installation ends after Authenticate was accepted, as if macOS had rolled it back: no
@@ -93,24 +111,21 @@ pub enum Lie {
     ReplaysOldChain,
     /// Answers every command with the bytes of its first answer to such a command.
     ReplaysOldResult,
+    /// Answers the ACME challenge with a genuine statement of this other Mac, for this token and
+    /// over the key it goes on with: the serial number is all that is wrong.
+    EnrollsWithAnothersStatement(Box<AttestedState>),
+    /// Answers the ACME challenge with a statement made for another token.
+    AttestsAnotherToken,
+    /// Attests one key to the ACME server and asks for a certificate for another.
+    FinalizesWithAnotherKey,
+    /// Answers every ACME challenge with the first statement it ever made, and its key.
+    ReplaysOldStatement,
 }
 
 impl MacSpec {
     /// A healthy Apple silicon Mac with unguessable identifiers.
     pub fn random() -> Result<Self, ErrorStack> {
-        let letters = b"0123456789CDFGHJKLMNPQRTVWXY";
-        let tail: String = keys::random::<7>()?
-            .iter()
-            .map(|byte| {
-                char::from(
-                    letters
-                        .get(usize::from(*byte) % letters.len())
-                        .copied()
-                        .unwrap_or(b'0'),
-                )
-            })
-            .collect();
-        Self::with_serial(&format!("SIM{tail}"))
+        Self::with_serial(&random_serial("SIM")?)
     }
 
     /// A healthy Apple silicon Mac with this serial number.
@@ -131,6 +146,8 @@ impl MacSpec {
             sepos_version: "26.6".into(),
             llb_version: "26.6".into(),
             apple_silicon: true,
+            t2: true,
+            virtual_machine: false,
             boot: BootPolicy::default(),
             authenticated_root: true,
             filevault: true,
@@ -144,6 +161,10 @@ impl MacSpec {
             signature: SignatureStyle::default(),
             attestation_latency: (Duration::ZERO, zero_to_three),
             reaches_apple: true,
+            acme_timing: AcmeTiming::default(),
+            asks_for: None,
+            former_identity: None,
+            keeps_attestation_on_renewal: false,
             user_channel: false,
             aborts_after_authenticate: false,
             clock_skew_ms: 0,
@@ -213,9 +234,36 @@ impl MacSpec {
 
     /// Managed Device Attestation needs Apple silicon, macOS 14 and a way to Apple.
     pub fn can_be_attested(&self) -> bool {
-        self.apple_silicon
-            && self.reaches_apple
-            && crate::apple::version_at_least(&self.os_version, 14, 0)
+        self.is_attestable() && self.reaches_apple
+    }
+
+    /// Whether Apple would attest it, were it reached.
+    pub fn is_attestable(&self) -> bool {
+        self.apple_silicon && self.has_secure_enclave()
+    }
+
+    /// Whether a payload's HardwareBound can be true on it (apple-protocol 1.4).
+    pub fn has_secure_enclave(&self) -> bool {
+        (self.apple_silicon || self.t2)
+            && !self.virtual_machine
+            && version_at_least(&self.os_version, 14, 0)
+    }
+
+    /// The word of the enrollment request for what it runs on.
+    pub fn hardware(&self) -> &'static str {
+        match (self.virtual_machine, self.apple_silicon) {
+            (true, _) => "virtual_machine",
+            (false, true) => "apple_silicon",
+            (false, false) => "intel",
+        }
+    }
+
+    /// A payload's text with the variables macOS expands (apple-protocol 1.4); others stay as
+    /// they are.
+    pub(super) fn expanded(&self, text: &str) -> String {
+        text.replace("%SerialNumber%", &self.serial)
+            .replace("%HardwareUUID%", &self.udid)
+            .replace("%ComputerName%", &self.device_name)
     }
 
     /// The Mac as it presents itself on the command channel: with another's UDID in
@@ -234,4 +282,15 @@ impl MacSpec {
             _ => self.boot,
         }
     }
+}
+
+/// A prefix and seven random letters and digits.
+pub(super) fn random_serial(prefix: &str) -> Result<String, ErrorStack> {
+    let letters = b"0123456789CDFGHJKLMNPQRTVWXY";
+    let tail: String = keys::random::<7>()?
+        .iter()
+        .filter_map(|byte| letters.get(usize::from(*byte) % letters.len()))
+        .map(|letter| char::from(*letter))
+        .collect();
+    Ok(format!("{prefix}{tail}"))
 }

@@ -1,7 +1,6 @@
 //! What the server says it can do, and which certificates speak for it.
 
 use openssl::hash::{MessageDigest, hash};
-use openssl::nid::Nid;
 use openssl::pkcs7::Pkcs7;
 use openssl::pkey::Id;
 use openssl::x509::X509;
@@ -10,10 +9,12 @@ use super::ScepError;
 use crate::certs;
 use crate::cms::SignatureDigest;
 
-/// The envelope ciphers macOS knows.
+/// Envelope ciphers. macOS knows the first and the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cipher {
     Aes128Cbc,
+    Aes192Cbc,
+    Aes256Cbc,
     TripleDesCbc,
 }
 
@@ -127,19 +128,6 @@ impl Authority {
             _ => return Ok(false),
         };
         Ok(*hash(digest, &self.ca.to_der()?)? == *expected)
-    }
-}
-
-/// A short name or dotted OID from the profile's Subject, as an OID.
-pub(super) fn attribute_oid(name: &str) -> Option<Nid> {
-    match name {
-        "C" => Some(Nid::COUNTRYNAME),
-        "L" => Some(Nid::LOCALITYNAME),
-        "ST" => Some(Nid::STATEORPROVINCENAME),
-        "O" => Some(Nid::ORGANIZATIONNAME),
-        "OU" => Some(Nid::ORGANIZATIONALUNITNAME),
-        "CN" => Some(Nid::COMMONNAME),
-        _ => None,
     }
 }
 

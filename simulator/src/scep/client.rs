@@ -13,6 +13,7 @@ use super::capabilities::{Authority, Capabilities};
 use super::message::{self, CertRep, PkiMessage};
 use crate::certs::Identity;
 use crate::clock::Clock;
+use crate::csr::Subject;
 use crate::keys;
 
 /// The settings of a SCEP payload (apple-protocol 1.3).
@@ -22,8 +23,7 @@ pub struct ScepSettings {
     /// Sent as `message` in GetCACert.
     pub name: Option<String>,
     pub challenge: Option<String>,
-    /// Relative distinguished names in order, each a set of (short name or OID, value).
-    pub subject: Vec<Vec<(String, String)>>,
+    pub subject: Subject,
     pub key_size: u32,
     /// 1 signing, 4 encryption, 5 both, 0 unsaid.
     pub key_usage: i64,
@@ -101,6 +101,28 @@ impl ScepClient<'_> {
         }
     }
 
+    /// A further identity, asked for with the one it renews.
+    pub async fn renew(
+        &self,
+        renewed: &Identity,
+        key: PKey<Private>,
+    ) -> Result<Identity, ScepError> {
+        let authority = self.authority().await?;
+        let capabilities = self.capabilities().await?;
+        let now = self.clock.now_seconds();
+        let request =
+            message::renewal_req(renewed, &key, self.settings, &authority, capabilities, now)?;
+        let reply = self.operation(&request, capabilities).await?;
+        match message::read_cert_rep_for(&reply, &authority.signer, renewed, &key)? {
+            CertRep::Issued(certificate) => Ok(Identity {
+                key,
+                certificate: *certificate,
+            }),
+            CertRep::Refused(fail_info) => Err(ScepError::Refused { fail_info }),
+            CertRep::Pending => Err(ScepError::StillPending),
+        }
+    }
+
     /// GetCACert.
     pub async fn authority(&self) -> Result<Authority, ScepError> {
         let mut url = self.operation_url("GetCACert")?;
@@ -113,9 +135,19 @@ impl ScepClient<'_> {
 
     /// GetCACaps.
     pub async fn capabilities(&self) -> Result<Capabilities, ScepError> {
+        Ok(Capabilities::from_text(&self.capabilities_text().await?))
+    }
+
+    /// Whether GetCACaps names Renewal, which no other keyword implies (RFC 8894 3.5.2).
+    pub async fn offers_renewal(&self) -> Result<bool, ScepError> {
+        let text = self.capabilities_text().await?;
+        Ok(text.split('\n').any(|line| line == "Renewal"))
+    }
+
+    async fn capabilities_text(&self) -> Result<String, ScepError> {
         let url = self.operation_url("GetCACaps")?;
         let (_, body) = self.fetch("GetCACaps", self.http.get(url)).await?;
-        Ok(Capabilities::from_text(&String::from_utf8_lossy(&body)))
+        Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
     /// PKIOperation, by POST where the server can, else by GET with base64.

@@ -1,19 +1,18 @@
 //! The messages: the CSR, the signed and enveloped request, and the reply (RFC 8894 3).
 
-use openssl::asn1::Asn1Object;
 use openssl::error::ErrorStack;
 use openssl::pkcs7::{Pkcs7, Pkcs7Flags};
 use openssl::pkey::{PKey, Private};
-use openssl::sign::Signer;
 use openssl::stack::Stack;
 use openssl::symm;
 use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
 
-use super::capabilities::{Authority, Capabilities, Cipher, attribute_oid};
+use super::capabilities::{Authority, Capabilities, Cipher};
 use super::{ScepError, ScepSettings};
 use crate::certs::Identity;
 use crate::cms::{self, SignatureDigest};
+use crate::csr;
 use crate::der::{self, Element, sequence, tag, tlv};
 use crate::keys;
 
@@ -23,7 +22,6 @@ const FAIL_INFO: &str = "2.16.840.1.113733.1.9.4";
 const SENDER_NONCE: &str = "2.16.840.1.113733.1.9.5";
 const TRANSACTION_ID: &str = "2.16.840.1.113733.1.9.7";
 const CHALLENGE_PASSWORD: &str = "1.2.840.113549.1.9.7";
-const EXTENSION_REQUEST: &str = "1.2.840.113549.1.9.14";
 
 /// A request ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,62 +52,10 @@ pub fn csr(
             &tlv(kind, challenge.as_bytes()),
         )?);
     }
-    // The profile's 1 is signing and 4 encryption (apple-protocol 1.3).
-    let usage = match (settings.key_usage & 1 != 0, settings.key_usage & 4 != 0) {
-        (false, false) => None,
-        (true, false) => Some([tag::BIT_STRING, 2, 7, 0x80]),
-        (false, true) => Some([tag::BIT_STRING, 2, 5, 0x20]),
-        (true, true) => Some([tag::BIT_STRING, 2, 5, 0xa0]),
-    };
-    if let Some(usage) = usage {
-        let extension = sequence(&[
-            &der::oid("2.5.29.15")?,
-            &[1, 1, 0xff],
-            &tlv(tag::OCTET_STRING, &usage),
-        ]);
-        attributes.push(cms::attribute(EXTENSION_REQUEST, &sequence(&[&extension]))?);
+    if let Some(usage) = csr::key_usage(settings.key_usage)? {
+        attributes.push(csr::extension_request(&[usage])?);
     }
-    let mut set = der::set_of(attributes);
-    if let Some(first) = set.first_mut() {
-        *first = tag::CONTEXT_0;
-    }
-    let info = sequence(&[
-        &der::small_integer(0),
-        &subject(settings)?,
-        &key.public_key_to_der()?,
-        &set,
-    ]);
-    let signature = Signer::new(digest.message_digest(), key)?.sign_oneshot_to_vec(&info)?;
-    let bits = tlv(tag::BIT_STRING, &[&[0], &signature[..]].concat());
-    Ok(sequence(&[
-        &info,
-        &cms::signature_algorithm(key, digest, true)?,
-        &bits,
-    ]))
-}
-
-fn subject(settings: &ScepSettings) -> Result<Vec<u8>, ErrorStack> {
-    let mut names = Vec::new();
-    for set in &settings.subject {
-        let mut values = Vec::new();
-        for (name, value) in set {
-            let oid = match attribute_oid(name) {
-                Some(known) => tlv(
-                    tag::OID,
-                    Asn1Object::from_str(known.short_name()?)?.as_slice(),
-                ),
-                None => der::oid(name)?,
-            };
-            let kind = if name == "C" {
-                tag::PRINTABLE_STRING
-            } else {
-                tag::UTF8_STRING
-            };
-            values.push(sequence(&[&oid, &tlv(kind, value.as_bytes())]));
-        }
-        names.push(der::set_of(values));
-    }
-    Ok(tlv(tag::SEQUENCE, &names.concat()))
+    csr::request(key, &settings.subject, attributes, digest)
 }
 
 /// Upper-case hexadecimal SHA-1 of the public key data (apple-protocol 8.1). Only RSA keys have
@@ -164,6 +110,26 @@ pub fn pkcs_req_around(
     )
 }
 
+/// A RenewalReq (17): a certificate for `key`, signed with the identity it renews (RFC 8894 3.3.1.2).
+pub fn renewal_req(
+    renewed: &Identity,
+    key: &PKey<Private>,
+    settings: &ScepSettings,
+    authority: &Authority,
+    capabilities: Capabilities,
+    now_seconds: i64,
+) -> Result<PkiMessage, ErrorStack> {
+    pki_message(
+        "17",
+        &csr(key, settings, capabilities.digest)?,
+        transaction_id(key)?,
+        renewed,
+        authority,
+        capabilities,
+        now_seconds,
+    )
+}
+
 /// A GetCertInitial (20), sent after PENDING: issuer and subject (RFC 8894 3.3.3).
 pub fn get_cert_initial(
     temporary: &Identity,
@@ -172,7 +138,10 @@ pub fn get_cert_initial(
     capabilities: Capabilities,
     now_seconds: i64,
 ) -> Result<PkiMessage, ErrorStack> {
-    let content = sequence(&[&authority.ca.subject_name().to_der()?, &subject(settings)?]);
+    let content = sequence(&[
+        &authority.ca.subject_name().to_der()?,
+        &csr::name(&settings.subject)?,
+    ]);
     let transaction_id = transaction_id(&temporary.key)?;
     pki_message(
         "20",
@@ -185,7 +154,8 @@ pub fn get_cert_initial(
     )
 }
 
-fn pki_message(
+/// A message of any type around any content, as RFC 8894 section 3 has it.
+pub fn pki_message(
     message_type: &str,
     content: &[u8],
     transaction_id: String,
@@ -198,6 +168,8 @@ fn pki_message(
     recipients.push(authority.recipient.clone())?;
     let cipher = match capabilities.cipher {
         Cipher::Aes128Cbc => symm::Cipher::aes_128_cbc(),
+        Cipher::Aes192Cbc => symm::Cipher::aes_192_cbc(),
+        Cipher::Aes256Cbc => symm::Cipher::aes_256_cbc(),
         Cipher::TripleDesCbc => symm::Cipher::des_ede3_cbc(),
     };
     let enveloped = Pkcs7::encrypt(&recipients, content, cipher, Pkcs7Flags::BINARY)?.to_der()?;
@@ -257,6 +229,16 @@ pub fn read_cert_rep(
     signer: &X509,
     temporary: &Identity,
 ) -> Result<CertRep, ScepError> {
+    read_cert_rep_for(body, signer, temporary, &temporary.key)
+}
+
+/// As [`read_cert_rep`], for a request signed by `requester` about another key: a renewal.
+pub fn read_cert_rep_for(
+    body: &[u8],
+    signer: &X509,
+    requester: &Identity,
+    key: &PKey<Private>,
+) -> Result<CertRep, ScepError> {
     let message = Pkcs7::from_der(body).map_err(|_| ScepError::NotACertRep("not CMS"))?;
     // Written again by OpenSSL, indefinite lengths are gone.
     let der = message.to_der()?;
@@ -288,7 +270,7 @@ pub fn read_cert_rep(
     let enveloped =
         Pkcs7::from_der(&content).map_err(|_| ScepError::NotACertRep("content is not CMS"))?;
     let degenerate = enveloped
-        .decrypt(&temporary.key, &temporary.certificate, Pkcs7Flags::BINARY)
+        .decrypt(&requester.key, &requester.certificate, Pkcs7Flags::BINARY)
         .map_err(|_| ScepError::NotACertRep("content is not encrypted for us"))?;
     let degenerate = Pkcs7::from_der(&degenerate)
         .map_err(|_| ScepError::NotACertRep("no certificates inside"))?;
@@ -299,7 +281,7 @@ pub fn read_cert_rep(
     let issued = issued
         .ok_or(ScepError::NotACertRep("no certificate inside"))?
         .to_owned();
-    if !issued.public_key()?.public_eq(&temporary.key) {
+    if !issued.public_key()?.public_eq(key) {
         return Err(ScepError::OtherKey);
     }
     Ok(CertRep::Issued(Box::new(issued)))
@@ -423,6 +405,52 @@ mod tests {
             );
             assert_eq!(message.transaction_id.len(), 40);
         }
+    }
+
+    #[test]
+    fn a_renewal_is_signed_by_the_former_identity_and_read_with_its_key() {
+        let now = Clock::system();
+        let ca = Issuer::root("CA", "Test", KeyKind::Rsa2048, now.now_ms()).unwrap();
+        let authority = Authority {
+            signer: ca.identity.certificate.clone(),
+            recipient: ca.identity.certificate.clone(),
+            ca: ca.identity.certificate.clone(),
+        };
+        let capabilities = Capabilities {
+            cipher: Cipher::Aes128Cbc,
+            digest: SignatureDigest::Sha256,
+            post: true,
+        };
+        let former = Identity::self_signed("OLD", KeyKind::P256, now.now_ms()).unwrap();
+        let key = keys::generate(KeyKind::Rsa2048).unwrap();
+        let made = renewal_req(
+            &former,
+            &key,
+            &settings(),
+            &authority,
+            capabilities,
+            now.now_seconds(),
+        )
+        .unwrap();
+        let (attributes, has_content) = signed_attributes(&made.der).unwrap();
+        let message_type = der::oid(MESSAGE_TYPE).unwrap();
+        let found = attributes.iter().find(|(oid, _)| *oid == message_type);
+        assert!(has_content && found.unwrap().1 == b"17");
+        let mut signers = Stack::new().unwrap();
+        signers.push(former.certificate.clone()).unwrap();
+        let store = X509StoreBuilder::new().unwrap().build();
+        let flags = Pkcs7Flags::NOVERIFY | Pkcs7Flags::NOINTERN | Pkcs7Flags::BINARY;
+        let message = Pkcs7::from_der(&made.der).unwrap();
+        let mut content = Vec::new();
+        message
+            .verify(&signers, &store, None, Some(&mut content), flags)
+            .unwrap();
+        let request = Pkcs7::from_der(&content)
+            .unwrap()
+            .decrypt(&ca.identity.key, &ca.identity.certificate, flags)
+            .unwrap();
+        let request = X509Req::from_der(&request).unwrap();
+        assert!(request.verify(&key).unwrap());
     }
 
     #[test]

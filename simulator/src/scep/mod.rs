@@ -7,7 +7,8 @@ mod message;
 pub use capabilities::{Authority, Capabilities, Cipher};
 pub use client::{ScepClient, ScepSettings};
 pub use message::{
-    CertRep, PkiMessage, csr, get_cert_initial, pkcs_req, pkcs_req_around, read_cert_rep,
+    CertRep, PkiMessage, csr, get_cert_initial, pkcs_req, pkcs_req_around, pki_message,
+    read_cert_rep, read_cert_rep_for, renewal_req,
 };
 
 /// Why no identity came of it. Every one of these ends a profile's installation.
@@ -44,6 +45,11 @@ pub enum ScepError {
     Refused { fail_info: String },
     #[error("the request is still pending after all retries")]
     StillPending,
+    #[error("GetCACaps does not offer Renewal")]
+    NoRenewal,
+    /// The reply is encrypted for the identity's key.
+    #[error("the identity to be renewed has no RSA key")]
+    RenewedNotRsa,
     #[error("the issued certificate is for another key")]
     OtherKey,
     #[error("cryptography failed")]

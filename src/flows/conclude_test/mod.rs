@@ -144,7 +144,7 @@ impl Table {
         content: Content,
     ) -> Decision {
         let body = format!("{content:?}").into_bytes();
-        let signature = b"CMS".to_vec();
+        let signature = Some(b"CMS".to_vec());
         let answer = Answer {
             status,
             content,

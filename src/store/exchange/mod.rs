@@ -81,6 +81,8 @@ struct Subject {
 pub(super) struct Effect {
     pub(super) device_id: DeviceId,
     pub(super) changed: bool,
+    /// The enrolment whose steps changed.
+    pub(super) stepped: Option<TicketId>,
     pub(super) appended: bool,
     /// The new debt towards the Mac, if the decision changed it.
     pub(super) owes: Option<Option<Timestamp>>,
@@ -278,6 +280,7 @@ impl Changes {
 
         let effect = Effect {
             changed: !edits.is_empty(),
+            stepped: subject.ticket_id.filter(|_| !self.steps.is_empty()),
             appended: !self.events.is_empty(),
             owes: self.verification.as_ref().map(verifications::owes_from),
             device_id: subject.device_id,

@@ -8,6 +8,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, QueryResult, Stat
 use super::{About, Changes, Columns, Exchange, Loaded, judge, load as load_sql};
 use crate::store::edit::Edit;
 use crate::store::transaction::OUTBOX_LOCK;
+use crate::store::watch::Watched;
 use crate::store::{Inner, StoreError, row};
 
 pub(in crate::store) async fn exchange<T>(
@@ -27,7 +28,10 @@ pub(in crate::store) async fn exchange<T>(
     }
     tx.commit().await?;
     if effect.changed {
-        inner.announcer.changed(&effect.device_id);
+        inner.announcer.changed(Watched::Device(&effect.device_id));
+    }
+    if let Some(ticket_id) = &effect.stepped {
+        inner.announcer.changed(Watched::Steps(ticket_id));
     }
     if effect.appended {
         inner.announcer.appended();
@@ -67,7 +71,10 @@ async fn load(tx: &DatabaseTransaction, about: &About) -> Result<Option<Exchange
 /// Carries all edits out as one statement. References between their rows are checked at its end
 /// (PostgreSQL manual, 7.8.4 and SET CONSTRAINTS), so their order does not matter; no two of them
 /// are about the same row.
-async fn write_all(tx: &DatabaseTransaction, edits: Vec<Edit>) -> Result<(), StoreError> {
+pub(in crate::store) async fn write_all(
+    tx: &DatabaseTransaction,
+    edits: Vec<Edit>,
+) -> Result<(), StoreError> {
     let mut writes = String::new();
     let mut counts = String::new();
     let mut values: Vec<Value> = Vec::new();

@@ -14,8 +14,9 @@ use tokio::sync::{Mutex, oneshot};
 
 use super::{About, Changes, Columns, Effect, Exchange, Loaded, judge, load as load_sql};
 use crate::store::database::sqlite_for_the_writer;
+use crate::store::edit::Edit;
 use crate::store::roster::Roster;
-use crate::store::watch::Announcer;
+use crate::store::watch::{Announcer, Watched};
 use crate::store::{StoreError, row};
 
 /// The most exchanges in one commit: a bound on how long the other writers wait.
@@ -67,6 +68,15 @@ impl Writer {
         });
         let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
         jobs.send(job).map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Carries edits out, all or none, in the next commit.
+    pub(in crate::store) async fn write(&self, edits: Vec<Edit>) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
+        jobs.send(Box::new(Told { edits, reply }))
+            .map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 
@@ -147,6 +157,25 @@ where
         let Self { answer, reply, .. } = *self;
         // Whoever asked may have gone; what was decided stands all the same.
         let _ = reply.send(outcome.map(|()| answer));
+    }
+}
+
+/// Edits that need nothing from the store to be decided.
+struct Told {
+    edits: Vec<Edit>,
+    reply: oneshot::Sender<Result<(), StoreError>>,
+}
+
+impl Job for Told {
+    fn run(&mut self, connection: &Connection) -> Result<Option<Effect>, StoreError> {
+        for edit in &self.edits {
+            edit.apply_to(connection)?;
+        }
+        Ok(None)
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let _ = self.reply.send(outcome);
     }
 }
 
@@ -247,7 +276,10 @@ impl Desk {
                 self.roster.owe(&effect.device_id, owes_from);
             }
             if effect.changed {
-                self.announcer.changed(&effect.device_id);
+                self.announcer.changed(Watched::Device(&effect.device_id));
+            }
+            if let Some(ticket_id) = &effect.stepped {
+                self.announcer.changed(Watched::Steps(ticket_id));
             }
         }
         if effects.iter().any(|effect| effect.appended) {

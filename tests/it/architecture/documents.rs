@@ -102,3 +102,45 @@ fn every_flow_stands_in_the_table_of_flows() {
         &missing,
     );
 }
+
+#[test]
+fn the_conformance_document_names_tests_that_exist_and_every_conformance_test() {
+    let names: BTreeSet<String> = tested().iter().flat_map(super::SourceFile::tests).collect();
+    let document = read("docs/conformance.md");
+    let mut faults = Vec::new();
+    let mut named = BTreeSet::new();
+    for row in document.lines().filter(|line| line.starts_with("| ")) {
+        let columns: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [subject, standing, why, tests] = columns[..] else {
+            faults.push(format!("a row without four columns: {row}"));
+            continue;
+        };
+        if subject == "---" || tests == "tests" {
+            continue;
+        }
+        let tests: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
+        let complete = match standing {
+            "done" => !tests.is_empty(),
+            "different" => !tests.is_empty() && !why.is_empty(),
+            "refused" => !why.is_empty(),
+            _ => false,
+        };
+        if !complete {
+            faults.push(format!("{subject}: {standing} without a test or a reason"));
+        }
+        for test in tests {
+            named.insert(test.to_owned());
+            if !names.contains(test) {
+                faults.push(format!("{subject}: there is no test {test}"));
+            }
+        }
+    }
+    let conformance = tested().into_iter();
+    let conformance = conformance.filter(|file| file.path.contains("tests/it/conformance/"));
+    let written: Vec<_> = conformance.flat_map(|file| file.tests()).collect();
+    assert!(written.len() >= 30, "{} conformance tests", written.len());
+    for test in written.iter().filter(|test| !named.contains(*test)) {
+        faults.push(format!("no row names {test}"));
+    }
+    none_of("docs/conformance.md is out of step", &faults);
+}

@@ -177,7 +177,7 @@ impl SourceFile {
             match token.as_str() {
                 "test" if before(1) == "[" || before(1) == "::" => is_test = true,
                 // Runs the same test on both databases.
-                "on_both" => is_test = true,
+                "on_both" | "journey" => is_test = true,
                 "fn" if is_test => {
                     names.extend(tokens.get(at + 1).map(|(_, name)| name.clone()));
                     is_test = false;

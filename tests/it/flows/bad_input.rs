@@ -245,10 +245,18 @@ journey! {
         let request = request.header("mdm-signature", &signature).body(Body::wrap_stream(trickle));
         assert_eq!(scene.answer(request).await.status, 200);
 
-        // Nothing is unpacked: the bytes as sent are what was signed, whatever they claim to be.
-        let request = scene.anybody(Method::PUT, "/mdm/checkin").header("content-type", CHECK_IN);
-        let request = request.header("mdm-signature", &signature).header("content-encoding", "gzip");
-        assert_eq!(scene.answer(request.body(body.clone())).await.status, 200);
+        // Nothing is unpacked, and nothing is taken that says it would have to be.
+        let encoded = |encoding| {
+            let request = scene.anybody(Method::PUT, "/mdm/checkin").header("content-type", CHECK_IN);
+            let request = request.header("mdm-signature", &signature).body(body.clone());
+            request.header("content-encoding", encoding)
+        };
+        assert_eq!(scene.answer(encoded("identity")).await.status, 200);
+        for encoding in ["gzip", "deflate", "aes128gcm"] {
+            let answer = scene.answer(encoded(encoding)).await;
+            assert_eq!((answer.status, answer.reason().as_str()), (400, "body_encoded"));
+        }
+        assert_eq!(scene.refusals("check_in", "body_encoded").await, 3);
 
         // Headers of 9 KB that mean nothing here.
         let request = scene.anybody(Method::PUT, "/mdm/checkin").header("content-type", CHECK_IN);

@@ -18,21 +18,21 @@ const RIGHTS: i64 = 1041;
 const CHECK_IN: &str = "application/x-apple-aspen-mdm-checkin";
 
 /// A Mac with an identity and nothing else yet: what a profile gives before Authenticate.
-struct Newcomer {
-    mac: Mac,
-    identity: Identity,
-    progress_id: String,
+pub struct Newcomer {
+    pub mac: Mac,
+    pub identity: Identity,
+    pub progress_id: String,
 }
 
 impl Newcomer {
     /// With a ticket for its own serial number.
-    async fn new(scene: &Scene) -> Self {
+    pub async fn new(scene: &Scene) -> Self {
         let mac = scene.honest_mac();
         let delivered = scene.deliver_for(&mac.serial()).await;
         Self::with(mac, delivered).await
     }
 
-    async fn with(
+    pub async fn with(
         mac: Mac,
         Delivered {
             profile,
@@ -48,15 +48,15 @@ impl Newcomer {
         }
     }
 
-    fn spec(&self) -> MacSpec {
+    pub fn spec(&self) -> MacSpec {
         self.mac.spec()
     }
 
-    async fn says(&self, scene: &Scene, body: &Dictionary) -> (u16, String) {
+    pub async fn says(&self, scene: &Scene, body: &Dictionary) -> (u16, String) {
         told(self.sends(scene, body).await)
     }
 
-    async fn sends(&self, scene: &Scene, body: &Dictionary) -> Result<Reply, MacError> {
+    pub async fn sends(&self, scene: &Scene, body: &Dictionary) -> Result<Reply, MacError> {
         let mut bytes = Vec::new();
         Value::Dictionary(body.clone())
             .to_writer_xml(&mut bytes)
@@ -68,7 +68,7 @@ impl Newcomer {
     }
 
     /// Authenticate and TokenUpdate with this token.
-    async fn joins(&self, scene: &Scene, token: &[u8]) {
+    pub async fn joins(&self, scene: &Scene, token: &[u8]) {
         let topic = scene.world.topic();
         let _inbox = scene.world.apns().register(token, topic);
         let hello = authenticate(&self.spec(), topic, RIGHTS);
@@ -78,7 +78,7 @@ impl Newcomer {
     }
 
     /// What the server keeps as this Mac's bootstrap token.
-    async fn bootstrap_token(&self, scene: &Scene) -> Option<Vec<u8>> {
+    pub async fn bootstrap_token(&self, scene: &Scene) -> Option<Vec<u8>> {
         let reply = self
             .sends(scene, &bare("GetBootstrapToken", &self.spec()))
             .await;
@@ -96,7 +96,7 @@ impl Newcomer {
 }
 
 /// A message with nothing in it but its type and sender.
-fn bare(kind: &str, spec: &MacSpec) -> Dictionary {
+pub fn bare(kind: &str, spec: &MacSpec) -> Dictionary {
     dictionary([
         ("MessageType", kind.into()),
         ("UDID", spec.udid.as_str().into()),

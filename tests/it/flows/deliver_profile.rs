@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::process::Command;
 use std::time::Duration;
 
+use attestd_sim::mac::IdentityPayload;
 use attestd_sim::scep::ScepError;
 use attestd_sim::{Mac, MacError};
 use plist::{Dictionary, Value};
@@ -249,7 +250,9 @@ journey! {
 /// Tries to enrol with `challenge` in place of the profile's own.
 async fn identity_with(mac: &Mac, profile: &[u8], challenge: &str) -> Result<(), MacError> {
     let mut profile = mac.read_profile(profile)?;
-    profile.scep.challenge = Some(challenge.to_owned());
+    if let IdentityPayload::Scep(settings) = &mut profile.identity {
+        settings.challenge = Some(challenge.to_owned());
+    }
     mac.identity_for(&profile).await.map(|_| ())
 }
 

@@ -21,17 +21,17 @@ use crate::harness::keys::rsa;
 use crate::harness::scene::Scene;
 
 /// What every honest client has learned before its first request.
-struct Client {
+pub struct Client {
     http: reqwest::Client,
-    settings: ScepSettings,
-    authority: Authority,
-    capabilities: Capabilities,
-    clock: attestd_sim::Clock,
+    pub settings: ScepSettings,
+    pub authority: Authority,
+    pub capabilities: Capabilities,
+    pub clock: attestd_sim::Clock,
 }
 
 impl Client {
     /// A client with a new ticket.
-    async fn new(scene: &Scene) -> Self {
+    pub async fn new(scene: &Scene) -> Self {
         let delivered = scene.deliver("{}").await;
         Self::with(scene, Some(scene_challenge(scene, &delivered.profile))).await
     }
@@ -64,12 +64,12 @@ impl Client {
     }
 
     /// The temporary certificate of a key.
-    fn temporary(&self, key: PKey<Private>) -> Identity {
+    pub fn temporary(&self, key: PKey<Private>) -> Identity {
         let name = random_uuid().expect("a name");
         Identity::self_signed_with(key, &name, self.clock.now_ms()).expect("a certificate")
     }
 
-    fn request(&self, temporary: &Identity) -> PkiMessage {
+    pub fn request(&self, temporary: &Identity) -> PkiMessage {
         let now = self.clock.now_seconds();
         pkcs_req(
             temporary,
@@ -82,7 +82,7 @@ impl Client {
     }
 
     /// A request around these bytes.
-    fn around(&self, inside: &[u8], transaction_id: &str, temporary: &Identity) -> PkiMessage {
+    pub fn around(&self, inside: &[u8], transaction_id: &str, temporary: &Identity) -> PkiMessage {
         let (authority, now) = (&self.authority, self.clock.now_seconds());
         pkcs_req_around(
             inside,
@@ -95,7 +95,7 @@ impl Client {
         .expect("a request")
     }
 
-    async fn send(&self, message: &PkiMessage, temporary: &Identity) -> CertRep {
+    pub async fn send(&self, message: &PkiMessage, temporary: &Identity) -> CertRep {
         let Self {
             http,
             settings,
@@ -114,19 +114,26 @@ impl Client {
         read_cert_rep(&reply, &self.authority.signer, temporary).expect("a CertRep")
     }
 
-    async fn ask(&self, key: PKey<Private>) -> CertRep {
+    pub async fn ask(&self, key: PKey<Private>) -> CertRep {
         let temporary = self.temporary(key);
         self.send(&self.request(&temporary), &temporary).await
     }
 }
 
 /// The secret of the ticket in a profile.
-fn scene_challenge(scene: &Scene, profile: &[u8]) -> String {
+pub fn scene_challenge(scene: &Scene, profile: &[u8]) -> String {
     let profile = scene.honest_mac().read_profile(profile).expect("a profile");
-    profile.scep.challenge.expect("a challenge")
+    let settings = profile.identity.scep().expect("a SCEP payload");
+    settings.challenge.clone().expect("a challenge")
 }
 
-fn issued(reply: CertRep) -> X509 {
+/// Whether a request with this challenge gets a certificate.
+pub async fn buys_an_identity(scene: &Scene, challenge: &str) -> bool {
+    let client = Client::with(scene, Some(challenge.to_owned())).await;
+    matches!(client.ask(rsa(0)).await, CertRep::Issued(_))
+}
+
+pub fn issued(reply: CertRep) -> X509 {
     let issued = match reply {
         CertRep::Issued(certificate) => Ok(*certificate),
         refused => Err(refused),
@@ -135,7 +142,7 @@ fn issued(reply: CertRep) -> X509 {
 }
 
 #[track_caller]
-fn assert_refused(reply: &CertRep, fail_info: &str) {
+pub fn assert_refused(reply: &CertRep, fail_info: &str) {
     assert!(
         matches!(reply, CertRep::Refused(code) if code == fail_info),
         "{reply:?}"

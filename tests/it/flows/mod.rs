@@ -2,7 +2,8 @@
 
 /// A journey that runs on both databases, as `name::on_sqlite` and `name::on_postgresql`.
 macro_rules! journey {
-    (async fn $name:ident($backend:ident: Backend) $body:block) => {
+    ($(#[$doc:meta])* async fn $name:ident($backend:ident: Backend) $body:block) => {
+        $(#[$doc])*
         async fn $name($backend: crate::harness::scene::Backend) $body
 
         mod $name {
@@ -22,10 +23,12 @@ macro_rules! journey {
 }
 
 mod bad_input;
-mod check_in;
+pub mod check_in;
 mod deliver_profile;
 mod identify;
-mod issue_by_scep;
+mod identify_by_certificate;
+mod issue_by_acme;
+pub mod issue_by_scep;
 
 mod posture_round;
 

@@ -17,7 +17,7 @@ journey! {
 
         let posture = scene.api.verdict(&serial, "affirming").await;
         assert_eq!(posture["trust_level"], "none");
-        assert_eq!(posture["reasons"], serde_json::json!(["provider_not_bound"]));
+        assert_eq!(posture["reasons"], serde_json::json!(["provider_not_bound", "channel_not_attested"]));
         assert_eq!(posture["anchor"], "custom");
         assert_eq!(posture["channel"], "software");
         assert_eq!(posture["freshness"]["class"], "fresh");

@@ -1,5 +1,7 @@
 //! What the tests stand on.
 
+pub mod browser;
+pub mod cert_rep;
 pub mod database;
 pub mod inside;
 pub mod internal_api;

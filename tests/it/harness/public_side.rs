@@ -28,6 +28,10 @@ impl Answer {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
     /// The reason code that refusals to Macs carry as text.
     pub fn reason(&self) -> String {
         String::from_utf8_lossy(&self.body).trim().to_owned()
@@ -73,7 +77,12 @@ pub fn accepted() -> (u16, String) {
 impl Scene {
     /// A request of somebody without any identity.
     pub fn anybody(&self, method: Method, path: &str) -> RequestBuilder {
-        let client = Client::builder().no_proxy().build().expect("a client");
+        let mut client = Client::builder().no_proxy();
+        if let Some(root) = &self.tls_root {
+            let root = reqwest::Certificate::from_pem(root).expect("a root");
+            client = client.tls_certs_only([root]);
+        }
+        let client = client.build().expect("a client");
         client.request(method, self.url(path))
     }
 

@@ -14,6 +14,8 @@ use attestd::app::App;
 use attestd::config::Config;
 use attestd::flows::Context;
 use attestd::time::{Clock as _, ManualClock, SystemClock, Timestamp};
+use attestd_sim::certs::Issuer;
+use attestd_sim::keys::KeyKind;
 use attestd_sim::{Authorities, Clock, Mac, MacSpec, World, WorldOptions};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -29,6 +31,15 @@ pub enum Backend {
     PostgreSql,
 }
 
+/// How the public listener is reached, beyond what every scene has.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PublicSide<'a> {
+    /// Further lines for the table `[public]`.
+    pub lines: &'a str,
+    /// TLS in the server itself, under a root that all Macs of the world trust.
+    pub tls: bool,
+}
+
 /// A running server in its world.
 #[derive(Debug)]
 pub struct Scene {
@@ -36,6 +47,8 @@ pub struct Scene {
     pub base_url: String,
     pub api: InternalApi,
     pub home: TempDir,
+    /// The root of the server's TLS, PEM.
+    pub tls_root: Option<Vec<u8>>,
     clock: Arc<ManualClock>,
     world_clock: Clock,
     config: PathBuf,
@@ -71,15 +84,25 @@ impl Scene {
     /// As [`Scene::new`], with further lines of configuration: whole tables such as
     /// `[verification]`.
     pub async fn configured(backend: Backend, tables: &str) -> Self {
-        Self::prepared(backend, tables, true).await
+        Self::prepared(backend, tables, true, PublicSide::default()).await
+    }
+
+    /// As [`Scene::new`], reached in another way.
+    pub async fn reached(backend: Backend, public: PublicSide<'_>) -> Self {
+        Self::prepared(backend, "", true, public).await
     }
 
     /// As [`Scene::new`] before the operator has installed a push certificate.
     pub async fn without_push_certificate(backend: Backend) -> Self {
-        Self::prepared(backend, "", false).await
+        Self::prepared(backend, "", false, PublicSide::default()).await
     }
 
-    async fn prepared(backend: Backend, tables: &str, push_certificate: bool) -> Self {
+    async fn prepared(
+        backend: Backend,
+        tables: &str,
+        push_certificate: bool,
+        public: PublicSide<'_>,
+    ) -> Self {
         let now = SystemClock.now();
         let world_clock = Clock::fixed(now.millis());
         let options = WorldOptions {
@@ -91,7 +114,12 @@ impl Scene {
         let home = tempfile::tempdir().expect("a temporary folder");
         let files = world.write_files(home.path()).expect("the world's files");
 
-        let base_url = format!("http://127.0.0.1:{}", free_port());
+        let port = free_port();
+        let base_url = if public.tls {
+            format!("https://localhost:{port}")
+        } else {
+            format!("http://127.0.0.1:{port}")
+        };
         let folder = home.path().join("server");
         let made = attestd(&[
             "init",
@@ -101,6 +129,15 @@ impl Scene {
             "--insecure-http",
         ]);
         assert!(made.status.success(), "{made:?}");
+        let tls_root = public.tls.then(|| serve_tls(&folder, now.millis()));
+        if let Some(root) = &tls_root {
+            world.trust(root);
+        }
+        let tls_lines = if public.tls {
+            "tls_certificate = \"tls.pem\"\ntls_key = \"tls.key\"\n"
+        } else {
+            ""
+        };
         let database = match backend {
             Backend::Sqlite => None,
             Backend::PostgreSql => Some(Database::postgresql().await),
@@ -114,15 +151,24 @@ impl Scene {
         } else {
             "[verification]\npatience = \"10m\"\n"
         };
+        // Most stories are told with identities in software, as the Macs of all servers know them.
+        let tables = match tables.split_once("[enrollment]\n") {
+            None => format!("{tables}[enrollment]\nidentity = \"scep\"\n"),
+            Some((_, own)) if own.contains("identity = ") => tables.to_owned(),
+            Some((before, own)) => {
+                format!("{before}[enrollment]\nidentity = \"scep\"\n{own}")
+            }
+        };
         let config = folder.join("scene.toml");
         let body = format!(
             "base_url = \"{base_url}\"\n\
-             [public]\nlisten = \"{}\"\nenroll_per_minute = 100000\nscep_per_minute = 100000\n\
+             [public]\nlisten = \"127.0.0.1:{port}\"\nenroll_per_minute = 100000\n\
+             scep_per_minute = 100000\nacme_per_minute = 100000\n{tls_lines}{}\n\
              [internal]\nlisten = \"127.0.0.1:0\"\n\
              [apns]\nurl = \"{}\"\nroot = \"{}\"\n\
              [attestation]\nhold = \"0s\"\nroot = \"{}\"\n\
              {database_table}{patience}{tables}",
-            base_url.trim_start_matches("http://"),
+            public.lines,
             world.apns().url(),
             files.apns_root.display(),
             files.attestation_root.display(),
@@ -148,6 +194,7 @@ impl Scene {
             base_url,
             api: InternalApi::nowhere(),
             home,
+            tls_root,
             clock: Arc::new(ManualClock::at(now)),
             world_clock,
             config,
@@ -246,6 +293,16 @@ impl Scene {
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base_url)
     }
+}
+
+/// Puts a TLS certificate for `localhost` into a server's folder, and gives back its root.
+fn serve_tls(folder: &Path, now_ms: i64) -> Vec<u8> {
+    let issuer = Issuer::root("TLS root", "Simulated", KeyKind::P256, now_ms).expect("a root");
+    let server = issuer.loopback_server(now_ms).expect("a certificate");
+    let write = |name: &str, bytes: Vec<u8>| std::fs::write(folder.join(name), bytes);
+    write("tls.pem", server.certificate_pem().expect("PEM")).expect("written");
+    write("tls.key", server.key_pem().expect("PEM")).expect("written");
+    issuer.certificate_pem().expect("PEM")
 }
 
 /// Runs the real command.

@@ -84,6 +84,11 @@ pub async fn report(mac: &Mac, asked: &Asked) -> Option<Asked> {
 
 /// Answers DeviceInformation with this chain, leaf first.
 pub async fn present(mac: &Mac, asked: &Asked, chain: &[Vec<u8>]) -> Option<Asked> {
+    Asked::read(&say(mac, &presentation(mac, asked, chain)).await)
+}
+
+/// The body of such an answer.
+pub fn presentation(mac: &Mac, asked: &Asked, chain: &[Vec<u8>]) -> Dictionary {
     let queries = [
         "SerialNumber",
         "ProvisioningUDID",
@@ -93,5 +98,5 @@ pub async fn present(mac: &Mac, asked: &Asked, chain: &[Vec<u8>]) -> Option<Aske
     let mut responses = query_responses(&mac.spec(), queries, 1041);
     let chain = chain.iter().cloned().map(Value::Data).collect();
     responses.insert(ATTESTATION.to_owned(), Value::Array(chain));
-    acknowledge(mac, asked, "QueryResponses", responses).await
+    acknowledgment(mac, &asked.uuid, "QueryResponses", responses)
 }

@@ -6,7 +6,7 @@ use attestd::attestation::NonceInputs;
 use attestd::attestation::freshness::{Minted, Scheme};
 use attestd::enrollment::ticket::Bounds;
 use attestd::enrollment::{
-    Enrollment, Hardware, Identity, IdentityKind, PushAddress, State, Ticket,
+    Enrollment, Hardware, Identity, IdentityKind, Protocol, PushAddress, State, Ticket,
 };
 use attestd::entropy::SeededEntropy;
 use attestd::ids::{
@@ -42,6 +42,7 @@ impl Mac {
             serial: Some(serial.clone()),
             account: Some(format!("account-{number}")),
             se_public_key: Some(format!("se-key-{number}")),
+            protocol: Protocol::Scep,
         };
         let (mut ticket, _) = Ticket::issue(bounds, now(), &entropy);
         ticket.used_at = Some(later(1));

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use attestd::enrollment::trace::{Entry, Step};
 use attestd::enrollment::{Authenticated, State};
 use attestd::ids::CertificateHash;
-use attestd::store::{Changes, Known, Speaker, Store, StoreError};
+use attestd::store::{Changes, Known, Speaker, Store, StoreError, Watched};
 
 use super::fixture::{Mac, identity, later, now};
 use crate::harness::database::{Database, sealer};
@@ -114,11 +115,35 @@ on_both! {
     async fn whoever_waits_for_a_mac_is_told_of_a_commit(db: Database) {
         let mac = Mac::enroll(1, &db.store).await;
         let other = Mac::enroll(2, &db.store).await;
-        let mut watch = db.store.watch(mac.device_id());
-        let mut quiet = db.store.watch(other.device_id());
+        let mut watch = db.store.watch(Watched::Device(mac.device_id()));
+        let mut quiet = db.store.watch(Watched::Device(other.device_id()));
         let mut write = db.store.write().await.expect("begins");
         write.save_verification(&mac.verification(1)).await.expect("is saved");
         write.commit().await.expect("commits");
+        watch.changed().await;
+        let unrelated = tokio::time::timeout(std::time::Duration::ZERO, quiet.changed()).await;
+        assert!(unrelated.is_err());
+    }
+}
+
+on_both! {
+    async fn whoever_follows_an_enrolment_is_told_of_its_steps(db: Database) {
+        let mac = Mac::enroll(1, &db.store).await;
+        let other = Mac::enroll(2, &db.store).await;
+        let mut watch = db.store.watch(Watched::Steps(&mac.ticket.ticket_id));
+        let mut quiet = db.store.watch(Watched::Steps(&other.ticket.ticket_id));
+        let mut write = db.store.write().await.expect("begins");
+        let pushed = Entry::done(Step::Pushed, later(1));
+        write.put_step(&mac.ticket.ticket_id, &pushed).await.expect("is put");
+        write.commit().await.expect("commits");
+        watch.changed().await;
+
+        let steps = vec![Entry::done(Step::SecurityInfo, later(2))];
+        let changes = Changes { steps, ..Changes::default() };
+        db.store
+            .exchange(mac.device_id(), None, None, move |_| (changes, ()))
+            .await
+            .expect("is kept");
         watch.changed().await;
         let unrelated = tokio::time::timeout(std::time::Duration::ZERO, quiet.changed()).await;
         assert!(unrelated.is_err());

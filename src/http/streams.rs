@@ -1,0 +1,123 @@
+//! How many event streams may be open: each holds a connection and a place in memory for minutes.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Streams open at a time, over all clients.
+const ALL: usize = 512;
+/// Streams one client address may have open; behind one address there may be several Macs.
+const OF_ONE: usize = 16;
+
+/// The streams that are open.
+#[derive(Debug)]
+pub struct Streams {
+    all: Arc<Semaphore>,
+    of_one: usize,
+    clients: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// No stream can be opened now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// For anybody.
+    ForAll,
+    /// For this client, which has as many as it may.
+    ForClient,
+}
+
+/// A stream's place, until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    streams: Arc<Streams>,
+    client: Option<IpAddr>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self::new(ALL, OF_ONE)
+    }
+}
+
+impl Streams {
+    fn new(all: usize, of_one: usize) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(all)),
+            of_one,
+            clients: Mutex::default(),
+        }
+    }
+
+    /// A place for one more stream. A client whose address is not known counts with all only.
+    ///
+    /// # Refusals
+    /// [`Full`].
+    pub fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> Result<Place, Full> {
+        let mut clients = self.clients();
+        if let Some(client) = client
+            && clients
+                .get(&client)
+                .is_some_and(|open| *open >= self.of_one)
+        {
+            return Err(Full::ForClient);
+        }
+        let permit = Arc::clone(&self.all)
+            .try_acquire_owned()
+            .map_err(|_| Full::ForAll)?;
+        if let Some(client) = client {
+            *clients.entry(client).or_default() += 1;
+        }
+        drop(clients);
+        Ok(Place {
+            streams: Arc::clone(self),
+            client,
+            _permit: permit,
+        })
+    }
+
+    fn clients(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(client) = self.client else { return };
+        let mut clients = self.streams.clients();
+        if let Some(open) = clients.get_mut(&client) {
+            *open = open.saturating_sub(1);
+            if *open == 0 {
+                clients.remove(&client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_has_more_than_a_share_and_all_have_no_more_than_there_is() {
+        let streams = Arc::new(Streams::new(3, 2));
+        let client = |last| Some(IpAddr::from([192, 0, 2, last]));
+        let enter = |client| streams.enter(client);
+        let (first, _second) = (
+            enter(client(1)).expect("one"),
+            enter(client(1)).expect("two"),
+        );
+        assert_eq!(enter(client(1)).err(), Some(Full::ForClient));
+        let third = enter(client(2)).expect("three");
+        assert_eq!(enter(client(3)).err(), Some(Full::ForAll));
+        assert_eq!(enter(None).err(), Some(Full::ForAll));
+
+        drop(first);
+        let again = enter(client(1)).expect("a place was given back");
+        drop((again, third));
+        assert_eq!(streams.clients().len(), 1, "who has none is forgotten");
+        assert_eq!(streams.all.available_permits(), 2);
+    }
+}
