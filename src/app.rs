@@ -17,7 +17,7 @@ use crate::acme::NonceKey;
 use crate::apns::{Apns, ApnsSettings, Endpoint};
 use crate::attestation::Anchors;
 use crate::config::Config;
-use crate::enrollment::profile::{Constants, Uuids};
+use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy};
 use crate::flows::{Authorities, Context, Held, Settings, refuse, wake};
 use crate::http::client_tls::PossessionOnly;
@@ -26,7 +26,7 @@ use crate::http::listener::Listener;
 use crate::http::proxies::Proxies;
 use crate::http::{self, Public};
 use crate::keys::{FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal};
-use crate::pki::{KnownIntermediates, read_certificates};
+use crate::pki::{KnownIntermediates, TrustAnchors, read_certificates};
 use crate::posture::policy::{Policy, STRICT};
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -249,8 +249,31 @@ fn authorities(keeper: &dyn KeyKeeper) -> anyhow::Result<Authorities> {
     })
 }
 
-fn settings(config: &Config) -> anyhow::Result<Settings> {
+/// The authorities whose identities this server adopts at Authenticate.
+fn adopted_cas(config: &Config) -> anyhow::Result<Option<TrustAnchors>> {
+    let mut certificates = Vec::new();
+    for path in &config.pki.adopted_cas {
+        let found = read_certificates(&read(path)?)
+            .with_context(|| format!("pki.adopted_cas: {} holds no certificate", path.display()))?;
+        certificates.extend(found);
+    }
+    if certificates.is_empty() {
+        return Ok(None);
+    }
+    TrustAnchors::new(certificates).map(Some).context(
+        "pki.adopted_cas: a certificate is no authority, or has a key that is not accepted",
+    )
+}
+
+/// Settings that flows read.
+///
+/// # Errors
+/// A file that cannot be read, or holds something else.
+pub fn settings(config: &Config) -> anyhow::Result<Settings> {
     let base = &config.base_url;
+    let adopted = &config.enrollment.adopted;
+    let usual = Uuids::of(base);
+    let named = |theirs: &Option<String>, usual: String| theirs.clone().unwrap_or(usual);
     let tls_root = match &config.public.tls_root {
         None => None,
         Some(path) => {
@@ -263,8 +286,18 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         server_id: base.clone(),
         profile: Constants {
             identifier: config.payload_identifier(),
+            payloads: PayloadIdentifiers {
+                identity: adopted.identity_identifier.clone(),
+                mdm: adopted.mdm_identifier.clone(),
+            },
             organization: config.enrollment.organization.clone(),
-            uuids: Uuids::of(base),
+            uuids: Uuids {
+                profile: named(&adopted.profile_uuid, usual.profile),
+                identity: named(&adopted.identity_uuid, usual.identity),
+                attested_identity: usual.attested_identity,
+                mdm: named(&adopted.mdm_uuid, usual.mdm),
+                tls_root: usual.tls_root,
+            },
             server_url: format!("{base}/mdm/connect"),
             check_in_url: format!("{base}/mdm/checkin"),
             scep_url: format!("{base}/scep"),
@@ -274,10 +307,15 @@ fn settings(config: &Config) -> anyhow::Result<Settings> {
         identity_lifetime: config.enrollment.identity_lifetime.0,
         attestation_hold: config.attestation.hold.0,
         patience: config.verification.patience.0,
+        adopted_cas: adopted_cas(config)?,
     })
 }
 
-fn policy(config: &Config) -> anyhow::Result<Policy> {
+/// The policy that judges.
+///
+/// # Errors
+/// A file that cannot be read, or is no policy.
+pub fn policy(config: &Config) -> anyhow::Result<Policy> {
     match &config.policy.file {
         None => Ok(Policy::parse(STRICT)?),
         Some(path) => {

@@ -3,6 +3,8 @@
 //! Secrets are never in the file: it names files. Paths are relative to the folder the
 //! configuration file is in.
 
+mod defaults;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +32,8 @@ pub struct Config {
     pub secrets: Secrets,
     #[serde(default)]
     pub enrollment: Enrollment,
+    #[serde(default)]
+    pub pki: Pki,
     #[serde(default)]
     pub apns: Apns,
     #[serde(default)]
@@ -119,6 +123,28 @@ pub struct Enrollment {
     /// The identity of a profile where the request does not say what the Mac can do: `acme`, a
     /// Secure Enclave key that Apple attests (Apple silicon, macOS 14), or `scep`.
     pub identity: Protocol,
+    /// What the profiles of a former server said, where this one adopts its Macs.
+    pub adopted: AdoptedProfile,
+}
+
+/// Identifiers and UUIDs of an adopted fleet's profiles, as they are on its Macs: a new profile with
+/// others would not replace the old one. Absent: this server's own.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdoptedProfile {
+    pub identity_identifier: Option<String>,
+    pub mdm_identifier: Option<String>,
+    pub profile_uuid: Option<String>,
+    pub identity_uuid: Option<String>,
+    pub mdm_uuid: Option<String>,
+}
+
+/// Certificate authorities besides this server's own.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pki {
+    /// Authorities of former servers, PEM: identities they issued may say Authenticate here.
+    pub adopted_cas: Vec<PathBuf>,
 }
 
 /// Apple's push service.
@@ -172,79 +198,6 @@ pub enum LogFormat {
     Json,
 }
 
-mod defaults {
-    use std::path::PathBuf;
-
-    pub(super) fn data_dir() -> PathBuf {
-        PathBuf::from(".")
-    }
-
-    pub(super) fn enroll_per_minute() -> u32 {
-        30
-    }
-
-    pub(super) fn scep_per_minute() -> u32 {
-        120
-    }
-
-    pub(super) fn acme_per_minute() -> u32 {
-        270
-    }
-}
-
-const HOUR: u64 = 60 * 60;
-const DAY: u64 = 24 * HOUR;
-
-impl Default for Enrollment {
-    fn default() -> Self {
-        Self {
-            organization: "attestd".to_owned(),
-            identifier: None,
-            identity_lifetime: seconds(5 * 365 * DAY),
-            identity: Protocol::Acme,
-        }
-    }
-}
-
-impl Default for Apns {
-    fn default() -> Self {
-        Self {
-            url: "https://api.push.apple.com".to_owned(),
-            root: None,
-        }
-    }
-}
-
-impl Default for Attestation {
-    fn default() -> Self {
-        Self {
-            hold: seconds(DAY),
-            root: None,
-        }
-    }
-}
-
-impl Default for Verification {
-    fn default() -> Self {
-        Self {
-            patience: seconds(HOUR),
-        }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Text,
-        }
-    }
-}
-
-fn seconds(seconds: u64) -> Span {
-    Span(std::time::Duration::from_secs(seconds))
-}
-
 /// Why a configuration is not used. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
@@ -291,7 +244,9 @@ pub enum Unusable {
     TwoDatabases,
     #[error("database.url holds a password; put the URL into a file and name it in url_file")]
     PasswordInFile,
-    #[error("enrollment.identifier must be letters, digits, dots and hyphens, but is {0:?}")]
+    #[error(
+        "identifiers and UUIDs under enrollment must be letters, digits, dots, hyphens and underscores, but one is {0:?}"
+    )]
     Identifier(String),
 }
 
@@ -393,8 +348,19 @@ impl Config {
             (Some(url), None) if has_password(url) => return Err(Unusable::PasswordInFile),
             _ => {}
         }
-        if let Some(identifier) = &self.enrollment.identifier {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-';
+        let adopted = &self.enrollment.adopted;
+        for identifier in [
+            &self.enrollment.identifier,
+            &adopted.identity_identifier,
+            &adopted.mdm_identifier,
+            &adopted.profile_uuid,
+            &adopted.identity_uuid,
+            &adopted.mdm_uuid,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
             if identifier.is_empty() || identifier.len() > 100 || !identifier.bytes().all(plain) {
                 return Err(Unusable::Identifier(identifier.clone()));
             }
@@ -419,6 +385,7 @@ impl Config {
         ]
         .into_iter()
         .flatten()
+        .chain(&mut self.pki.adopted_cas)
         {
             absolute(path);
         }

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub worker_failures: Counter,
     /// Seconds since 1970 at which the push certificate in force ends; 0 when there is none.
     pub push_certificate_not_after: Gauge,
+    identities_expired: Gauge,
+    identities_expiring: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,6 +81,8 @@ impl Metrics {
             refusals_not_audited: Counter::<u64, AtomicU64>::default(),
             worker_failures: Counter::<u64, AtomicU64>::default(),
             push_certificate_not_after: Gauge::default(),
+            identities_expired: Gauge::default(),
+            identities_expiring: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -121,7 +125,24 @@ impl Metrics {
             "When the push certificate in force ends, seconds since 1970; 0 without one",
             metrics.push_certificate_not_after.clone(),
         );
+        registry.register(
+            "identities_expired",
+            "Enrolled Macs that are not heard because their identity has expired",
+            metrics.identities_expired.clone(),
+        );
+        registry.register(
+            "identities_expiring",
+            "Enrolled Macs whose identity expires within 60 days",
+            metrics.identities_expiring.clone(),
+        );
         Arc::new(metrics)
+    }
+
+    /// Identities were counted.
+    pub fn identities(&self, expired: u64, expiring: u64) {
+        let count = |number| i64::try_from(number).unwrap_or(i64::MAX);
+        self.identities_expired.set(count(expired));
+        self.identities_expiring.set(count(expiring));
     }
 
     /// A message was taken.

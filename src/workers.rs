@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::flows::{Context, Failure, refuse, rotate_push_certificate, sweep, wake};
+use crate::flows::{Context, Failure, read_status, refuse, rotate_push_certificate, sweep, wake};
 use crate::ids::DeviceId;
 
 /// How often what is due is looked for.
@@ -18,6 +18,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 const PUSH_CERTIFICATE: Duration = Duration::from_secs(5);
 /// How often "last seen" is written.
 const SEEN: Duration = Duration::from_secs(5);
+/// How often identities that ended are counted: they end by the day.
+const IDENTITIES: Duration = Duration::from_secs(10 * 60);
 /// Refusals are gathered this long before they are written.
 const AUDIT: Duration = Duration::from_millis(200);
 /// Refusals that could not be written are tried again after this.
@@ -50,6 +52,13 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         stop.clone(),
         "sweep",
         |ctx| async move { sweep::run_once(&ctx).await },
+    ));
+    workers.spawn(every(
+        IDENTITIES,
+        Arc::clone(ctx),
+        stop.clone(),
+        "identities",
+        |ctx| async move { read_status::count_identities(&ctx).await.map(drop) },
     ));
     workers.spawn(every(
         SEEN,

@@ -10,6 +10,7 @@ mod m0001_enrollment;
 mod m0002_verification;
 mod m0003_posture;
 mod m0004_operation;
+mod m0005_identity_rules;
 mod m0006_acme;
 mod m0007_scep_transactions;
 
@@ -25,6 +26,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_verification::Migration),
             Box::new(m0003_posture::Migration),
             Box::new(m0004_operation::Migration),
+            Box::new(m0005_identity_rules::Migration),
             Box::new(m0006_acme::Migration),
             Box::new(m0007_scep_transactions::Migration),
         ]

@@ -4,6 +4,8 @@
 //! unreadable input; 64 unusable configuration.
 
 mod check_config;
+mod device;
+mod import;
 mod init;
 mod output;
 mod push_cert;
@@ -47,6 +49,10 @@ enum Command {
     Token(token::Arguments),
     /// The push certificate from Apple that lets this server wake Macs.
     PushCert(push_cert::Arguments),
+    /// Withdraw trust in a Mac, or give it back.
+    Device(device::Arguments),
+    /// Adopt the Macs of another server.
+    Import(import::Arguments),
     /// Check evidence offline: no server, no database, one JSON object as answer.
     Verify(verify::Arguments),
 }
@@ -74,6 +80,8 @@ pub fn run() -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Token(arguments) => output::exit("token", token::run(&arguments)),
         Command::PushCert(arguments) => output::exit("push-cert", push_cert::run(&arguments)),
+        Command::Device(arguments) => output::exit("device", device::run(&arguments)),
+        Command::Import(arguments) => output::exit("import", import::run(&arguments)),
         Command::Verify(arguments) => verify::run(&arguments),
     }
 }

@@ -1,27 +1,51 @@
 //! The database, opened by a command beside a server that may be running.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use super::Configured;
-use crate::app::{database_url, master_key};
+use crate::app::{database_url, master_key, policy, settings};
 use crate::config::Config;
+use crate::enrollment::profile::Constants;
 use crate::entropy::{Entropy, OsEntropy};
 use crate::keys::MasterSeal;
-use crate::store::Store;
+use crate::posture::policy::Policy;
+use crate::store::{Store, StoreError};
 use crate::time::{Clock as _, SystemClock, Timestamp};
 
 /// What commands that change stored state work with.
 pub(super) struct Desk {
     pub(super) store: Store,
     pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) policy: Policy,
+    /// What profiles of this server say.
+    pub(super) profiles: Constants,
+    pub(super) attestation_hold: Duration,
     pub(super) now: Timestamp,
 }
 
-/// Runs an act on the database.
+/// Runs an act on the database that is not about a Mac: beside a server that may be running.
 pub(super) fn with_desk<R>(
     configured: &Configured,
+    act: impl AsyncFnOnce(&Desk) -> anyhow::Result<R>,
+) -> anyhow::Result<R> {
+    at_desk(configured, false, act)
+}
+
+/// Runs an act on the database that is about Macs: beside servers on PostgreSQL, alone on SQLite,
+/// where a running server knows its Macs by heart.
+pub(super) fn with_owner_desk<R>(
+    configured: &Configured,
+    act: impl AsyncFnOnce(&Desk) -> anyhow::Result<R>,
+) -> anyhow::Result<R> {
+    at_desk(configured, true, act)
+}
+
+fn at_desk<R>(
+    configured: &Configured,
+    owner: bool,
     act: impl AsyncFnOnce(&Desk) -> anyhow::Result<R>,
 ) -> anyhow::Result<R> {
     let config = Config::load(&configured.config, configured.insecure_http)?;
@@ -31,15 +55,29 @@ pub(super) fn with_desk<R>(
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let store = Store::open(&database_url(&config)?, seal)
-            .await
-            .context("the database cannot be opened; `attestd init` makes it")?;
+        let url = database_url(&config)?;
+        let opened = if owner {
+            Store::open_exclusive(&url, seal).await
+        } else {
+            Store::open(&url, seal).await
+        };
+        let store = match opened {
+            Err(StoreError::InUse(_)) => bail!(
+                "the server runs and keeps its Macs in memory: stop it first, or ask it with an \
+                 operator's token on http(s)://{}",
+                config.internal.listen
+            ),
+            opened => opened.context("the database cannot be opened; `attestd init` makes it")?,
+        };
         if !store.schema_is_current().await? {
             bail!("the database belongs to another version; start the server of this one first");
         }
         act(&Desk {
             store,
             entropy,
+            policy: policy(&config)?,
+            profiles: settings(&config)?.profile,
+            attestation_hold: config.attestation.hold.0,
             now: SystemClock.now(),
         })
         .await

@@ -1,8 +1,8 @@
 //! Which certificate may speak for which Mac.
 //!
 //! Issuance is recorded before the certificate leaves the house. A certificate is bound to an
-//! enrollment at Authenticate and from then on to no other: never retroactively, and never two
-//! Macs with one certificate.
+//! enrollment at Authenticate, or when the identity it renews asked for it, and from then on to no
+//! other: never retroactively, and never two Macs with one certificate.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ pub struct Identity {
     pub ticket_id: Option<TicketId>,
     /// The serial number the ticket was bound to.
     pub serial: Option<SerialNumber>,
-    /// The Mac it speaks for, once Authenticate bound it.
+    /// The Mac it speaks for, once it is bound.
     pub device_id: Option<DeviceId>,
     pub issued_at: Timestamp,
     pub not_before: Timestamp,
@@ -28,6 +28,9 @@ pub struct Identity {
     pub revoked_at: Option<Timestamp>,
     /// The SCEP transactionID it was issued under, so that a retry gets the same certificate.
     pub transaction_id: Option<String>,
+    /// The identity it was issued to renew, which asked for it: until this one speaks, that one
+    /// does.
+    pub renews: Option<CertificateHash>,
 }
 
 /// How an identity came to be.
@@ -73,32 +76,5 @@ impl Identity {
         } else {
             Ok(())
         }
-    }
-
-    /// Whether it may open an enrollment for the Mac that says it has `serial`.
-    ///
-    /// `known` is the device id this service already has for the Mac's UDID, and the identity that
-    /// speaks for it now.
-    ///
-    /// # Refusals
-    /// As [`Identity::usable`]; `identity_mismatch` when it already speaks for another Mac, or spoke
-    /// for this one before another took its place; `serial_mismatch` when the ticket was bound to
-    /// another serial number.
-    pub fn may_authenticate(
-        &self,
-        serial: Option<&SerialNumber>,
-        known: Option<(&DeviceId, CertificateHash)>,
-        now: Timestamp,
-    ) -> Result<(), Reason> {
-        self.usable(now)?;
-        if let Some(device_id) = &self.device_id
-            && known != Some((device_id, self.certificate))
-        {
-            return Err(Reason::IdentityMismatch);
-        }
-        if self.serial.is_some() && self.serial.as_ref() != serial {
-            return Err(Reason::SerialMismatch);
-        }
-        Ok(())
     }
 }

@@ -3,10 +3,12 @@
 //! [`Ticket`] lets one Mac in once, [`Identity`] is the certificate it speaks with,
 //! [`Enrollment`] is the Mac itself, and [`trace`] tells its owner how far it got.
 
+pub mod fleet;
 pub mod identity;
 pub mod outline;
 pub mod platform;
 pub mod profile;
+pub mod succession;
 pub mod ticket;
 pub mod trace;
 
@@ -20,10 +22,10 @@ use crate::reason::Reason;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// One Mac, device channel, keyed by its MDM UDID.
+/// One relation with a Mac, device channel. One enrollment stands under a UDID; others may contend.
 ///
-/// `serial` is what the Mac said in Authenticate: a claim signed by its identity key, proved only
-/// by Apple's attestation.
+/// UDID and `serial` are what the Mac said in Authenticate: claims signed by its identity key, of
+/// which Apple's attestation proves the serial number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enrollment {
     pub device_id: DeviceId,
@@ -41,6 +43,13 @@ pub struct Enrollment {
     /// First TokenUpdate after the last Authenticate.
     pub enrolled_at: Option<Timestamp>,
     pub checked_out_at: Option<Timestamp>,
+    /// The enrollment that stands where this one would: it holds the serial number, or the UDID.
+    /// Once superseded: the one this one became.
+    pub contends_with: Option<DeviceId>,
+    /// Since when this enrollment holds its serial number; for ever, whoever comes after.
+    pub held_since: Option<Timestamp>,
+    /// When Apple proved the serial number on the present channel: since the last Authenticate.
+    pub proved_at: Option<Timestamp>,
 }
 
 /// How far an enrollment is.
@@ -54,6 +63,9 @@ pub enum State {
     Enrolled,
     /// CheckOut arrived; the Mac is not asked any more.
     CheckedOut,
+    /// It contended, was proved, and took the place of the one it contended with: it is that one
+    /// now, and what was learnt before is kept under this name.
+    Superseded,
 }
 
 /// Where and how APNs reaches a Mac (TokenUpdate). Both parts are secret: whoever holds them can
@@ -93,14 +105,20 @@ impl State {
             Self::Pending => "pending",
             Self::Enrolled => "enrolled",
             Self::CheckedOut => "checked_out",
+            Self::Superseded => "superseded",
         }
     }
 
     /// The state with this word.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Pending, Self::Enrolled, Self::CheckedOut]
-            .into_iter()
-            .find(|s| s.as_str() == word)
+        [
+            Self::Pending,
+            Self::Enrolled,
+            Self::CheckedOut,
+            Self::Superseded,
+        ]
+        .into_iter()
+        .find(|s| s.as_str() == word)
     }
 }
 
@@ -117,11 +135,33 @@ impl Enrollment {
         Ok(())
     }
 
-    /// Authenticate: a new relation begins, whatever came before. Push address and enrollment
-    /// time are cleared; the device id stays, so that history stays.
+    /// Authenticate under `udid`: a new relation begins, whatever came before. Push address,
+    /// enrollment time and proof are cleared; the device id stays, so that history stays, and a
+    /// held serial number stays held.
     #[must_use]
-    pub fn authenticated(self, by: &Authenticated, now: Timestamp) -> Self {
-        Self::begin(self.device_id, self.udid, by, now)
+    pub fn authenticated(self, udid: Udid, by: &Authenticated, now: Timestamp) -> Self {
+        Self {
+            held_since: self.serial_held_since(),
+            contends_with: self.contends_with,
+            ..Self::begin(self.device_id, udid, by, now)
+        }
+    }
+
+    /// A contender was proved: what it said and the channel it said it on are this Mac's now.
+    #[must_use]
+    pub fn taken_over_by(self, contender: &Self) -> Self {
+        Self {
+            held_since: self.serial_held_since(),
+            device_id: self.device_id,
+            contends_with: None,
+            ..contender.clone()
+        }
+    }
+
+    /// It became the enrollment whose place it took.
+    pub fn supersede(&mut self) {
+        self.state = State::Superseded;
+        self.push = None;
     }
 
     /// A Mac seen for the first time.
@@ -139,6 +179,9 @@ impl Enrollment {
             authenticated_at: now,
             enrolled_at: None,
             checked_out_at: None,
+            contends_with: None,
+            held_since: None,
+            proved_at: None,
         }
     }
 

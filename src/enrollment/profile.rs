@@ -23,8 +23,9 @@ pub const ACCESS_RIGHTS: i128 = 1041;
 /// What is the same in every profile of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Constants {
-    /// Reverse-DNS prefix of the payload identifiers.
+    /// The profile's identifier, and the prefix of the payloads' where they have none of their own.
     pub identifier: String,
+    pub payloads: PayloadIdentifiers,
     pub organization: String,
     pub uuids: Uuids,
     /// Canonical URLs, from configuration only; immutable for an enrolled Mac.
@@ -33,6 +34,13 @@ pub struct Constants {
     pub scep_url: String,
     /// A private TLS root to install before the MDM payload, DER.
     pub tls_root: Option<Vec<u8>>,
+}
+
+/// Payload identifiers that differ from the usual: of a fleet whose profiles another server made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PayloadIdentifiers {
+    pub identity: Option<String>,
+    pub mdm: Option<String>,
 }
 
 /// The PayloadUUIDs of a server's profile.
@@ -78,6 +86,18 @@ pub enum Unusable {
     Rights,
 }
 
+impl Constants {
+    fn identity_identifier(&self) -> String {
+        let own = self.payloads.identity.clone();
+        own.unwrap_or_else(|| format!("{}.identity", self.identifier))
+    }
+
+    fn mdm_identifier(&self) -> String {
+        let own = self.payloads.mdm.clone();
+        own.unwrap_or_else(|| format!("{}.mdm", self.identifier))
+    }
+}
+
 impl Uuids {
     /// UUIDs derived from the server's name, so that they stay the same for ever.
     pub fn of(server_id: &str) -> Self {
@@ -121,20 +141,19 @@ fn fill_template(
     set(&mut top, "PayloadOrganization", &constants.organization)?;
     set(&mut top, "PayloadUUID", &constants.uuids.profile)?;
 
-    let (kind, name, identity_uuid) = match slots.identity {
+    let (kind, identity_identifier, identity_uuid) = match slots.identity {
         IdentitySlots::Scep { .. } => (
             "com.apple.security.scep",
-            "identity",
+            constants.identity_identifier(),
             &constants.uuids.identity,
         ),
         IdentitySlots::Acme { .. } => (
             "com.apple.security.acme",
-            "attested-identity",
+            format!("{}.attested-identity", constants.identifier),
             &constants.uuids.attested_identity,
         ),
     };
     let identity = payload(&mut top, kind)?;
-    let identity_identifier = format!("{}.{name}", constants.identifier);
     set(identity, "PayloadIdentifier", &identity_identifier)?;
     set(identity, "PayloadOrganization", &constants.organization)?;
     set(identity, "PayloadUUID", identity_uuid)?;
@@ -157,7 +176,7 @@ fn fill_template(
         }
     }
 
-    let mdm_identifier = format!("{}.mdm", constants.identifier);
+    let mdm_identifier = constants.mdm_identifier();
     let mdm = payload(&mut top, "com.apple.mdm")?;
     if mdm.value("AccessRights") != Some(&Value::Integer(ACCESS_RIGHTS)) {
         return Err(Unusable::Rights);
@@ -247,6 +266,7 @@ mod tests {
     fn constants() -> Constants {
         Constants {
             identifier: "org.example.mdm".into(),
+            payloads: PayloadIdentifiers::default(),
             organization: "Example & <Sons>".into(),
             uuids: Uuids::of("https://mdm.example.org"),
             server_url: "https://mdm.example.org/mdm/connect".into(),
@@ -368,6 +388,30 @@ mod tests {
         assert_eq!(mdm(&scep), mdm(&acme));
         assert_eq!(scep.string("PayloadUUID"), acme.string("PayloadUUID"));
         assert_ne!(Uuids::of("https://other.example.org"), constants().uuids);
+    }
+
+    #[test]
+    fn an_adopted_fleet_keeps_the_names_of_its_payloads() {
+        let mut theirs = constants();
+        theirs.payloads.identity = Some("com.example.scep".into());
+        theirs.payloads.mdm = Some("com.example.enroll".into());
+        theirs.uuids.mdm = "A-UUID".into();
+        let topic = Topic::parse("com.apple.mgmt.External.0f0e").expect("valid");
+        let challenge = Secret::new("one-time".to_owned());
+        let slots = Slots {
+            topic: &topic,
+            identity: IdentitySlots::Scep {
+                challenge: &challenge,
+            },
+        };
+        let bytes = fill(&theirs, &slots).expect("filled");
+        let top = read_dictionary(&bytes).expect("well formed");
+        let names: Vec<_> = payloads(&top)
+            .iter()
+            .map(|payload| payload.string("PayloadIdentifier").expect("typed"))
+            .collect();
+        assert!(names.contains(&Some("com.example.scep")));
+        assert!(names.contains(&Some("com.example.enroll")));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub enum Act {
     Verify,
     /// Read the state of the service.
     ReadStatus,
+    /// Change what is believed of a Mac, or who speaks for it.
+    Administer,
 }
 
 /// Whether a caller may go on.
@@ -75,8 +77,9 @@ impl Role {
     /// Whether the role allows the act.
     pub fn allows(self, act: Act) -> bool {
         match (self, act) {
-            (_, Act::ReadStatus) | (Self::Operator | Self::Coordinator, _) => true,
-            (Self::Auditor, Act::ReadDevices) => true,
+            (_, Act::ReadStatus) | (Self::Operator, _) => true,
+            (_, Act::Administer) => false,
+            (Self::Coordinator, _) | (Self::Auditor, Act::ReadDevices) => true,
             (Self::Auditor, Act::Verify) | (Self::Viewer, Act::ReadDevices | Act::Verify) => false,
         }
     }
@@ -146,6 +149,7 @@ mod tests {
         assert!(!Role::Auditor.allows(Act::Verify) && Role::Auditor.allows(Act::ReadDevices));
         assert!(!Role::Viewer.allows(Act::ReadDevices) && Role::Viewer.allows(Act::ReadStatus));
         for role in Role::ALL {
+            assert_eq!(role.allows(Act::Administer), role == Role::Operator);
             assert_eq!(Role::from_word(role.as_str()), Some(role));
         }
     }

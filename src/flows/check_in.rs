@@ -5,15 +5,19 @@ use super::refuse::{Refused, note};
 use super::verify_now::first_verification;
 use super::{Context, Failure};
 use crate::attestation::Freshness;
+use crate::enrollment::succession::{Newcomer, Standing, Succession, succession};
 use crate::enrollment::trace::{Entry, Step};
-use crate::enrollment::{Authenticated, Enrollment, Hardware, Identity, PushAddress, State};
-use crate::ids::{DeviceId, Topic};
+use crate::enrollment::{
+    Authenticated, Enrollment, Hardware, Identity, PushAddress, State, Ticket,
+};
+use crate::ids::{DeviceId, TicketId, Topic};
 use crate::mdm::check_in::Message;
 use crate::mdm::plist::{Dictionary, Value, to_xml};
 use crate::mdm::{Channel, CheckIn, Sender};
 use crate::posture::appraisal::Appraisal;
 use crate::posture::{Attested, Occasion, Posture};
 use crate::publication::event;
+use crate::publication::posture_v1::relation;
 use crate::reason::Reason;
 use crate::store::{Event, Speaker, Write};
 use crate::time::Timestamp;
@@ -160,7 +164,6 @@ async fn authenticate(
         ));
     };
     let mut tx = ctx.store.write().await?;
-    let known = tx.enrollment_by_udid(&sender.udid).await?;
     let identity = match &identified.signer {
         Signer::Issued(identity) => (**identity).clone(),
         Signer::Bound(_) => match tx.identity(identified.certificate).await? {
@@ -168,49 +171,64 @@ async fn authenticate(
             None => return Err(Failure::Inconsistent("a bound identity without its record")),
         },
     };
-    let proved = match &known {
-        Some(known) => proved_serial(&mut tx, known).await?,
-        None => false,
+    let ticket = ticket_of(&tx, identity.ticket_id.as_ref()).await?;
+    let own = match &identity.device_id {
+        Some(device_id) => tx.enrollment(device_id).await?,
+        None => None,
     };
-    let current = known
-        .as_ref()
-        .map(|known| (&known.device_id, known.identity));
-    let refusal = identity
-        .may_authenticate(serial.as_ref(), current, now)
-        .and_then(|()| match &known {
-            // Only what Apple attested holds a UDID to a serial number: a claim alone would let
-            // whoever claims first keep the Mac out.
-            Some(known) if proved => known.is_of(serial.as_ref()),
-            _ => Ok(()),
-        })
-        .err();
-    let refusal = match refusal {
-        None if tx.active_push_certificate(topic).await?.is_none() => {
-            Some(Reason::RequestMalformed)
+    let by_udid = tx.enrollment_by_udid(&sender.udid).await?;
+    let holder = match serial {
+        Some(serial) => tx.holder(serial).await?,
+        None => None,
+    };
+    let holders = holder.as_ref().and_then(|holder| holder.ticket_id.as_ref());
+    let holder_ticket = ticket_of(&tx, holders).await?;
+    let newcomer = Newcomer {
+        udid: &sender.udid,
+        serial: serial.as_ref(),
+        identity: &identity,
+        ticket: ticket.as_ref(),
+    };
+    let standing = Standing {
+        own: own.as_ref(),
+        by_udid: by_udid.as_ref(),
+        holder: holder.as_ref(),
+        holder_ticket: holder_ticket.as_ref(),
+    };
+    let decided = match succession(newcomer, standing, now) {
+        Ok(_) if tx.active_push_certificate(topic).await?.is_none() => {
+            Err(Reason::RequestMalformed)
         }
-        other => other,
+        decided => decided,
     };
-    if let Some(reason) = refusal {
-        step(
-            &mut tx,
-            &identity,
-            Entry::refused(Step::Authenticated, reason, now),
-        )
-        .await?;
-        tx.commit().await?;
-        return Ok(refused(
-            ctx,
-            reason,
-            Some(sender),
-            "Authenticate".to_owned(),
-            now,
-        ));
-    }
+    let succession = match decided {
+        Ok(succession) => succession,
+        Err(reason) => {
+            step(
+                &mut tx,
+                &identity,
+                Entry::refused(Step::Authenticated, reason, now),
+            )
+            .await?;
+            tx.commit().await?;
+            return Ok(refused(
+                ctx,
+                reason,
+                Some(sender),
+                "Authenticate".to_owned(),
+                now,
+            ));
+        }
+    };
 
     let by = Authenticated {
         serial: serial.clone(),
         identity: identity.certificate,
-        ticket_id: identity.ticket_id.clone(),
+        // A renewed identity was issued for none: the Mac came in by the one it had.
+        ticket_id: identity
+            .ticket_id
+            .clone()
+            .or_else(|| own.as_ref()?.ticket_id.clone()),
         topic: topic.clone(),
         hardware: Hardware {
             model: model.clone(),
@@ -219,15 +237,35 @@ async fn authenticate(
             build_version: build_version.clone(),
         },
     };
-    let enrollment = match known {
-        Some(known) => known.authenticated(&by, now),
-        None => {
-            let device_id = DeviceId::new(now, ctx.entropy.as_ref());
-            Enrollment::begin(device_id, sender.udid.clone(), &by, now)
-        }
+    let first = || {
+        let device_id = DeviceId::new(now, ctx.entropy.as_ref());
+        Enrollment::begin(device_id, sender.udid.clone(), &by, now)
     };
+    let again = |known: &Enrollment| known.clone().authenticated(sender.udid.clone(), &by, now);
+    let mut enrollment = match succession {
+        Succession::First => first(),
+        Succession::Again(known) | Succession::Displaces(known) => again(known),
+        Succession::Contends(holder) => Enrollment {
+            contends_with: Some(holder.device_id.clone()),
+            ..own.as_ref().map_or_else(first, again)
+        },
+    };
+    enrollment.proved_at = identity.proves_serial().then_some(now);
+    let stands = enrollment.contends_with.is_none();
+    if stands && enrollment.held_since.is_none() {
+        enrollment.held_since = enrollment.proved_at;
+    }
     let device_id = &enrollment.device_id;
+    if let Some(other) = by_udid
+        .as_ref()
+        .filter(|other| stands && other.device_id != *device_id)
+    {
+        tx.yield_to(&other.device_id, device_id).await?;
+    }
     tx.save_enrollment(&enrollment).await?;
+    if let (Some(serial), Some(_)) = (serial, enrollment.serial_held_since()) {
+        tx.make_contend(serial, device_id).await?;
+    }
     if !tx.bind(identity.certificate, device_id).await? {
         // Another Mac was faster with the same certificate; nothing of this is kept.
         drop(tx);
@@ -242,18 +280,27 @@ async fn authenticate(
     }
     give_up_queue(&mut tx, device_id, Outcome::Superseded, now).await?;
     tx.set_bootstrap_token(device_id, None).await?;
-    let first = first_reading(&tx, &identity).await?;
+    let statement = first_reading(&tx, &identity).await?;
     // Of a Mac nobody has heard anything of there is nothing to revise.
-    let new = first
+    let new = statement
         .is_some()
         .then(|| Posture::unknown(device_id.clone(), now));
-    revise(&mut tx, device_id, new, now, |posture| {
-        posture.begin_anew(first, &ctx.policy, now)
+    revise(&mut tx, device_id, new, now, |posture| match succession {
+        Succession::Displaces(_) => posture.begin_afresh(statement, &ctx.policy, now),
+        _ => posture.begin_anew(statement, &ctx.policy, now),
     })
     .await?;
-    step(&mut tx, &identity, Entry::done(Step::Authenticated, now)).await?;
+    let entry = Entry {
+        reason: (!stands).then_some(Reason::PendingProof),
+        ..Entry::done(Step::Authenticated, now)
+    };
+    step(&mut tx, &identity, entry).await?;
     tx.commit().await?;
-    tracing::info!(device.id = device_id.as_str(), "authenticated");
+    tracing::info!(
+        device.id = device_id.as_str(),
+        contends = !stands,
+        "authenticated"
+    );
     Ok(Reply::Empty)
 }
 
@@ -301,10 +348,7 @@ async fn token_update(
             tx.put_step(ticket_id, &Entry::done(Step::Enrolled, now))
                 .await?;
         }
-        let ticket = match &enrollment.ticket_id {
-            Some(ticket_id) => tx.ticket(ticket_id).await?,
-            None => None,
-        };
+        let ticket = ticket_of(&tx, enrollment.ticket_id.as_ref()).await?;
         let body = event::device(device_id);
         let name = event::DEVICE_ENROLLED.to_owned();
         tx.append_event(
@@ -316,11 +360,13 @@ async fn token_update(
             },
         )
         .await?;
+        let identity = tx.identity(speaker.certificate).await?;
+        let relation = relation(&enrollment, identity.as_ref());
         revise(&mut tx, device_id, None, now, |posture| {
-            posture.join(&ctx.policy, now)
+            posture.relate(relation, &ctx.policy, now)
         })
         .await?;
-        let verification = first_verification(ctx, device_id, ticket.as_ref(), now);
+        let verification = first_verification(ctx, &enrollment, ticket.as_ref(), now);
         tx.save_verification(&verification).await?;
         let held = verification.part(Kind::Mda).and_then(|part| part.reason);
         if let (Some(ticket_id), Some(reason)) = (&enrollment.ticket_id, held) {
@@ -404,17 +450,15 @@ async fn first_reading(tx: &Write, identity: &Identity) -> Result<Option<Atteste
     }))
 }
 
-/// Whether Apple attested the serial number under which this Mac is known.
-async fn proved_serial(tx: &mut Write, known: &Enrollment) -> Result<bool, Failure> {
-    let posture = tx.posture(&known.device_id).await?;
-    let attested = posture.and_then(|posture| posture.attested);
-    Ok(attested.is_some_and(|attested| {
-        attested.facts.serial.is_some() && attested.facts.serial == known.serial
-    }))
+async fn ticket_of(tx: &Write, ticket_id: Option<&TicketId>) -> Result<Option<Ticket>, Failure> {
+    Ok(match ticket_id {
+        Some(ticket_id) => tx.ticket(ticket_id).await?,
+        None => None,
+    })
 }
 
 /// Gives up what was asked of the Mac, and says so.
-async fn give_up_queue(
+pub(super) async fn give_up_queue(
     tx: &mut Write,
     device_id: &DeviceId,
     outcome: Outcome,
@@ -439,16 +483,17 @@ async fn give_up_queue(
     Ok(())
 }
 
-/// Changes the Mac's posture, or this `new` one where there is none yet, and says so.
-async fn revise(
+/// Changes the Mac's posture, or this `new` one where there is none yet, and says so. Returns the
+/// judgement.
+pub(super) async fn revise(
     tx: &mut Write,
     device_id: &DeviceId,
     new: Option<Posture>,
     now: Timestamp,
     change: impl FnOnce(&mut Posture) -> Appraisal,
-) -> Result<(), Failure> {
+) -> Result<Option<Appraisal>, Failure> {
     let Some(mut posture) = tx.posture(device_id).await?.or(new) else {
-        return Ok(());
+        return Ok(None);
     };
     let previous = posture.verdict;
     let appraisal = change(&mut posture);
@@ -464,7 +509,7 @@ async fn revise(
         },
     )
     .await?;
-    Ok(())
+    Ok(Some(appraisal))
 }
 
 async fn step(tx: &mut Write, identity: &Identity, entry: Entry) -> Result<(), Failure> {

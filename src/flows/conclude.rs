@@ -17,7 +17,7 @@ use crate::mdm::device_information::QueryResponses;
 use crate::mdm::report::Status;
 use crate::mdm::security_info::SecurityInfo;
 use crate::pki::ChainRefusal;
-use crate::posture::appraisal::Circumstances;
+use crate::posture::appraisal::{Appraisal, Circumstances, Relation};
 use crate::posture::policy::Policy;
 use crate::posture::{Attested, Channel, Occasion, Posture, Reported, Verdict};
 use crate::publication::event;
@@ -84,6 +84,8 @@ pub struct Decision {
     pub refused: Option<Reason>,
     /// The verdict, when evidence changed it or confirmed it.
     pub verdict: Option<Verdict>,
+    /// Apple proved the serial number on this channel: who holds it is to be settled.
+    pub proved: bool,
 }
 
 impl Answer {
@@ -315,6 +317,10 @@ impl Round<'_> {
             not_after: verified.not_after(),
         };
         self.answered(command, reason);
+        if reading.freshness.minted_at().is_some() && !self.exchange.proved {
+            self.changes.proved_at = Some(now);
+            self.decision.proved = true;
+        }
         let newer = self.posture().attest(reading, now);
         self.learnt |= newer;
         self.step(Entry {
@@ -375,24 +381,17 @@ impl Round<'_> {
         let appraisal = posture.revise(
             &self.judge.policy,
             Circumstances {
-                enrolled: self.exchange.state == State::Enrolled,
+                relation: Relation {
+                    enrolled: self.exchange.state == State::Enrolled,
+                    contends: self.exchange.contends,
+                    identity_ends: Some(self.exchange.identity_ends),
+                },
                 attempt: &attempt,
                 now,
             },
         );
         self.decision.verdict = Some(posture.verdict);
-        let reason = appraisal.reasons.first().copied();
-        self.step(match posture.verdict {
-            Verdict::Affirming | Verdict::Warning => Entry {
-                reason,
-                ..Entry::done(Step::Verdict, now)
-            },
-            Verdict::Contraindicated => Entry {
-                reason,
-                ..Entry::refused(Step::Verdict, Reason::EvidenceConflict, now)
-            },
-            Verdict::Unknown => Entry::waiting(Step::Verdict, reason, now),
-        });
+        self.step(verdict_step(&appraisal, now));
         let body = event::posture_changed(&posture, previous, &appraisal.reasons);
         self.event(event::POSTURE_CHANGED, body);
         self.changes.posture = Some(posture);
@@ -532,6 +531,22 @@ impl Round<'_> {
             at: self.judge.now,
             body,
         });
+    }
+}
+
+/// What the owner of the Mac is told of a judgement.
+pub(super) fn verdict_step(appraisal: &Appraisal, now: Timestamp) -> Entry {
+    let reason = appraisal.reasons.first().copied();
+    match appraisal.verdict {
+        Verdict::Affirming | Verdict::Warning => Entry {
+            reason,
+            ..Entry::done(Step::Verdict, now)
+        },
+        Verdict::Contraindicated => Entry {
+            reason,
+            ..Entry::refused(Step::Verdict, Reason::EvidenceConflict, now)
+        },
+        Verdict::Unknown => Entry::waiting(Step::Verdict, reason, now),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::conclude::{Answer, Content, Decision, Judge, decide};
 use super::identify::{Identified, Proof, identify};
 use super::refuse::{Refused, note};
+use super::take_over::settle;
 use super::{Context, Failure};
 use crate::attestation::{Evidence, verify};
 use crate::enrollment::State;
@@ -16,7 +17,7 @@ use crate::mdm::report::Status;
 use crate::mdm::security_info::{SecurityInfo, without_personal_members};
 use crate::mdm::{Channel, Report};
 use crate::reason::Reason;
-use crate::store::Speaker;
+use crate::store::{Known, Speaker};
 use crate::time::Timestamp;
 
 /// Its name in metrics and audit.
@@ -80,13 +81,25 @@ pub async fn connect(ctx: &Context, proof: Proof<'_>, body: &[u8]) -> Result<Rep
         return Ok(Reply::Done);
     }
     ctx.store.seen(&speaker.device_id, now);
-    match &report.status {
-        Status::Idle if speaker.owes_from.is_none_or(|from| from > now) => Ok(Reply::Done),
-        Status::Idle => exchange(ctx, &speaker, None, now).await,
+    let (reply, proved) = match &report.status {
+        Status::Idle if speaker.owes_from.is_none_or(|from| from > now) => (Reply::Done, false),
+        Status::Idle => exchange(ctx, &speaker, None, now).await?,
         status => {
             let answer = read_answer(ctx, status.clone(), &report, &identified, body, now);
-            exchange(ctx, &speaker, Some(answer), now).await
+            exchange(ctx, &speaker, Some(answer), now).await?
         }
+    };
+    // A contender is looked at each time: a proof that was not followed up is found again.
+    if !proved && speaker.contends_with.is_none() {
+        return Ok(reply);
+    }
+    if settle(ctx, &speaker.device_id).await?.is_none() {
+        return Ok(reply);
+    }
+    // It is another Mac now, and what was chosen for it is not asked any more.
+    match ctx.store.identify(identified.certificate).await? {
+        Some(Known::Bound(speaker)) => Ok(exchange(ctx, &speaker, None, now).await?.0),
+        _ => Ok(Reply::Done),
     }
 }
 
@@ -144,12 +157,13 @@ fn read_answer(
     }
 }
 
+/// The reply, and whether Apple just proved the Mac's serial number on this channel.
 async fn exchange(
     ctx: &Context,
     speaker: &Speaker,
     answer: Option<Answer>,
     now: Timestamp,
-) -> Result<Reply, Failure> {
+) -> Result<(Reply, bool), Failure> {
     let command_uuid = answer
         .as_ref()
         .and_then(|answer| answer.status.command_uuid())
@@ -177,6 +191,7 @@ async fn exchange(
         command,
         refused,
         verdict,
+        proved,
     }) = decision
     else {
         return Err(Failure::Inconsistent(
@@ -199,5 +214,5 @@ async fn exchange(
     if let Some(verdict) = verdict {
         ctx.metrics.verdict(verdict);
     }
-    Ok(command.map_or(Reply::Done, Reply::Command))
+    Ok((command.map_or(Reply::Done, Reply::Command), proved))
 }

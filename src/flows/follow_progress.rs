@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Context, Failure};
+use crate::enrollment::Ticket;
 use crate::enrollment::ticket::is_progress_id;
+use crate::enrollment::trace::{Entry, Step};
 use crate::publication::progress_v1::ProgressV1;
-use crate::store::{Watch, Watched};
+use crate::reason::Reason;
+use crate::store::{Read, Watch, Watched};
+use crate::time::Timestamp;
 
 /// Whoever follows looks again at least this often: a step that another node wrote, and the end of
 /// a ticket, are announced by nobody.
@@ -25,7 +29,11 @@ pub async fn follow_progress(
     let Some(ticket) = tx.ticket_by_progress_id(progress_id).await? else {
         return Ok(None);
     };
-    let entries = tx.steps(&ticket.ticket_id).await?;
+    let mut entries = tx.steps(&ticket.ticket_id).await?;
+    if let Some(ended) = ended(&tx, &ticket, now).await? {
+        entries.retain(|entry| entry.step != ended.step);
+        entries.push(ended);
+    }
     Ok(Some(ProgressV1::new(&ticket, &entries, now)))
 }
 
@@ -72,4 +80,21 @@ impl Follower {
             let _ = tokio::time::timeout(LOOK_AGAIN, self.watch.changed()).await;
         }
     }
+}
+
+/// The identity by which the Mac is heard does not count any more: nothing that it says reaches the
+/// other steps, so this one tells its owner.
+async fn ended(tx: &Read, ticket: &Ticket, now: Timestamp) -> Result<Option<Entry>, Failure> {
+    let Some(enrollment) = tx.enrollment_of_ticket(&ticket.ticket_id).await? else {
+        return Ok(None);
+    };
+    let identity = tx.identity(enrollment.identity).await?;
+    Ok(identity.and_then(|identity| {
+        let reason = identity.usable(now).err()?;
+        let at = match reason {
+            Reason::Revoked => identity.revoked_at.unwrap_or(now),
+            _ => identity.not_after,
+        };
+        Some(Entry::refused(Step::Identity, reason, at))
+    }))
 }

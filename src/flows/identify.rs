@@ -4,17 +4,20 @@
 //! or by both, and then they must be one identity. Either way the certificate is looked up by its
 //! hash, before any cryptography, so that a stranger costs a parse and a look-up. A certificate is
 //! known only if its issuance was recorded here; which Mac it speaks for was bound at Authenticate,
-//! never later. A TLS handshake proves possession of a key and no more: whether the certificate is
-//! still good is judged here, for both.
+//! or when it was issued to renew another, never later. A TLS handshake proves possession of a key
+//! and no more: whether the certificate is still good is judged here, for both.
 
 use std::sync::Arc;
 
 use super::refuse::{Refused, note};
+use super::renew_by_scep::take_effect;
 use super::{Context, Failure};
+use crate::enrollment::fleet::{adopted, awaits_certificate};
 use crate::enrollment::{Identity, IdentityKind};
 use crate::ids::{CertificateHash, DeviceId, Udid};
 use crate::mdm::{Sender, plist, signature};
 use crate::pki::cms::{self, SignedData};
+use crate::pki::{Certificate, ChainShape, verify_chain};
 use crate::reason::Reason;
 use crate::store::{Known, Speaker};
 use crate::time::Timestamp;
@@ -153,6 +156,7 @@ async fn prove(
     ctx: &Context,
     proof: Proof<'_>,
     body: &[u8],
+    now: Timestamp,
 ) -> Result<Result<Proved, Unidentified>, Failure> {
     let Some(header) = proof.signature else {
         let Some(certificate) = proof.certificate else {
@@ -187,14 +191,23 @@ async fn prove(
         if proof.certificate.is_some_and(|other| other != certificate) {
             return Ok(Err(Unidentified::two_identities()));
         }
-        known = match ctx.store.identify(certificate).await? {
-            Some(known) => known,
-            None => return Ok(Err(Unidentified::stranger(ctx, body).await?)),
-        };
+        let found = ctx.store.identify(certificate).await?;
+        if found.is_none() && !may_be_adopted(ctx, signed.signer(), body, now) {
+            return Ok(Err(Unidentified::stranger(ctx, body).await?));
+        }
         let verified = signed.require_detached().and_then(|()| signed.verify(body));
         if let Err(refused) = verified {
             return Ok(Err(Unidentified::unsigned(refused)));
         }
+        known = match found {
+            None => Known::Issued(adopt(ctx, signed.signer(), now).await?),
+            Some(Known::Bound(speaker))
+                if awaits_certificate(speaker.identity_kind, speaker.not_after) =>
+            {
+                complete(ctx, &speaker, signed.signer()).await?
+            }
+            Some(known) => known,
+        };
     }
     Ok(Ok(Proved {
         certificate,
@@ -213,13 +226,13 @@ async fn examine(
         certificate,
         known,
         signature,
-    } = match prove(ctx, proof, body).await? {
+    } = match prove(ctx, proof, body, now).await? {
         Ok(proved) => proved,
         Err(unidentified) => return Ok(Err(unidentified)),
     };
     let (signer, usable) = match known {
         Known::Bound(speaker) => {
-            let usable = usable(&speaker, now);
+            let usable = speaker.usable(now);
             (Signer::Bound(speaker), usable)
         }
         Known::Issued(identity) => {
@@ -240,6 +253,10 @@ async fn examine(
             detail,
         }));
     }
+    let signer = match signer {
+        Signer::Issued(identity) => renewed(ctx, identity, body).await?,
+        bound @ Signer::Bound(_) => bound,
+    };
     Ok(Ok(Identified {
         certificate,
         signer,
@@ -247,14 +264,69 @@ async fn examine(
     }))
 }
 
-fn usable(speaker: &Speaker, now: Timestamp) -> Result<(), Reason> {
-    if speaker.revoked_at.is_some() {
-        Err(Reason::Revoked)
-    } else if now < speaker.not_before || now > speaker.not_after {
-        Err(Reason::IdentityExpired)
-    } else {
-        Ok(())
+/// Whether a certificate nobody knows may say Authenticate all the same: an authority of a former
+/// server issued it, and such authorities are adopted here.
+fn may_be_adopted(ctx: &Context, signer: &Certificate<'_>, body: &[u8], now: Timestamp) -> bool {
+    let Some(anchors) = &ctx.settings.adopted_cas else {
+        return false;
+    };
+    let says_authenticate = plist::read_dictionary(body)
+        .is_ok_and(|top| top.string("MessageType") == Ok(Some("Authenticate")));
+    says_authenticate
+        && verify_chain(
+            signer,
+            &[],
+            anchors,
+            now,
+            ChainShape::Direct,
+            &ctx.intermediates,
+        )
+        .is_ok()
+}
+
+/// Records such a certificate as if it had been issued here, to nobody yet.
+async fn adopt(
+    ctx: &Context,
+    signer: &Certificate<'_>,
+    now: Timestamp,
+) -> Result<Box<Identity>, Failure> {
+    let dates = (signer.not_before(), signer.not_after());
+    let identity = adopted(signer.hash(), signer.as_der().to_vec(), dates, now);
+    let mut tx = ctx.store.write().await?;
+    if let Some(known) = tx.identity(identity.certificate).await? {
+        // The same message, sent twice at once.
+        return Ok(Box::new(known));
     }
+    tx.insert_identity(&identity).await?;
+    tx.commit().await?;
+    tracing::info!(certificate = %identity.certificate, "an identity was adopted");
+    Ok(Box::new(identity))
+}
+
+/// The certificate of which the hash was imported comes with its first message; from now on its own
+/// dates count.
+async fn complete(
+    ctx: &Context,
+    speaker: &Arc<Speaker>,
+    signer: &Certificate<'_>,
+) -> Result<Known, Failure> {
+    let mut tx = ctx.store.write().await?;
+    tx.complete_identity(signer, &speaker.device_id).await?;
+    tx.commit().await?;
+    let known = ctx.store.identify(signer.hash()).await?;
+    known.ok_or(Failure::Inconsistent("a bound identity without its record"))
+}
+
+/// An identity issued to renew another takes its place with its first message.
+async fn renewed(ctx: &Context, identity: Box<Identity>, body: &[u8]) -> Result<Signer, Failure> {
+    if identity.renews.is_some()
+        && let Some(udid) = named(body)
+        && take_effect(ctx, &identity, &udid).await?
+        && let Some(Known::Bound(speaker)) = ctx.store.identify(identity.certificate).await?
+    {
+        return Ok(Signer::Bound(speaker));
+    }
+    Ok(Signer::Issued(identity))
 }
 
 async fn is_known(ctx: &Context, udid: &Udid) -> Result<bool, Failure> {

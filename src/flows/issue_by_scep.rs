@@ -1,9 +1,10 @@
-//! A Mac asks for an identity by SCEP: the ticket in the request is redeemed and a certificate
-//! issued, in one transaction, before the certificate leaves the house.
+//! A Mac asks for an identity by SCEP: a certificate is made, then the ticket in the request redeemed
+//! and the issuance recorded, in one transaction, before the certificate leaves the house.
 
 use super::issue_identity::{Sought, issue_identity};
 use super::poll_by_scep::poll_by_scep;
 use super::refuse::{Refused, note};
+use super::renew_by_scep::renew;
 use super::{Context, Failure};
 use crate::enrollment::trace::{Entry, Step};
 use crate::enrollment::{Identity, IdentityKind, Protocol, Ticket};
@@ -50,34 +51,23 @@ pub async fn issue_by_scep(ctx: &Context, body: &[u8]) -> Result<Reply, Failure>
         Ok(opened) => opened,
         Err(refused) => return failure(ctx, &refused, now),
     };
-    let request = match opened.ask() {
-        Ok(Ask::Issue(request)) => request,
-        Ok(Ask::Poll { issuer, .. }) => {
-            return match poll_by_scep(ctx, &message, &issuer).await? {
-                Some(identity) => yes(ctx, &message, &opened, &identity),
-                None => no(
-                    ctx,
-                    &message,
-                    FailInfo::BadCertId,
-                    Reason::TicketUnknown,
-                    now,
-                ),
-            };
-        }
-        // A Mac renews its identity by a new profile with a new ticket.
-        Ok(Ask::Renew(_)) => {
-            let reason = Reason::MessageUnsupported;
-            return no(ctx, &message, FailInfo::BadRequest, reason, now);
-        }
+    let issued = match opened.ask() {
+        Ok(Ask::Issue(request)) => issue(ctx, &message, &request, now).await?,
+        Ok(Ask::Renew(request)) => renew(ctx, &message, &request, now).await?,
+        Ok(Ask::Poll { issuer, .. }) => match poll_by_scep(ctx, &message, &issuer).await? {
+            Some(identity) => Ok(identity),
+            None => Err((FailInfo::BadCertId, Reason::TicketUnknown)),
+        },
         Err(cause) => return failure(ctx, &message.refused(cause), now),
     };
-    match issue(ctx, &message, &request, now).await? {
+    match issued {
         Ok(identity) => yes(ctx, &message, &opened, &identity),
         Err((fail_info, reason)) => no(ctx, &message, fail_info, reason, now),
     }
 }
 
-type Issued = Result<Identity, (FailInfo, Reason)>;
+/// What a request came to.
+pub(super) type Issued = Result<Identity, (FailInfo, Reason)>;
 
 async fn issue(
     ctx: &Context,
@@ -90,26 +80,36 @@ async fn issue(
     };
     // The look-up is by hash: its time says nothing about the secret.
     let secret = SecretHash::of(challenge.as_bytes());
-    let mut tx = ctx.store.write().await?;
-    let ticket = tx.ticket_by_secret(secret).await?;
-    // A ticket for an attested identity buys no other.
-    let Some(ticket) = ticket.filter(|ticket| ticket.protocol == Protocol::Scep) else {
-        return Ok(Err((FailInfo::BadRequest, Reason::TicketUnknown)));
-    };
     let transaction_id = message.exchange().transaction_id();
-    if let Some(identity) = tx
-        .identity_of_transaction(&ticket.ticket_id, transaction_id)
-        .await?
-        && is_for_key(&identity, request)
-    {
-        // The client did not get the answer the first time.
-        return Ok(Ok(identity));
-    }
-    let redeemed = match ticket.open(now) {
-        Ok(()) => tx.redeem(&ticket.ticket_id, now).await?,
-        Err(reason) => return Ok(Err(refuse(tx, &ticket, reason, now).await?)),
+    let ticket = {
+        let tx = ctx.store.read().await?;
+        let ticket = tx.ticket_by_secret(secret).await?;
+        // A ticket for an attested identity buys no other.
+        let Some(ticket) = ticket.filter(|ticket| ticket.protocol == Protocol::Scep) else {
+            return Ok(Err((FailInfo::BadRequest, Reason::TicketUnknown)));
+        };
+        if let Some(identity) = tx
+            .identity_of_transaction(&ticket.ticket_id, transaction_id)
+            .await?
+            && is_for_key(&identity, request)
+        {
+            // The client did not get the answer the first time.
+            return Ok(Ok(identity));
+        }
+        ticket
     };
-    if !redeemed {
+    if let Err(reason) = ticket.open(now) {
+        return Ok(Err(refuse(ctx, &ticket, reason, now).await?));
+    }
+    // Signed before the store's turn to write begins: nobody waits for a signature. Whoever loses
+    // the race for the ticket has a certificate nobody ever sees.
+    let identity = match make(ctx, &ticket, request, transaction_id, now)? {
+        Ok(identity) => identity,
+        // The ticket is not spent on a key that cannot have a certificate.
+        Err(reason) => return Ok(Err(refuse(ctx, &ticket, reason, now).await?)),
+    };
+    let mut tx = ctx.store.write().await?;
+    if !tx.redeem(&ticket.ticket_id, now).await? {
         // Somebody used it up since it was read: maybe this very request, sent twice. The progress
         // page tells of whoever was first.
         let first = tx
@@ -119,15 +119,6 @@ async fn issue(
             .filter(|identity| is_for_key(identity, request))
             .ok_or((FailInfo::BadRequest, Reason::TicketUsed)));
     }
-    let identity = match make(ctx, &ticket, request, transaction_id, now)? {
-        Ok(identity) => identity,
-        Err(reason) => {
-            // The ticket is not spent on a key that cannot have a certificate.
-            drop(tx);
-            let tx = ctx.store.write().await?;
-            return Ok(Err(refuse(tx, &ticket, reason, now).await?));
-        }
-    };
     tx.insert_identity(&identity).await?;
     tx.put_step(&ticket.ticket_id, &Entry::done(Step::Identity, now))
         .await?;
@@ -155,12 +146,13 @@ fn make(
 
 /// Writes the refusal where the owner of the ticket sees it.
 async fn refuse(
-    mut tx: crate::store::Write,
+    ctx: &Context,
     ticket: &Ticket,
     reason: Reason,
     now: Timestamp,
 ) -> Result<(FailInfo, Reason), StoreError> {
     if ticket.used_at.is_none() {
+        let mut tx = ctx.store.write().await?;
         tx.put_step(
             &ticket.ticket_id,
             &Entry::refused(Step::Identity, reason, now),
@@ -168,14 +160,19 @@ async fn refuse(
         .await?;
         tx.commit().await?;
     }
-    let fail_info = match reason {
-        Reason::KeyRejected => FailInfo::BadAlg,
-        _ => FailInfo::BadRequest,
-    };
-    Ok((fail_info, reason))
+    Ok((fail_info(reason), reason))
 }
 
-fn is_for_key(identity: &Identity, request: &CertificateRequest<'_>) -> bool {
+/// What the client is told of a reason.
+pub(super) fn fail_info(reason: Reason) -> FailInfo {
+    match reason {
+        Reason::KeyRejected => FailInfo::BadAlg,
+        _ => FailInfo::BadRequest,
+    }
+}
+
+/// Whether a certificate that was issued before is for the key that is asked for now.
+pub(super) fn is_for_key(identity: &Identity, request: &CertificateRequest<'_>) -> bool {
     Certificate::parse(&identity.der)
         .is_ok_and(|certificate| certificate.spki() == request.public_key().spki())
 }

@@ -5,14 +5,14 @@ use crate::ca::{CertificateKind, CertificateProfile, IssuanceError, Issuer, prep
 use crate::enrollment::{Identity, IdentityKind, Ticket};
 use crate::entropy::draw;
 use crate::ids::SerialNumber;
-use crate::pki::PublicKey;
+use crate::pki::{OwnedCertificate, PublicKey};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
 /// Clocks of Macs may be behind by this much.
 const BACKDATED: std::time::Duration = std::time::Duration::from_secs(60 * 60);
 
-/// A certificate that is asked for.
+/// A certificate that a ticket is redeemed for.
 #[derive(Debug)]
 pub(super) struct Sought<'a> {
     pub(super) kind: IdentityKind,
@@ -23,50 +23,22 @@ pub(super) struct Sought<'a> {
     pub(super) transaction_id: Option<&'a str>,
 }
 
-/// Makes the certificate. Nothing is recorded yet.
+/// Makes an identity for whoever has a ticket. Nothing is recorded yet.
 ///
 /// # Refusals
-/// `key_rejected`; `service_degraded` for a fault of ours.
+/// As [`certify`].
 pub(super) fn issue_identity(
     ctx: &Context,
     sought: &Sought<'_>,
     now: Timestamp,
 ) -> Result<Result<Identity, Reason>, Failure> {
-    let authority = &ctx.authorities.device_ca;
     let common_name = match &sought.serial {
         Some(serial) => serial.to_string(),
         None => sought.ticket.ticket_id.to_string(),
     };
-    let profile = CertificateProfile {
-        kind: CertificateKind::DeviceIdentity,
-        common_name,
-        organization: ctx.settings.profile.organization.clone(),
-        validity: ctx.settings.identity_lifetime,
-        backdated: BACKDATED,
-    };
-    let authority_certificate = authority.certificate()?;
-    let prepared = prepare(
-        &profile,
-        sought.key,
-        Issuer::Authority(&authority_certificate.certificate()),
-        authority.signer.algorithm(),
-        now,
-        draw(ctx.entropy.as_ref()),
-    );
-    let prepared = match prepared {
-        Ok(prepared) => prepared,
-        Err(IssuanceError::KeyRejected) => return Ok(Err(Reason::KeyRejected)),
-        Err(error) => {
-            tracing::error!(%error, "an identity could not be prepared");
-            return Ok(Err(Reason::ServiceDegraded));
-        }
-    };
-    let certificate = match prepared.sign(authority.signer.as_ref()) {
+    let certificate = match certify(ctx, common_name, sought.key, now)? {
         Ok(certificate) => certificate,
-        Err(error) => {
-            tracing::error!(%error, "an identity could not be signed");
-            return Ok(Err(Reason::ServiceDegraded));
-        }
+        Err(reason) => return Ok(Err(reason)),
     };
     Ok(Ok(Identity {
         certificate: certificate.hash(),
@@ -80,5 +52,50 @@ pub(super) fn issue_identity(
         not_after: certificate.certificate().not_after(),
         revoked_at: None,
         transaction_id: sought.transaction_id.map(str::to_owned),
+        renews: None,
     }))
+}
+
+/// A device identity certificate for a key; nothing else in it is the client's wish.
+///
+/// # Refusals
+/// `key_rejected`; `service_degraded` for a fault of ours.
+pub(super) fn certify(
+    ctx: &Context,
+    common_name: String,
+    key: &PublicKey<'_>,
+    now: Timestamp,
+) -> Result<Result<OwnedCertificate, Reason>, Failure> {
+    let authority = &ctx.authorities.device_ca;
+    let profile = CertificateProfile {
+        kind: CertificateKind::DeviceIdentity,
+        common_name,
+        organization: ctx.settings.profile.organization.clone(),
+        validity: ctx.settings.identity_lifetime,
+        backdated: BACKDATED,
+    };
+    let authority_certificate = authority.certificate()?;
+    let prepared = prepare(
+        &profile,
+        key,
+        Issuer::Authority(&authority_certificate.certificate()),
+        authority.signer.algorithm(),
+        now,
+        draw(ctx.entropy.as_ref()),
+    );
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(IssuanceError::KeyRejected) => return Ok(Err(Reason::KeyRejected)),
+        Err(error) => {
+            tracing::error!(%error, "an identity could not be prepared");
+            return Ok(Err(Reason::ServiceDegraded));
+        }
+    };
+    match prepared.sign(authority.signer.as_ref()) {
+        Ok(certificate) => Ok(Ok(certificate)),
+        Err(error) => {
+            tracing::error!(%error, "an identity could not be signed");
+            Ok(Err(Reason::ServiceDegraded))
+        }
+    }
 }

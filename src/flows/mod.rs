@@ -9,9 +9,12 @@
 //! | [`offer_profile`] | the same by the enrollment page, in two requests |
 //! | [`issue_by_scep`] | it asks for an identity |
 //! | [`poll_by_scep`] | it asks what became of that |
+//! | [`renew_by_scep`] | it renews its identity, the old one signing for the new |
+//! | [`import_fleet`] | the Macs of a former server are adopted |
 //! | [`identify`] | first line of every message of a Mac |
 //! | [`check_in`] | it joins, changes its address, leaves |
 //! | [`connect`] | it asks for work and brings answers; [`conclude`] judges them |
+//! | [`take_over`] | Apple proved its serial number: who holds it is settled |
 //! | [`wake`] | it is to be woken |
 //! | [`sweep`] | what is due or overdue |
 //! | [`verify_now`] | the coordinator wants a fresh answer |
@@ -19,6 +22,7 @@
 //! | [`read_status`] | an operator, or a load balancer, asks how the service is |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`refuse`] | something was refused: counted, and one line for the audit |
+//! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
 //! | [`rotate_push_certificate`] | the yearly push certificate |
 //! | [`authorize`] | who may use the internal API |
 
@@ -32,6 +36,7 @@ pub mod deliver_profile;
 pub mod describe_enrollment;
 pub mod follow_progress;
 pub mod identify;
+pub mod import_fleet;
 pub mod issue_by_acme;
 pub mod issue_by_scep;
 mod issue_identity;
@@ -40,8 +45,11 @@ pub mod poll_by_scep;
 pub mod read_posture;
 pub mod read_status;
 pub mod refuse;
+pub mod renew_by_scep;
+pub mod revoke;
 pub mod rotate_push_certificate;
 pub mod sweep;
+pub mod take_over;
 pub mod verify_now;
 pub mod wake;
 
@@ -54,7 +62,7 @@ use crate::attestation::Anchors;
 use crate::enrollment::Protocol;
 use crate::enrollment::profile::Constants;
 use crate::entropy::Entropy;
-use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, Signer};
+use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, Signer, TrustAnchors};
 use crate::posture::policy::Policy;
 use crate::secret::Sealer;
 use crate::store::{Store, StoreError};
@@ -110,6 +118,8 @@ pub struct Settings {
     pub attestation_hold: Duration,
     /// How long a Mac may take to answer.
     pub patience: Duration,
+    /// Authorities of former servers whose identities may say Authenticate.
+    pub adopted_cas: Option<TrustAnchors>,
 }
 
 /// The service could not do its work. Nobody outside is to blame.

@@ -9,6 +9,10 @@ use crate::enrollment::Identity;
 use crate::pki::{Certificate, Name};
 use crate::scep::PkiMessage;
 
+/// How many transactions of one name are looked through, the newest first. Names are hashes of keys:
+/// whoever gives thousands of requests one name leaves only questions of their own unanswered.
+const NAMESAKES: usize = 64;
+
 /// The certificate that was issued under this transaction for the key that signs the question;
 /// `None` where there is none, or where another authority is asked.
 ///
@@ -28,7 +32,9 @@ pub(super) async fn poll_by_scep(
         // A transactionID is the client's choice and may be another's, too: the key decides.
         let transaction_id = message.exchange().transaction_id();
         let tx = ctx.store.read().await?;
-        let issued = tx.identities_of_transaction(transaction_id).await?;
+        let issued = tx
+            .identities_of_transaction(transaction_id, NAMESAKES)
+            .await?;
         let key = message.signer().spki();
         let is_for_key = |identity: &Identity| {
             Certificate::parse(&identity.der).is_ok_and(|certificate| certificate.spki() == key)

@@ -39,7 +39,7 @@ pub async fn find(ctx: &Context, name: &Name) -> Result<Vec<Found>, Failure> {
     let tx = ctx.store.read().await?;
     let enrollments = match name {
         Name::Serial(serial) => tx.enrollments_by_serial(serial).await?,
-        Name::Udid(udid) => tx.enrollment_by_udid(udid).await?.into_iter().collect(),
+        Name::Udid(udid) => tx.enrollments_by_udid(udid).await?,
         Name::Device(device_id) => tx.enrollment(device_id).await?.into_iter().collect(),
     };
     for enrollment in enrollments {
@@ -70,6 +70,7 @@ pub async fn read_posture(
         Some(posture) => posture,
         None => Posture::unknown(device_id.clone(), now),
     };
+    let identity = tx.identity(enrollment.identity).await?;
     let last = tx.verifications_of(device_id, 1).await?.pop();
     let attempt = match (&enrollment.state, &last) {
         (State::Enrolled, Some(verification)) => reasons(&tx, verification).await?,
@@ -77,6 +78,7 @@ pub async fn read_posture(
     };
     Ok(Some(PostureV1::new(&Sources {
         enrollment: &enrollment,
+        identity: identity.as_ref(),
         posture: &posture,
         policy: &ctx.policy,
         anchor: ctx.anchors.kind(),

@@ -1,6 +1,8 @@
-//! What is due: attempts past their deadline end, and Macs that owe an answer are woken again.
+//! What is due: attempts past their deadline end, Macs that owe an answer are woken again, and who
+//! holds a serial number is settled where that was interrupted.
 
 use super::conclude::step_of;
+use super::take_over::settle;
 use super::{Context, Failure};
 use crate::enrollment::trace::Entry;
 use crate::ids::DeviceId;
@@ -27,6 +29,10 @@ pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
         if overdue.len() < BATCH {
             break;
         }
+    }
+    let unsettled = ctx.store.read().await?.unsettled(BATCH).await?;
+    for device_id in &unsettled {
+        settle(ctx, device_id).await?;
     }
     let mut after = None;
     loop {

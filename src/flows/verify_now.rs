@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{Context, Failure};
-use crate::enrollment::{State, Ticket};
+use crate::enrollment::{Enrollment, State, Ticket};
+use crate::entropy::Entropy;
 use crate::ids::{DeviceId, VerificationId};
 use crate::reason::Reason;
 use crate::store::StoreError;
@@ -102,26 +103,41 @@ async fn attempt(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
 /// The first verification of a Mac that has just enrolled.
 ///
 /// The first attestation is not wasted: unless the ticket names the provider's key already, it is
-/// held until one is known, or for as long as the configuration says.
+/// held until one is known, or for as long as the configuration says. A contender does not wait: who
+/// it is hangs on the attestation.
 pub(super) fn first_verification(
     ctx: &Context,
-    device_id: &DeviceId,
+    enrollment: &Enrollment,
     ticket: Option<&Ticket>,
     now: Timestamp,
 ) -> Verification {
-    let hold = ctx.settings.attestation_hold;
     let names_key = ticket.is_some_and(|ticket| ticket.se_public_key.is_some());
-    let held = !hold.is_zero() && !names_key;
-    let patience = ctx.settings.patience + if held { hold } else { Duration::ZERO };
+    let hold = if names_key || enrollment.contends_with.is_some() {
+        Duration::ZERO
+    } else {
+        ctx.settings.attestation_hold
+    };
+    let (patience, entropy) = (ctx.settings.patience, ctx.entropy.as_ref());
+    first_attempt(&enrollment.device_id, hold, patience, entropy, now)
+}
+
+/// The first verification of a Mac, its attestation held for `hold`.
+pub(super) fn first_attempt(
+    device_id: &DeviceId,
+    hold: Duration,
+    patience: Duration,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+) -> Verification {
     let request = Request {
         kinds: vec![Kind::SecurityInfo, Kind::Mda],
         priority: Priority::First,
         occasion: "enrolled".to_owned(),
-        patience,
+        patience: patience + hold,
     };
-    let verification_id = VerificationId::new(now, ctx.entropy.as_ref());
+    let verification_id = VerificationId::new(now, entropy);
     let mut verification = Verification::start(verification_id, device_id.clone(), &request, now);
-    if held {
+    if !hold.is_zero() {
         verification.defer(Kind::Mda, Reason::AwaitingBinding, now.plus(hold));
     }
     verification

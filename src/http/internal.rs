@@ -18,6 +18,7 @@ use crate::flows::read_posture::{Found, Name, find};
 use crate::flows::read_status::read_status;
 use crate::flows::{Context, Failure};
 use crate::ids::{DeviceId, SerialNumber, Udid};
+use crate::time::Timestamp;
 
 /// Lets the request pass, or says why not.
 pub async fn allowed(ctx: &Context, headers: &HeaderMap, act: Act) -> Result<(), Response> {
@@ -74,7 +75,8 @@ pub async fn devices(
     };
     match find(&ctx, &name).await {
         Ok(found) => {
-            let devices: Vec<_> = found.iter().map(describe).collect();
+            let now = ctx.clock.now();
+            let devices: Vec<_> = found.iter().map(|found| describe(found, now)).collect();
             no_store(json!({ "devices": devices }))
         }
         Err(failure) => error::to_internal(&failure),
@@ -95,14 +97,14 @@ pub async fn device(
     };
     match find(&ctx, &Name::Device(device_id)).await {
         Ok(found) => match found.first() {
-            Some(found) => no_store(describe(found)),
+            Some(found) => no_store(describe(found, ctx.clock.now())),
             None => Problem::device_not_found().into_response(),
         },
         Err(failure) => error::to_internal(&failure),
     }
 }
 
-fn describe(found: &Found) -> Value {
+fn describe(found: &Found, now: Timestamp) -> Value {
     let Found {
         enrollment,
         identity,
@@ -120,8 +122,15 @@ fn describe(found: &Found) -> Value {
         "enrolled": enrollment.state == EnrollmentState::Enrolled,
         "enrollment_state": enrollment.state,
         "enrollment_channel": "device",
+        "contends_with": enrollment.contends_with,
+        "serial_held_since": enrollment.serial_held_since(),
         "identity": identity.as_ref().map(|identity| json!({
             "kind": identity.kind,
+            "state": match identity.usable(now) {
+                Ok(()) => "valid",
+                Err(reason) => reason.code(),
+            },
+            "not_before": identity.not_before,
             "not_after": identity.not_after,
             "sha256": identity.certificate,
         })),
@@ -173,6 +182,10 @@ async fn describe_service(ctx: &Context) -> Result<Value, Failure> {
         "anchor": ctx.anchors.kind(),
         "push_certificate": push_certificate,
         "apns": apns,
+        "identities": {
+            "expired": status.identities.expired,
+            "expiring": status.identities.expiring,
+        },
     }))
 }
 

@@ -19,6 +19,7 @@ pub mod postures;
 pub mod problem;
 pub mod progress;
 pub mod proxies;
+pub mod revocations;
 pub mod scep;
 pub mod streams;
 pub mod verifications;
@@ -66,6 +67,8 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
         .route("/mdm/checkin", put(mdm::message))
         .route("/mdm/connect", put(mdm::message))
         .route("/acme/{secret}/{*path}", any(acme::acme))
+        // Where Macs that NanoMDM enrolled send everything: an adopted fleet keeps its URLs.
+        .route("/mdm", put(mdm::message))
         .route("/scep", get(scep::get).post(scep::post))
         .route("/healthz", get(health::healthz))
         .merge(pages);
@@ -80,6 +83,14 @@ pub fn internal(ctx: Arc<Context>) -> Router {
         .route(
             "/internal/v1/devices/{device_id}/posture",
             get(postures::posture),
+        )
+        .route(
+            "/internal/v1/devices/{device_id}/revoke",
+            post(revocations::withdraw),
+        )
+        .route(
+            "/internal/v1/devices/{device_id}/restore",
+            post(revocations::give_back),
         )
         .route("/internal/v1/verifications", post(verifications::start))
         .route(

@@ -22,11 +22,31 @@ pub struct Appraisal {
     pub usable_until: Option<Timestamp>,
 }
 
+/// How the Mac stands to this service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relation {
+    /// The Mac is enrolled now: TokenUpdate arrived and no CheckOut since.
+    pub enrolled: bool,
+    /// Another enrollment holds the serial number, or the UDID, that this one claims.
+    pub contends: bool,
+    /// When the identity ends by which the Mac is heard: nothing that depends on asking it again
+    /// outlasts that.
+    pub identity_ends: Option<Timestamp>,
+}
+
+impl Relation {
+    /// The Mac left, or has not come yet.
+    pub const NONE: Self = Self {
+        enrolled: false,
+        contends: false,
+        identity_ends: None,
+    };
+}
+
 /// What is known besides the evidence.
 #[derive(Debug, Clone, Copy)]
 pub struct Circumstances<'a> {
-    /// The Mac is enrolled now: TokenUpdate arrived and no CheckOut since.
-    pub enrolled: bool,
+    pub relation: Relation,
     /// Why the attempt under way has not brought evidence yet; shown where nothing is known.
     pub attempt: &'a [Reason],
     pub now: Timestamp,
@@ -47,8 +67,17 @@ pub fn appraise(posture: &Posture, policy: &Policy, circumstances: Circumstances
         };
     }
     let mut missing = Vec::new();
-    if !circumstances.enrolled {
+    let relation = circumstances.relation;
+    if relation.contends {
+        missing.push(Reason::PendingProof);
+    }
+    if !relation.enrolled {
         missing.push(Reason::NotEnrolled);
+    } else if relation
+        .identity_ends
+        .is_some_and(|end| circumstances.now >= end)
+    {
+        missing.push(Reason::IdentityExpired);
     }
     let attested_until = attestation_gaps(posture, policy, circumstances, &mut missing);
     let reported_until = report_gaps(posture, policy, circumstances, &mut missing);
@@ -60,7 +89,8 @@ pub fn appraise(posture: &Posture, policy: &Policy, circumstances: Circumstances
             usable_until: None,
         };
     }
-    let usable_until = [attested_until, reported_until].into_iter().flatten().min();
+    let ends = [attested_until, reported_until, relation.identity_ends];
+    let usable_until = ends.into_iter().flatten().min();
     let withheld =
         policy.rules.require.apple_chain && posture.attested.as_ref().is_some_and(is_withheld);
     if withheld {

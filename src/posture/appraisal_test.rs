@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde::Deserialize;
 
-use super::appraisal::{Appraisal, Circumstances, appraise};
+use super::appraisal::{Appraisal, Circumstances, Relation, appraise};
 use super::claim::claims;
 use super::policy::{Policy, STRICT};
 use super::{Attested, Channel, Occasion, Posture, Reported, Verdict};
@@ -204,7 +204,10 @@ fn judged(posture: &Posture, enrolled: bool, attempt: &[Reason], now: Timestamp)
         posture,
         &strict(),
         Circumstances {
-            enrolled,
+            relation: Relation {
+                enrolled,
+                ..Relation::NONE
+            },
             attempt,
             now,
         },
@@ -464,4 +467,102 @@ proptest! {
             prop_assert_eq!(judged(&posture, true, &[], until).verdict, Verdict::Unknown);
         }
     }
+}
+
+#[test]
+fn a_take_over_keeps_the_negatives_of_both_and_the_positives_of_the_newcomer() {
+    let (policy, begin) = (strict(), Timestamp::from_millis(BEGIN));
+    let later = |minutes: u64| begin.plus(Duration::from_secs(60 * minutes));
+    let good = |at| attested(Attestation::default(), Class::Fresh, at, at);
+
+    // The holder was good once, and a chain of it was bad later.
+    let mut holder = new_posture();
+    holder.attest(good(begin), begin);
+    holder.report(reported(Report::default(), begin, begin), begin);
+    holder.hold(Reason::ChainInvalid, None, later(1));
+    holder.revocation_epoch = 3;
+    let mut newcomer = new_posture();
+    newcomer.report(reported(Report::default(), later(5), later(5)), later(5));
+    let mut proved = newcomer.clone();
+    proved.attest(good(later(6)), later(6));
+    let mut taken = holder.clone();
+    taken.take_over(proved.clone(), later(7));
+    assert_eq!(
+        judged(&taken, true, &[], later(7)).verdict,
+        Verdict::Affirming
+    );
+    assert_eq!(
+        (taken.revocation_epoch, &taken.attested),
+        (3, &proved.attested)
+    );
+
+    // What the newcomer held against itself after its proof counts here, too.
+    proved.hold(Reason::SignatureInvalid, None, later(8));
+    let mut taken = holder.clone();
+    taken.take_over(proved, later(9));
+    assert_eq!(
+        judged(&taken, true, &[], later(9)).reasons,
+        [Reason::SignatureInvalid]
+    );
+
+    // A withdrawal is an operator's, whoever comes.
+    let mut revoked = holder.clone();
+    assert!(revoked.revoke(later(2)) && !revoked.revoke(later(2)));
+    newcomer.attest(good(later(6)), later(6));
+    revoked.take_over(newcomer, later(7));
+    assert_eq!(
+        judged(&revoked, true, &[], later(7)).reasons,
+        [Reason::Revoked]
+    );
+    assert!(revoked.restore() && !revoked.restore());
+    assert_eq!(revoked.revocation_epoch, 5);
+
+    // Displaced, nothing of it is left but what readers count by.
+    let (revision, epoch) = (holder.revision, holder.revocation_epoch);
+    holder.begin_afresh(None, &policy, later(10));
+    assert_eq!(
+        (holder.revision, holder.revocation_epoch),
+        (revision + 1, epoch)
+    );
+    assert_eq!(
+        (&holder.reported, &holder.attested, &holder.void_before),
+        (&None, &None, &None)
+    );
+    assert!(holder.held.is_empty());
+}
+
+#[test]
+fn whoever_contends_or_is_not_heard_any_more_is_not_trusted() {
+    let begin = Timestamp::from_millis(BEGIN);
+    let mut posture = new_posture();
+    posture.attest(
+        attested(Attestation::default(), Class::Fresh, begin, begin),
+        begin,
+    );
+    posture.report(reported(Report::default(), begin, begin), begin);
+    let judge = |contends, identity_ends, now| {
+        let relation = Relation {
+            enrolled: true,
+            contends,
+            identity_ends,
+        };
+        appraise(
+            &posture,
+            &strict(),
+            Circumstances {
+                relation,
+                attempt: &[],
+                now,
+            },
+        )
+    };
+    let ends = begin.plus(Duration::from_secs(3_600));
+    assert_eq!(judge(false, Some(ends), begin).usable_until, Some(ends));
+    assert_eq!(
+        judge(false, Some(ends), ends).reasons,
+        [Reason::IdentityExpired]
+    );
+    assert_eq!(judge(false, Some(ends), ends).verdict, Verdict::Unknown);
+    assert_eq!(judge(true, None, begin).reasons, [Reason::PendingProof]);
+    assert_eq!(judge(true, None, begin).verdict, Verdict::Unknown);
 }

@@ -7,7 +7,7 @@
 //! its own state is not to be trusted in either. A reading that leaves out a property which the held
 //! one states replaces nothing: what is not said neither promotes nor demotes, the held one ages.
 
-use super::appraisal::{Appraisal, Circumstances, appraise};
+use super::appraisal::{Appraisal, Circumstances, Relation, appraise};
 use super::policy::Policy;
 use super::{Attested, Held, Posture, Reported};
 use crate::ids::EvidenceId;
@@ -84,22 +84,15 @@ impl Posture {
 
     /// The Mac left: nothing good is said of it any more.
     pub fn leave(&mut self, policy: &Policy, now: Timestamp) -> Appraisal {
-        self.revise(
-            policy,
-            Circumstances {
-                enrolled: false,
-                attempt: &[],
-                now,
-            },
-        )
+        self.relate(Relation::NONE, policy, now)
     }
 
-    /// The Mac is enrolled (again).
-    pub fn join(&mut self, policy: &Policy, now: Timestamp) -> Appraisal {
+    /// How the Mac stands to this service has changed; what it showed has not.
+    pub fn relate(&mut self, relation: Relation, policy: &Policy, now: Timestamp) -> Appraisal {
         self.revise(
             policy,
             Circumstances {
-                enrolled: true,
+                relation,
                 attempt: &[],
                 now,
             },
@@ -115,6 +108,50 @@ impl Posture {
         policy: &Policy,
         now: Timestamp,
     ) -> Appraisal {
+        self.drop_positives();
+        if let Some(reading) = identity {
+            self.attest(reading, now);
+        }
+        self.leave(policy, now)
+    }
+
+    /// Somebody else stands where an enrollment stood that never proved its serial number: nothing
+    /// of what that one showed is about this one. Revisions and epoch go on, because readers count
+    /// them.
+    pub fn begin_afresh(
+        &mut self,
+        identity: Option<Attested>,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Appraisal {
+        *self = Self {
+            revision: self.revision,
+            revocation_epoch: self.revocation_epoch,
+            verdict: self.verdict,
+            ..Self::unknown(self.device_id.clone(), now)
+        };
+        self.begin_anew(identity, policy, now)
+    }
+
+    /// A contender was proved to be this Mac: what it showed is the newest that is known, and its
+    /// negatives count here from now on, as those held here do.
+    pub fn take_over(&mut self, contender: Self, now: Timestamp) {
+        self.drop_positives();
+        self.revocation_epoch = self.revocation_epoch.max(contender.revocation_epoch);
+        self.void_before = self.void_before.max(contender.void_before);
+        if let Some(reported) = contender.reported {
+            self.report(reported, now);
+        }
+        for held in contender.held {
+            self.held.retain(|known| known.reason != held.reason);
+            self.held.push(held);
+        }
+        if let Some(attested) = contender.attested {
+            self.attest(attested, now);
+        }
+    }
+
+    fn drop_positives(&mut self) {
         if self
             .reported
             .as_ref()
@@ -129,16 +166,30 @@ impl Posture {
         {
             self.attested = None;
         }
-        if let Some(reading) = identity {
-            self.attest(reading, now);
+    }
+
+    /// Trust in the Mac is withdrawn by an operator, until an operator gives it back. False when it
+    /// was withdrawn before.
+    pub fn revoke(&mut self, now: Timestamp) -> bool {
+        if self.is_revoked() {
+            return false;
         }
-        self.revise(
-            policy,
-            Circumstances {
-                enrolled: false,
-                attempt: &[],
-                now,
-            },
-        )
+        self.hold(Reason::Revoked, None, now);
+        self.revocation_epoch += 1;
+        true
+    }
+
+    /// An operator gives trust back. False when it was not withdrawn.
+    pub fn restore(&mut self) -> bool {
+        if !self.is_revoked() {
+            return false;
+        }
+        self.held.retain(|held| held.reason != Reason::Revoked);
+        self.revocation_epoch += 1;
+        true
+    }
+
+    fn is_revoked(&self) -> bool {
+        self.held.iter().any(|held| held.reason == Reason::Revoked)
     }
 }

@@ -10,6 +10,11 @@ use crate::verification::Verification;
 pub const POSTURE_CHANGED: &str = "posture.changed";
 pub const VERIFICATION_FINISHED: &str = "verification.finished";
 pub const DEVICE_ENROLLED: &str = "device.enrolled";
+/// A contender was proved to be the Mac that holds the serial number, and took its place.
+pub const DEVICE_TAKEN_OVER: &str = "device.taken_over";
+/// An operator withdrew trust in the Mac, or gave it back.
+pub const DEVICE_REVOKED: &str = "device.revoked";
+pub const DEVICE_RESTORED: &str = "device.restored";
 pub const DEVICE_CHECKED_OUT: &str = "device.checked_out";
 
 /// Body of `posture.changed`.
@@ -39,6 +44,16 @@ pub fn verification_finished(verification: &Verification) -> Value {
 /// Body of `device.enrolled` and `device.checked_out`.
 pub fn device(device_id: &DeviceId) -> Value {
     json!({ "device_id": device_id })
+}
+
+/// Body of `device.taken_over`: `contender` is the id under which it was known before.
+pub fn taken_over(device_id: &DeviceId, contender: &DeviceId) -> Value {
+    json!({ "device_id": device_id, "contender": contender })
+}
+
+/// Body of `device.revoked` and `device.restored`: `note` is what the operator said.
+pub fn revocation(device_id: &DeviceId, revocation_epoch: u64, note: &str) -> Value {
+    json!({ "device_id": device_id, "revocation_epoch": revocation_epoch, "note": note })
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::attestation::Anchor;
 use crate::attestation::Freshness;
-use crate::enrollment::{Enrollment, State};
+use crate::enrollment::{Enrollment, Identity, State};
 use crate::ids::DeviceId;
-use crate::posture::appraisal::{Appraisal, Circumstances, appraise};
+use crate::posture::appraisal::{Appraisal, Circumstances, Relation, appraise};
 use crate::posture::claim::{Claim, claims};
 use crate::posture::policy::Policy;
 use crate::posture::{Channel, Posture, Verdict};
@@ -57,6 +57,8 @@ pub struct NextAction {
 #[derive(Debug)]
 pub struct Sources<'a> {
     pub enrollment: &'a Enrollment,
+    /// The identity it is enrolled with.
+    pub identity: Option<&'a Identity>,
     pub posture: &'a Posture,
     pub policy: &'a Policy,
     pub anchor: Anchor,
@@ -72,6 +74,7 @@ impl PostureV1 {
     pub fn new(sources: &Sources<'_>) -> Self {
         let Sources {
             enrollment,
+            identity,
             posture,
             policy,
             anchor,
@@ -88,7 +91,7 @@ impl PostureV1 {
             posture,
             policy,
             Circumstances {
-                enrolled,
+                relation: relation(enrollment, identity),
                 attempt,
                 now,
             },
@@ -120,6 +123,16 @@ impl PostureV1 {
             claims: claims(posture, policy),
             next_action,
         }
+    }
+}
+
+/// How an enrollment stands to the service.
+pub fn relation(enrollment: &Enrollment, identity: Option<&Identity>) -> Relation {
+    let superseded = enrollment.state == State::Superseded;
+    Relation {
+        enrolled: enrollment.state == State::Enrolled,
+        contends: enrollment.contends_with.is_some() && !superseded,
+        identity_ends: identity.map(|identity| identity.not_after),
     }
 }
 

@@ -7,13 +7,14 @@ pub const CONTENT_TYPE: &str = "text/plain";
 /// splits at exactly that and would not know "AES\r" (apple-protocol 8.1).
 ///
 /// Triple DES and SHA-1 are understood too (clients that never ask for capabilities use them), but
-/// not offered: a client that can do better must. Renewal is not offered because a Mac renews its
-/// identity by a new profile.
+/// not offered: a client that can do better must. Renewal is signed by the identity it renews; macOS
+/// renews by a new profile instead (apple-protocol 1.7), other clients as the RFC has it.
 ///
 /// SHA-384 is no keyword of the RFC, which has clients pass over what they do not know. We take it,
 /// and strongSwan to 5.9.8 needs to see it: that client numbers the keywords where it should count
 /// bits, and finds its SCEPStandard (8) in the bit of SHA-384.
-pub const CAPABILITIES: &str = "AES\nPOSTPKIOperation\nSCEPStandard\nSHA-256\nSHA-384\nSHA-512\n";
+pub const CAPABILITIES: &str =
+    "AES\nPOSTPKIOperation\nRenewal\nSCEPStandard\nSHA-256\nSHA-384\nSHA-512\n";
 
 #[cfg(test)]
 mod tests {

@@ -4,9 +4,10 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    QueryOrder, QuerySelect,
+    Condition, QueryOrder, QuerySelect,
 };
 
+use super::edit::{Datum, Edit};
 use super::row::{self, Row};
 use super::{Read, StoreError, Write};
 use crate::enrollment::{Enrollment, Hardware, PushAddress, State};
@@ -37,6 +38,9 @@ mod table {
         pub enrolled_at: Option<i64>,
         pub checked_out_at: Option<i64>,
         pub last_seen: Option<i64>,
+        pub contends_with: Option<String>,
+        pub held_since: Option<i64>,
+        pub proved_at: Option<i64>,
     }
 
     #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
@@ -56,26 +60,93 @@ impl Read {
         found.map(|row| self.unsealed(row)).transpose()
     }
 
-    /// The Mac with this MDM UDID.
+    /// The Mac that stands under this MDM UDID; those that contend are not found by it.
     pub async fn enrollment_by_udid(&self, udid: &Udid) -> Result<Option<Enrollment>, StoreError> {
         let found = Entity::find()
             .filter(Column::Udid.eq(udid.as_str()))
+            .filter(Column::ContendsWith.is_null())
             .one(self.tx())
             .await?;
         found.map(|row| self.unsealed(row)).transpose()
     }
 
-    /// Every Mac that says it has this serial number, the first to say so first.
+    /// Every Mac that says it has this serial number: the one that stands, then those that contend,
+    /// each in the order in which they came. Those that were superseded are not among them.
     pub async fn enrollments_by_serial(
         &self,
         serial: &SerialNumber,
     ) -> Result<Vec<Enrollment>, StoreError> {
+        self.claimants(Column::Serial.eq(serial.as_str())).await
+    }
+
+    /// As [`Read::enrollments_by_serial`], by MDM UDID.
+    pub async fn enrollments_by_udid(&self, udid: &Udid) -> Result<Vec<Enrollment>, StoreError> {
+        self.claimants(Column::Udid.eq(udid.as_str())).await
+    }
+
+    async fn claimants(&self, claim: Expr) -> Result<Vec<Enrollment>, StoreError> {
         let found = Entity::find()
-            .filter(Column::Serial.eq(serial.as_str()))
+            .filter(claim)
+            .filter(Column::State.ne(State::Superseded.as_str()))
             .order_by_asc(Column::DeviceId)
             .all(self.tx())
             .await?;
-        found.into_iter().map(|row| self.unsealed(row)).collect()
+        let mut found: Vec<_> = found
+            .into_iter()
+            .map(|row| self.unsealed(row))
+            .collect::<Result<_, _>>()?;
+        found.sort_by_key(|enrollment| enrollment.contends_with.is_some());
+        Ok(found)
+    }
+
+    /// The Mac that holds this serial number: Apple evidence for it exists. Proved counts before it
+    /// is settled.
+    pub async fn holder(&self, serial: &SerialNumber) -> Result<Option<Enrollment>, StoreError> {
+        let proved = Condition::any()
+            .add(Column::HeldSince.is_not_null())
+            .add(Column::ProvedAt.is_not_null());
+        let found = Entity::find()
+            .filter(Column::Serial.eq(serial.as_str()))
+            .filter(Column::ContendsWith.is_null())
+            .filter(proved)
+            .order_by_desc(Column::HeldSince.is_not_null())
+            .order_by_asc(Column::ProvedAt)
+            .limit(1)
+            .one(self.tx())
+            .await?;
+        found.map(|row| self.unsealed(row)).transpose()
+    }
+
+    /// The Mac that came in by this ticket.
+    pub async fn enrollment_of_ticket(
+        &self,
+        ticket_id: &TicketId,
+    ) -> Result<Option<Enrollment>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::TicketId.eq(ticket_id.as_str()))
+            .filter(Column::State.ne(State::Superseded.as_str()))
+            .one(self.tx())
+            .await?;
+        found.map(|row| self.unsealed(row)).transpose()
+    }
+
+    /// Macs that Apple proved to have their serial number, where it is not settled yet who holds
+    /// it.
+    pub async fn unsettled(&self, limit: usize) -> Result<Vec<DeviceId>, StoreError> {
+        let found: Vec<String> = Entity::find()
+            .filter(Column::ProvedAt.is_not_null())
+            .filter(Column::HeldSince.is_null())
+            .filter(Column::State.ne(State::Superseded.as_str()))
+            .select_only()
+            .column(Column::DeviceId)
+            .limit(row::limited(limit))
+            .into_tuple()
+            .all(self.tx())
+            .await?;
+        Ok(found
+            .iter()
+            .filter_map(|device_id| DeviceId::parse(device_id).ok())
+            .collect())
     }
 
     /// At most `limit` Macs in the order of their ids, from the one after `after` on.
@@ -156,10 +227,51 @@ impl Write {
         }
     }
 
+    /// As [`Read::holder`]; on PostgreSQL nobody else changes the Mac until the end.
+    pub async fn holder(
+        &mut self,
+        serial: &SerialNumber,
+    ) -> Result<Option<Enrollment>, StoreError> {
+        match Read::holder(self, serial).await? {
+            None => Ok(None),
+            Some(found) => self.enrollment(&found.device_id).await,
+        }
+    }
+
+    /// Everybody else who says so of this serial number contends with its holder from now on.
+    pub async fn make_contend(
+        &mut self,
+        serial: &SerialNumber,
+        holder: &DeviceId,
+    ) -> Result<(), StoreError> {
+        for other in self.enrollments_by_serial(serial).await? {
+            if other.device_id != *holder && other.contends_with.as_ref() != Some(holder) {
+                self.yield_to(&other.device_id, holder).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An enrollment no longer stands under its UDID: it contends with another.
+    pub async fn yield_to(
+        &mut self,
+        device_id: &DeviceId,
+        holder: &DeviceId,
+    ) -> Result<(), StoreError> {
+        self.touch(device_id);
+        Entity::update_many()
+            .col_expr(Column::ContendsWith, Expr::value(holder.as_str()))
+            .filter(Column::DeviceId.eq(device_id.as_str()))
+            .exec(self.tx())
+            .await?;
+        Ok(())
+    }
+
     /// Keeps a Mac, new or changed.
     ///
     /// # Errors
-    /// `Conflict` when UDID or identity belong to another Mac, or the identity is not known.
+    /// `Conflict` when UDID, identity or held serial number belong to another Mac, or the identity
+    /// is not known.
     pub async fn save_enrollment(&mut self, enrollment: &Enrollment) -> Result<(), StoreError> {
         self.touch(&enrollment.device_id);
         let device_id = enrollment.device_id.to_string();
@@ -186,6 +298,9 @@ impl Write {
             enrolled_at: Set(row::millis(enrollment.enrolled_at)),
             checked_out_at: Set(row::millis(enrollment.checked_out_at)),
             last_seen: NotSet,
+            contends_with: Set(enrollment.contends_with.as_ref().map(ToString::to_string)),
+            held_since: Set(row::millis(enrollment.held_since)),
+            proved_at: Set(row::millis(enrollment.proved_at)),
         };
         // Bootstrap token and last_seen have lives of their own.
         let replace = OnConflict::column(Column::DeviceId)
@@ -203,6 +318,9 @@ impl Write {
                 Column::AuthenticatedAt,
                 Column::EnrolledAt,
                 Column::CheckedOutAt,
+                Column::ContendsWith,
+                Column::HeldSince,
+                Column::ProvedAt,
             ])
             .to_owned();
         Entity::insert(model)
@@ -247,6 +365,14 @@ impl Write {
             .await?;
         Ok(outcome.rows_affected == 1)
     }
+}
+
+/// Apple proved the serial number on the Mac's present channel.
+pub(super) fn prove(device_id: &DeviceId, at: Timestamp) -> Edit {
+    Edit::new(
+        "UPDATE enrollments SET proved_at = $1 WHERE device_id = $2",
+        [Datum::int(at.millis()), Datum::text(device_id)],
+    )
 }
 
 /// Where a sealed value belongs.
@@ -328,6 +454,9 @@ impl Row for Opened {
             authenticated_at: Timestamp::from_millis(row.authenticated_at),
             enrolled_at: row::time(row.enrolled_at),
             checked_out_at: row::time(row.checked_out_at),
+            contends_with: row::parsed_if_any(row.contends_with.as_deref(), DeviceId::parse)?,
+            held_since: row::time(row.held_since),
+            proved_at: row::time(row.proved_at),
         })
     }
 }

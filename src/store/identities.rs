@@ -1,13 +1,17 @@
 //! Identity certificates this service issued. One speaks for at most one Mac, for ever.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{Condition, DatabaseConnection, QueryOrder, sea_query::Expr};
+use sea_orm::{
+    Condition, ConnectionTrait, DatabaseConnection, QueryOrder, QuerySelect, Statement, Value,
+    sea_query::Expr,
+};
 
 use super::edit::{Datum, Edit};
 use super::row::{self, Row};
 use super::{Read, StoreError, Write};
 use crate::enrollment::{Identity, IdentityKind};
 use crate::ids::{CertificateHash, DeviceId, SerialNumber, TicketId};
+use crate::pki::Certificate;
 use crate::time::Timestamp;
 
 mod table {
@@ -28,6 +32,7 @@ mod table {
         pub not_after: i64,
         pub revoked_at: Option<i64>,
         pub transaction_id: Option<String>,
+        pub renews: Option<Vec<u8>>,
     }
 
     #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
@@ -71,17 +76,49 @@ impl Read {
         row::read_one(found)
     }
 
-    /// Everything issued under a SCEP transactionID, whoever chose it, the oldest first.
+    /// What was issued under a SCEP transactionID, whoever chose it, the newest first.
     pub async fn identities_of_transaction(
         &self,
         transaction_id: &str,
+        limit: usize,
     ) -> Result<Vec<Identity>, StoreError> {
         let found = Entity::find()
             .filter(Column::TransactionId.eq(transaction_id))
-            .order_by_asc(Column::IssuedAt)
+            .order_by_desc(Column::IssuedAt)
+            .limit(row::limited(limit))
             .all(self.tx())
             .await?;
         row::read_all(found)
+    }
+
+    /// What was issued to renew an identity under a SCEP transactionID.
+    pub async fn renewal_of_transaction(
+        &self,
+        renewed: CertificateHash,
+        transaction_id: &str,
+    ) -> Result<Option<Identity>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::Renews.eq(renewed.as_bytes().to_vec()))
+            .filter(Column::TransactionId.eq(transaction_id))
+            .one(self.tx())
+            .await?;
+        row::read_one(found)
+    }
+
+    /// How many enrolled Macs have an identity that ends before `time`.
+    pub async fn identities_ending(&self, time: Timestamp) -> Result<u64, StoreError> {
+        let statement = Statement::from_sql_and_values(
+            self.tx().get_database_backend(),
+            "SELECT COUNT(*) FROM enrollments e JOIN identities i ON i.certificate = e.identity \
+             WHERE e.state = 'enrolled' AND i.not_after < $1",
+            [Value::from(time.millis())],
+        );
+        let row = self.tx().query_one_raw(statement).await?;
+        let counted: i64 = match row {
+            Some(row) => row.try_get_by_index(0)?,
+            None => 0,
+        };
+        Ok(u64::try_from(counted).unwrap_or_default())
     }
 
     /// Every identity that ever spoke for a Mac, the oldest first.
@@ -123,6 +160,50 @@ impl Write {
         Ok(outcome.rows_affected == 1)
     }
 
+    /// A contender became the Mac it contended with: its identities and nonces are that Mac's now.
+    pub async fn hand_on(
+        &mut self,
+        contender: &DeviceId,
+        holder: &DeviceId,
+    ) -> Result<(), StoreError> {
+        self.touch(contender);
+        self.touch(holder);
+        for table in ["identities", "nonces"] {
+            Edit::new(
+                format!("UPDATE {table} SET device_id = $1 WHERE device_id = $2"),
+                [Datum::text(holder), Datum::text(contender)],
+            )
+            .apply(self.tx())
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The certificate of an identity of which only the hash was known. False when it was known
+    /// before.
+    pub async fn complete_identity(
+        &mut self,
+        certificate: &Certificate<'_>,
+        device_id: &DeviceId,
+    ) -> Result<bool, StoreError> {
+        self.touch(device_id);
+        let outcome = Entity::update_many()
+            .col_expr(Column::Der, Expr::value(certificate.as_der().to_vec()))
+            .col_expr(
+                Column::NotBefore,
+                Expr::value(certificate.not_before().millis()),
+            )
+            .col_expr(
+                Column::NotAfter,
+                Expr::value(certificate.not_after().millis()),
+            )
+            .filter(Column::Certificate.eq(certificate.hash().as_bytes().to_vec()))
+            .filter(Column::Der.eq(Vec::<u8>::new()))
+            .exec(self.tx())
+            .await?;
+        Ok(outcome.rows_affected == 1)
+    }
+
     /// Withdraws an identity. False when it was withdrawn before, or was never issued.
     pub async fn revoke_identity(
         &mut self,
@@ -149,8 +230,8 @@ impl Write {
 pub(super) fn insert(identity: &Identity) -> Edit {
     Edit::new(
         "INSERT INTO identities (certificate, der, kind, ticket_id, serial, device_id, issued_at, \
-         not_before, not_after, revoked_at, transaction_id) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+         not_before, not_after, revoked_at, transaction_id, renews) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         [
             Datum::bytes(*identity.certificate.as_bytes()),
             Datum::bytes(identity.der.as_slice()),
@@ -163,6 +244,7 @@ pub(super) fn insert(identity: &Identity) -> Edit {
             Datum::int(identity.not_after.millis()),
             Datum::Int(row::millis(identity.revoked_at)),
             Datum::Text(identity.transaction_id.clone()),
+            Datum::Bytes(identity.renews.map(|renewed| renewed.as_bytes().to_vec())),
         ],
     )
 }
@@ -188,6 +270,10 @@ impl Row for Model {
             not_after: Timestamp::from_millis(self.not_after),
             revoked_at: row::time(self.revoked_at),
             transaction_id: self.transaction_id,
+            renews: match self.renews {
+                None => None,
+                Some(renewed) => Some(CertificateHash::from_bytes(row::digest(&renewed)?)),
+            },
         })
     }
 }

@@ -5,6 +5,7 @@
 //! still held; an entry that cannot be renewed is dropped, and the database is asked instead.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use sea_orm::{DatabaseConnection, FromQueryResult, Statement, Value};
@@ -13,6 +14,7 @@ use super::error::StoreError;
 use super::row::{self, Row};
 use crate::enrollment::{Identity, IdentityKind, State};
 use crate::ids::{CertificateHash, DeviceId, TicketId, Udid};
+use crate::reason::Reason;
 use crate::time::Timestamp;
 
 /// A certificate this service issued, and for whom it speaks.
@@ -38,6 +40,24 @@ pub struct Speaker {
     /// When something is, or will be, owed to this Mac; `None` when nothing is.
     pub owes_from: Option<Timestamp>,
     pub ticket_id: Option<TicketId>,
+    /// The enrollment this one contends with.
+    pub contends_with: Option<DeviceId>,
+}
+
+impl Speaker {
+    /// Whether it may speak at `now` at all.
+    ///
+    /// # Refusals
+    /// `revoked`, `identity_expired`.
+    pub fn usable(&self, now: Timestamp) -> Result<(), Reason> {
+        if self.revoked_at.is_some() {
+            Err(Reason::Revoked)
+        } else if now < self.not_before || now > self.not_after {
+            Err(Reason::IdentityExpired)
+        } else {
+            Ok(())
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -116,14 +136,18 @@ impl Entries {
     }
 
     fn drop_device(&mut self, device_id: &DeviceId) {
-        if let Some(certificate) = self.by_device.remove(device_id) {
-            self.by_certificate.remove(&certificate);
+        if let Some(certificate) = self.by_device.remove(device_id)
+            // A contender's certificate may speak for the one it contended with by now.
+            && let Entry::Occupied(entry) = self.by_certificate.entry(certificate)
+            && entry.get().device_id == *device_id
+        {
+            entry.remove();
         }
     }
 }
 
 const SPEAKERS: &str = "SELECT i.certificate, i.kind, i.not_before, i.not_after, i.revoked_at, \
-     e.device_id, e.udid, e.state, e.ticket_id, v.owes_from \
+     e.device_id, e.udid, e.state, e.ticket_id, e.contends_with, v.owes_from \
      FROM identities i \
      JOIN enrollments e ON e.identity = i.certificate AND e.device_id = i.device_id \
      LEFT JOIN verifications v ON v.device_id = e.device_id AND v.finished_at IS NULL ";
@@ -165,6 +189,7 @@ struct SpeakerRow {
     udid: String,
     state: String,
     ticket_id: Option<String>,
+    contends_with: Option<String>,
     owes_from: Option<i64>,
 }
 
@@ -188,6 +213,7 @@ impl Row for SpeakerRow {
             revoked_at: row::time(self.revoked_at),
             owes_from: row::time(self.owes_from),
             ticket_id: row::parsed_if_any(self.ticket_id.as_deref(), TicketId::parse)?,
+            contends_with: row::parsed_if_any(self.contends_with.as_deref(), DeviceId::parse)?,
         })
     }
 }

@@ -187,6 +187,30 @@ impl Mac {
         Ok(())
     }
 
+    /// This Mac is enrolled already, by a server that another takes the place of: it has a profile,
+    /// an identity and an address, and says nothing by itself. Returns token and magic.
+    pub fn enrolled_before(
+        &self,
+        profile: &[u8],
+        identity: Identity,
+    ) -> Result<(Vec<u8>, String), MacError> {
+        let profile = self.read_profile(profile)?;
+        let world = &self.inner.world;
+        let wire = Wire::new(&world.trusted(), &profile.roots, Some(&identity))?;
+        let (token, magic) = (keys::random::<32>()?.to_vec(), keys::random_uuid()?);
+        let inbox = world.apns().register(&token, &profile.mdm.topic);
+        self.become_enrolled(Enrolled {
+            profile,
+            identity,
+            wire,
+            token: token.clone(),
+            magic: magic.clone(),
+            identity_kind: None,
+            inbox: Some(inbox),
+        });
+        Ok((token, magic))
+    }
+
     fn become_enrolled(&self, enrolled: Enrolled) {
         let former = {
             let keeps = self.spec().keeps_attestation_on_renewal;

@@ -343,6 +343,7 @@ mod tests {
         for digest in [
             SignatureDigest::Sha1,
             SignatureDigest::Sha256,
+            SignatureDigest::Sha384,
             SignatureDigest::Sha512,
         ] {
             let request = csr(&key, &settings(), digest).unwrap();

@@ -41,6 +41,8 @@ struct Table {
     posture: Option<Posture>,
     commands: Vec<Command>,
     ledger: Vec<Minted>,
+    contends: bool,
+    proved: bool,
     /// Of the last decision.
     changes: Changes,
 }
@@ -59,6 +61,8 @@ impl Table {
             posture: None,
             commands: Vec::new(),
             ledger: Vec::new(),
+            contends: false,
+            proved: false,
             changes: Changes::default(),
             device_id,
             entropy,
@@ -91,6 +95,9 @@ impl Table {
             state: self.state,
             identity: self.identity,
             identity_kind: IdentityKind::Scep,
+            identity_ends: self.now.plus(Duration::from_secs(365 * 86_400)),
+            contends: self.contends,
+            proved: self.proved,
             verification: Some(self.verification.clone()),
             command: command.cloned(),
             posture: self.posture.clone(),
@@ -118,6 +125,7 @@ impl Table {
             self.commands.push(command.clone());
         }
         self.ledger.extend(changes.minted.iter().cloned());
+        self.proved |= changes.proved_at.is_some();
         self.verification = changes
             .verification
             .clone()

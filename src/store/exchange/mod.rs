@@ -11,7 +11,7 @@ use super::error::StoreError;
 use super::events::Event;
 use super::evidence::Evidence;
 use super::row::{self, Row};
-use super::{commands, events, evidence, nonces, postures, steps, verifications};
+use super::{commands, enrollments, events, evidence, nonces, postures, steps, verifications};
 use crate::attestation::freshness::Minted;
 use crate::enrollment::trace::Entry;
 use crate::enrollment::{IdentityKind, State};
@@ -33,6 +33,12 @@ pub struct Exchange {
     /// The one certificate that may speak for this Mac.
     pub identity: CertificateHash,
     pub identity_kind: IdentityKind,
+    /// When that certificate ends.
+    pub identity_ends: Timestamp,
+    /// Another enrollment stands where this one would.
+    pub contends: bool,
+    /// Apple proved the serial number on this channel: since the last Authenticate.
+    pub proved: bool,
     /// The open verification; without one, that of the command, finished as it is.
     pub verification: Option<Verification>,
     /// The command asked for, if it was handed to this Mac.
@@ -40,8 +46,9 @@ pub struct Exchange {
     pub posture: Option<Posture>,
     /// The nonce minted for the command.
     pub asked: Option<Minted>,
-    /// The first entry of the ledger that handed the nonce asked for to this Mac since it enrolled:
-    /// macOS empties Apple's cache when it enrols anew, so an older nonce is nobody's honest answer.
+    /// The first entry of the ledger that handed the nonce asked for to this Mac: since it enrolled,
+    /// or ever, once Apple proved its serial number on this channel. Before that an older nonce
+    /// proves nothing: whoever copied a published chain could show it.
     pub ledger: Option<Minted>,
 }
 
@@ -60,6 +67,8 @@ pub struct Changes {
     pub steps: Vec<Entry>,
     /// In this order.
     pub events: Vec<Event>,
+    /// Apple proved the serial number on the Mac's present channel, at this time.
+    pub proved_at: Option<Timestamp>,
 }
 
 /// What to load.
@@ -96,7 +105,8 @@ macro_rules! load {
             "SELECT e.device_id, e.udid, e.serial, e.ticket_id, e.state, e.identity, i.kind, \
              t.se_public_key, COALESCE(v.body, w.body), \
              c.command_uuid, c.verification_id, c.kind, c.identity, c.state, c.handed_over_at, \
-             c.concluded_at, p.body, a.scheme, a.nonce, a.inputs, l.scheme, l.nonce, l.inputs",
+             c.concluded_at, p.body, a.scheme, a.nonce, a.inputs, l.scheme, l.nonce, l.inputs, \
+             i.not_after, e.contends_with, e.proved_at",
             $more,
             " FROM enrollments e \
              JOIN identities i ON i.certificate = e.identity \
@@ -109,7 +119,7 @@ macro_rules! load {
              LEFT JOIN nonces a ON a.command_uuid = $1 AND a.device_id = e.device_id \
              LEFT JOIN nonces l ON l.command_uuid = (SELECT n.command_uuid FROM nonces n \
                 WHERE n.device_id = e.device_id AND n.nonce = $2 \
-                AND n.minted_at >= e.authenticated_at ORDER BY n.minted_at LIMIT 1) \
+                AND (n.minted_at >= e.authenticated_at OR e.proved_at IS NOT NULL) ORDER BY n.minted_at LIMIT 1) \
              WHERE e.device_id = $3"
         )
     };
@@ -139,6 +149,9 @@ struct Loaded {
     posture: Option<String>,
     asked: Option<nonces::LedgerRow>,
     ledger: Option<nonces::LedgerRow>,
+    identity_ends: i64,
+    contends: bool,
+    proved: bool,
 }
 
 impl Loaded {
@@ -179,6 +192,9 @@ impl Loaded {
             posture: row.text(16)?,
             asked: minted(17)?,
             ledger: minted(20)?,
+            identity_ends: row.int(23)?.unwrap_or_default(),
+            contends: row.text(24)?.is_some(),
+            proved: row.int(25)?.is_some(),
         })
     }
 }
@@ -201,6 +217,9 @@ impl Row for Loaded {
             state: State::from_word(&self.state)?,
             identity: CertificateHash::from_bytes(row::digest(&self.identity)?),
             identity_kind: IdentityKind::from_word(&self.identity_kind)?,
+            identity_ends: Timestamp::from_millis(self.identity_ends),
+            contends: self.contends,
+            proved: self.proved,
             verification: row::parsed_if_any(self.verification.as_deref(), serde_json::from_str)?,
             command: match self.command {
                 None => None,
@@ -275,6 +294,9 @@ impl Changes {
             // One row, one change: the last word on a step is the one that counts.
             let last: BTreeMap<_, _> = self.steps.iter().map(|it| (it.step, it)).collect();
             edits.extend(last.values().map(|entry| steps::put(ticket_id, entry)));
+        }
+        if let Some(at) = self.proved_at {
+            edits.push(enrollments::prove(device_id, at));
         }
         edits.extend(events::append(device_id, &self.events)?);
 

@@ -194,7 +194,7 @@ journey! {
             (Method::DELETE, "/v1/enroll", 405),
             (Method::PUT, "/scep", 405),
             (Method::GET, "/", 404),
-            (Method::GET, "/mdm", 404),
+            (Method::GET, "/mdm", 405),
             (Method::PUT, "/mdm/connect/", 404),
             (Method::GET, "/../etc/passwd", 404),
             // The internal side is on another listener, and nothing of it is on this one.

@@ -1,5 +1,6 @@
 //! A Mac joins, changes its address, and leaves; and others try to in its name.
 
+use attestd::enrollment::ticket::Bounds;
 use attestd_sim::mac::messages::{
     authenticate, check_out, idle, set_bootstrap_token, token_update, user_token_update,
 };
@@ -281,8 +282,14 @@ fn own_serial(who: &Newcomer, as_whom: &MacSpec) -> MacSpec {
 journey! {
     async fn a_mac_that_enrols_again_begins_anew_and_keeps_its_history(backend: Backend) {
         let scene = Scene::new(backend).await.with_ready_keys(2);
+        // A ticket of the same account speaks for the Mac; who else may take its place, and when, is
+        // told in `take_over`.
         let mac = scene.honest_mac();
-        mac.enroll(&scene.base_url).await.expect("enrols");
+        let enroll = async || {
+            let bounds = Bounds { account: Some("alice".to_owned()), ..Bounds::default() };
+            mac.install_profile(&scene.deliver_within(bounds).await).await.expect("enrols");
+        };
+        enroll().await;
         let (former, serial) = (mac.identity().expect("an identity"), mac.serial());
         let escrow = set_bootstrap_token(&mac.spec(), b"former");
         assert_eq!(told(mac.check_in(&escrow, Signing::Own).await), accepted());
@@ -293,7 +300,7 @@ journey! {
 
         // A question that the former enrollment has not answered.
         let open = scene.api.verify(&serial, &["security_info"]).await;
-        mac.enroll(&scene.base_url).await.expect("enrols again");
+        enroll().await;
         let device_id = scene.api.device_id(&serial).await;
         assert_eq!(posture["device_id"], device_id.as_str());
         let again = scene.api.posture(&serial).await;

@@ -352,3 +352,57 @@ journey! {
         assert_eq!(state(&scene, &serial).await.1["enrolled"], json!(true));
     }
 }
+
+journey! {
+    async fn an_expired_identity_is_refused_and_owner_and_operator_read_why(backend: Backend) {
+        let scene = Scene::configured(backend, "[enrollment]\nidentity_lifetime = \"90d\"\n").await;
+        let mac = scene.honest_mac();
+        let delivered = scene.deliver_for(&mac.serial()).await;
+        mac.install_profile(&delivered.profile).await.expect("enrols");
+        let serial = mac.serial();
+        let shown = async || {
+            let device = scene.api.device(&serial).await.expect("a device");
+            let status = scene.api.json("/internal/v1/status").await;
+            (device["identity"]["state"].clone(), status["identities"].clone())
+        };
+        assert_eq!(shown().await, (json!("valid"), json!({ "expired": 0, "expiring": 0 })));
+        scene.pass(Duration::from_secs(40 * 86_400));
+        assert_eq!(shown().await, (json!("valid"), json!({ "expired": 0, "expiring": 1 })));
+        let life = mac.live();
+        scene.api.verify(&serial, &["security_info", "mda"]).await;
+        let posture = scene.api.verdict(&serial, "affirming").await;
+        drop(life);
+        // Nothing that hangs on asking this Mac again is promised for longer than it is heard.
+        let ends = scene.api.device(&serial).await.expect("a device")["identity"]["not_after"].clone();
+        assert!(posture["usable_until"].as_str() < ends.as_str());
+
+        scene.pass(Duration::from_secs(50 * 86_400) - Duration::from_secs(600));
+        let life = mac.live();
+        scene.api.verify(&serial, &["security_info", "mda"]).await;
+        let last = async || scene.api.posture(&serial).await;
+        eventually("it is affirmed until its identity ends", || async {
+            last().await["usable_until"] == ends
+        }).await;
+        drop(life);
+
+        scene.pass(Duration::from_secs(660));
+        let before = scene.refusals("connect", "identity_expired").await;
+        let answer = mac.connect_with(&idle(&mac.spec()), Signing::Own).await;
+        assert_eq!(told(answer), refused("identity_expired"));
+        assert_eq!(scene.refusals("connect", "identity_expired").await, before + 1);
+        let posture = last().await;
+        assert_eq!((&posture["verdict"], &posture["reasons"][0]), (&json!("unknown"), &json!("identity_expired")));
+        assert_eq!((&posture["next_action"]["who"], &posture["next_action"]["code"]), (&json!("owner"), &json!("identity_expired")));
+        assert_eq!(shown().await, (json!("identity_expired"), json!({ "expired": 1, "expiring": 0 })));
+        assert_eq!(scene.counted("attestd_identities_expired", &[]).await, 1);
+        let step = scene.step(&delivered.progress_id, "identity").await;
+        assert_eq!((&step["standing"], &step["reason"], &step["at"]), (&json!("refused"), &json!("identity_expired"), &ends));
+        assert!(step["remedy"].as_str().is_some_and(|remedy| remedy.contains("new enrollment profile")));
+
+        // The remedy works: a new profile, and Apple's proof that it is the same Mac.
+        mac.enroll(&scene.base_url).await.expect("enrols");
+        let _life = mac.live();
+        scene.api.verdict(&serial, "affirming").await;
+        assert_eq!(shown().await.0, json!("valid"));
+    }
+}

@@ -27,6 +27,7 @@ pub mod check_in;
 mod deliver_profile;
 mod identify;
 mod identify_by_certificate;
+mod import_fleet;
 mod issue_by_acme;
 pub mod issue_by_scep;
 
@@ -36,7 +37,10 @@ mod connect;
 
 mod init;
 mod read_posture;
+mod renew_by_scep;
 mod restart;
+mod revoke;
 mod sweep;
+mod take_over;
 mod verify_now;
 mod wake;

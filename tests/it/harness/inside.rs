@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use attestd::enrollment::ticket::Bounds;
 use attestd::ids::DeviceId;
 use attestd::posture::Posture;
 use attestd::store::{Evidence, NumberedEvent};
@@ -26,6 +27,12 @@ impl Scene {
     /// The id under which the server knows a Mac.
     pub async fn device_id(&self, mac: &Mac) -> DeviceId {
         DeviceId::parse(&self.api.device_id(&mac.serial()).await).expect("a device id")
+    }
+
+    /// A profile as authenticated parties have one made: for an account, or for a Secure Enclave key.
+    pub async fn deliver_within(&self, bounds: Bounds) -> Vec<u8> {
+        let delivered = attestd::flows::deliver_profile::deliver_profile(self.ctx(), bounds);
+        delivered.await.expect("a profile").profile
     }
 
     /// Everything kept of a Mac.

@@ -25,6 +25,14 @@ impl InternalApi {
         }
     }
 
+    /// The same API as the bearer of another token.
+    pub fn with_token(&self, token: String) -> Self {
+        Self {
+            token,
+            ..self.clone()
+        }
+    }
+
     /// A request with the token.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client

@@ -1,5 +1,7 @@
 //! Tickets, identities, enrollments and steps.
 
+use std::time::Duration;
+
 use attestd::enrollment::trace::{Entry, Standing, Step};
 use attestd::enrollment::{PushAddress, State};
 use attestd::reason::Reason;
@@ -148,6 +150,30 @@ on_both! {
         second.transaction_id = Some("transaction 1".to_owned());
         let inserted = write.insert_identity(&second).await;
         assert!(matches!(inserted, Err(StoreError::Conflict)), "{inserted:?}");
+    }
+}
+
+on_both! {
+    async fn requests_of_one_name_are_found_together_the_newest_first(db: Database) {
+        let mut write = db.store.write().await.expect("begins");
+        let named = |number: u64, name: &str| {
+            let mut identity = identity(number, None);
+            identity.transaction_id = Some(name.to_owned());
+            identity.issued_at = identity.issued_at.plus(Duration::from_secs(number));
+            identity
+        };
+        for (number, name) in [(1, "chosen"), (3, "chosen"), (2, "chosen"), (4, "Chosen"), (5, "chose")] {
+            write.insert_identity(&named(number, name)).await.expect("recorded");
+        }
+        for (limit, newest_first) in [(64, &[3, 2, 1][..]), (2, &[3, 2]), (0, &[])] {
+            let found = write.identities_of_transaction("chosen", limit).await.expect("answers");
+            let found: Vec<_> = found.iter().map(|one| one.certificate).collect();
+            let expected: Vec<_> =
+                newest_first.iter().map(|number| named(*number, "chosen").certificate).collect();
+            assert_eq!(found, expected, "{limit}");
+        }
+        let none = write.identities_of_transaction("", 64).await.expect("answers");
+        assert!(none.is_empty());
     }
 }
 

@@ -51,6 +51,7 @@ on_both! {
             evidence: vec![evidence.clone()],
             steps: vec![Entry::done(Step::SecurityInfo, later(4))],
             events: vec![event("first"), event("second")],
+            proved_at: Some(later(5)),
         };
         let first = db
             .store
@@ -65,6 +66,8 @@ on_both! {
         assert_eq!(first.identity, mac.identity.certificate);
         assert_eq!(first.identity_kind, IdentityKind::Scep);
         assert_eq!((first.verification, first.posture), (None, None));
+        assert_eq!(first.identity_ends, mac.identity.not_after);
+        assert_eq!((first.contends, first.proved), (false, false));
 
         let second = db
             .store
@@ -82,6 +85,7 @@ on_both! {
         assert_eq!(second.posture, Some(mac.posture(1)));
         assert_eq!(second.asked.as_ref(), Some(&minted));
         assert_eq!(second.ledger.as_ref(), Some(&minted));
+        assert!(second.proved);
 
         let read = db.store.read().await.expect("begins");
         let stored = read.command(&command.command_uuid).await.expect("answers");

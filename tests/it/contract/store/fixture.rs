@@ -64,6 +64,9 @@ impl Mac {
             authenticated_at: now(),
             enrolled_at: Some(later(2)),
             checked_out_at: None,
+            contends_with: None,
+            held_since: None,
+            proved_at: None,
         };
         Self {
             ticket,
@@ -171,6 +174,7 @@ pub fn identity(number: u64, ticket: Option<&Ticket>) -> Identity {
         not_after: later(86_400 * 365),
         revoked_at: None,
         transaction_id: Some(format!("transaction {number}")),
+        renews: None,
     }
 }
 

@@ -29,4 +29,5 @@ mod operation;
 mod roster;
 mod schema;
 mod sealing;
+mod succession;
 mod verification;

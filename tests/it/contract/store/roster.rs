@@ -64,7 +64,10 @@ on_both! {
             topic: mac.enrollment.topic.clone(),
             hardware: mac.enrollment.hardware.clone(),
         };
-        let enrollment = mac.enrollment.clone().authenticated(&again, later(9));
+        let enrollment = mac
+            .enrollment
+            .clone()
+            .authenticated(mac.enrollment.udid.clone(), &again, later(9));
         write.save_enrollment(&enrollment).await.expect("is saved");
         write.commit().await.expect("commits");
 

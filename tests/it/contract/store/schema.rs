@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use attestd::store::{Store, StoreError};
+use migrations::MigratorTrait as _;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
 
 use crate::harness::database::{Database, sealer};
@@ -90,4 +91,71 @@ async fn only_its_owner_makes_a_sqlite_file() {
     assert!(!path.exists());
     Store::open_exclusive(&url, sealer()).await.expect("opens");
     assert!(path.exists());
+}
+
+/// What a database of the first step holds of two Macs: the first was attested, the second was not.
+const OF_THE_FIRST_STEP: &str = "\
+    INSERT INTO tickets (ticket_id, secret, progress_id, created_at, expires_at) \
+        VALUES ('TKT1', CAST('secret' AS BYTES), 'progress', 1, 2);\
+    INSERT INTO identities (certificate, der, kind, ticket_id, device_id, issued_at, not_before, \
+        not_after) VALUES (CAST('CRT1' AS BYTES), CAST('1' AS BYTES), 'scep', 'TKT1', 'DEV1', 1, \
+        1, 9), (CAST('CRT2' AS BYTES), CAST('2' AS BYTES), 'scep', NULL, 'DEV2', 1, 1, 9);\
+    INSERT INTO enrollments (device_id, udid, serial, state, identity, ticket_id, topic, hardware, \
+        authenticated_at) VALUES \
+        ('DEV1', 'UDID1', 'SERIAL01', 'enrolled', CAST('CRT1' AS BYTES), 'TKT1', 'TOPIC', '{}', 5), \
+        ('DEV2', 'UDID2', 'SERIAL02', 'enrolled', CAST('CRT2' AS BYTES), NULL, 'TOPIC', '{}', 6);\
+    INSERT INTO verifications (verification_id, device_id, body, created_at, deadline) \
+        VALUES ('ver_1', 'DEV1', '{}', 1, 2);\
+    INSERT INTO postures (device_id, revision, revocation_epoch, verdict, body) VALUES \
+        ('DEV1', 1, 0, 'affirming', '{\"freshness\":{\"class\":\"fresh\",\"minted_at\":1}}'), \
+        ('DEV2', 1, 0, 'unknown', '{\"freshness\":{\"class\":\"unrecognized\"}}');";
+
+/// A statement with its names spelt out.
+fn spelt_out(statement: &str, backend: &str) -> String {
+    let bytes = if backend == "sqlite" { "BLOB" } else { "BYTEA" };
+    statement
+        .replace("BYTES", bytes)
+        .replace("TOPIC", "com.apple.mgmt.External.1")
+        .replace("CRT", "a certificate hash of 32 bytes ")
+        .replace("TKT", "tkt_01J8ZZZZZZZZZZZZZZZZZZZZZ")
+        .replace("DEV", "dev_01J8ZZZZZZZZZZZZZZZZZZZZZ")
+        .replace("UDID", "00000000-0000-4000-8000-00000000000")
+}
+
+on_both! {
+    async fn a_database_of_the_first_step_keeps_its_macs_and_learns_who_holds_what(db: Database) {
+        let old = db.empty_sibling().await;
+        let spelt_out = |statement| spelt_out(statement, old.store.backend());
+        let connection = old.plain().await;
+        migrations::Migrator::up(&connection, Some(4)).await.expect("as it was");
+        let filled = connection.execute_unprepared(&spelt_out(OF_THE_FIRST_STEP)).await;
+        filled.expect("filled");
+        connection.close().await.expect("closes");
+        old.store.migrate().await.expect("migrates");
+
+        let connection = old.plain().await;
+        let select = "SELECT device_id, held_since FROM enrollments WHERE contends_with IS NULL \
+                      ORDER BY device_id";
+        let select = Statement::from_string(connection.get_database_backend(), select);
+        let rows = connection.query_all_raw(select).await.expect("answers");
+        let rows: Vec<(String, Option<i64>)> = rows
+            .iter()
+            .map(|row| {
+                let device_id = row.try_get_by_index(0).expect("an id");
+                (device_id, row.try_get_by_index(1).expect("a time"))
+            })
+            .collect();
+        assert_eq!(rows, [(spelt_out("DEV1"), Some(5)), (spelt_out("DEV2"), None)]);
+        // What belongs to a Mac still does, and nothing can be kept of one that is not there.
+        for (statement, is_kept) in [
+            ("UPDATE verifications SET device_id = 'DEV2'", true),
+            ("UPDATE verifications SET device_id = 'DEV3'", false),
+            ("DELETE FROM enrollments WHERE device_id = 'DEV1'", false),
+            ("UPDATE enrollments SET udid = 'UDID1'", false),
+            ("UPDATE enrollments SET serial = 'SERIAL01', held_since = 7", false),
+        ] {
+            let done = connection.execute_unprepared(&spelt_out(statement)).await;
+            assert_eq!(done.is_ok(), is_kept, "{statement}: {done:?}");
+        }
+    }
 }

@@ -1,0 +1,105 @@
+//! `attestd device`.
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::store::{Desk, with_owner_desk};
+use super::{Configured, output};
+use crate::flows::revoke::{MAX_NOTE, restore, revoke};
+use crate::ids::{DeviceId, SerialNumber};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Withdraw trust in a Mac and every identity it has. It stays withdrawn whoever enrols it again,
+    /// until `restore`.
+    Revoke(Change),
+    /// Give trust in a Mac back. It enrols again: its identities stay withdrawn.
+    Restore(Change),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With PostgreSQL this works beside running servers. A SQLite database belongs to the server that
+runs on it: stop it, or ask it instead, with an operator's token:
+  curl -X POST -H \"Authorization: Bearer TOKEN\" http://INTERNAL/internal/v1/devices/DEVICE/revoke")]
+struct Change {
+    #[command(flatten)]
+    configured: Configured,
+    /// The device id (dev_…), or the serial number.
+    #[arg(value_name = "DEVICE|SERIAL")]
+    device: String,
+    /// Why, in your words; subscribers of events are told.
+    #[arg(long, default_value = "")]
+    reason: String,
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let (change, withdraw) = match &arguments.what {
+        What::Revoke(change) => (change, true),
+        What::Restore(change) => (change, false),
+    };
+    if change.reason.chars().count() > MAX_NOTE || change.reason.chars().any(char::is_control) {
+        bail!("--reason must be at most {MAX_NOTE} characters, none of them a control character");
+    }
+    with_owner_desk(&change.configured, async |desk| {
+        let device_id = named(desk, &change.device).await?;
+        let (store, policy, note, now) = (&desk.store, &desk.policy, &change.reason, desk.now);
+        let outcome = if withdraw {
+            revoke(store, policy, &device_id, note, now).await?
+        } else {
+            restore(store, policy, &device_id, note, now).await?
+        };
+        let Some(changed) = outcome else {
+            bail!("there is no device {device_id}");
+        };
+        let object = json!({
+            "device_id": changed.device_id,
+            "changed": changed.changed,
+            "revocation_epoch": changed.revocation_epoch,
+            "identities_withdrawn": changed.identities,
+            "verdict": changed.verdict,
+        });
+        let what = match (changed.changed, withdraw) {
+            (true, true) => "is revoked",
+            (true, false) => "is trusted again, once it has enrolled again",
+            (false, true) => "was revoked before",
+            (false, false) => "was not revoked",
+        };
+        output::result(change.json, &object, &[format!("{device_id} {what}")]);
+        Ok(())
+    })
+}
+
+/// The Mac of this id, or the one that stands under this serial number.
+async fn named(desk: &Desk, name: &str) -> anyhow::Result<DeviceId> {
+    if let Ok(device_id) = DeviceId::parse(name) {
+        return Ok(device_id);
+    }
+    let serial = SerialNumber::parse(name)?;
+    let found = desk
+        .store
+        .read()
+        .await?
+        .enrollments_by_serial(&serial)
+        .await?;
+    let standing: Vec<_> = found
+        .iter()
+        .filter(|enrollment| enrollment.contends_with.is_none())
+        .collect();
+    match standing[..] {
+        [one] => Ok(one.device_id.clone()),
+        [] => bail!("no Mac has the serial number {serial}"),
+        _ => {
+            bail!("several Macs claim {serial}, and none has proved it: name one by its device id")
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `POST /internal/v1/devices/{device_id}/revoke` and `/restore`, for operators.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::error;
+use super::internal::{allowed, no_store};
+use super::problem::Problem;
+use crate::flows::authorize::Act;
+use crate::flows::revoke::{Changed, MAX_NOTE, restore, revoke};
+use crate::flows::{Context, Failure};
+use crate::ids::DeviceId;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    /// Why, in the operator's words; told to subscribers.
+    #[serde(default)]
+    reason: String,
+}
+
+pub async fn withdraw(
+    State(ctx): State<Arc<Context>>,
+    headers: HeaderMap,
+    Path(device_id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let (device_id, note) = match asked(&ctx, &headers, &device_id, body).await {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    let now = ctx.clock.now();
+    answer(revoke(&ctx.store, &ctx.policy, &device_id, &note, now).await)
+}
+
+pub async fn give_back(
+    State(ctx): State<Arc<Context>>,
+    headers: HeaderMap,
+    Path(device_id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let (device_id, note) = match asked(&ctx, &headers, &device_id, body).await {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    let now = ctx.clock.now();
+    answer(restore(&ctx.store, &ctx.policy, &device_id, &note, now).await)
+}
+
+async fn asked(
+    ctx: &Context,
+    headers: &HeaderMap,
+    device_id: &str,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(DeviceId, String), Response> {
+    allowed(ctx, headers, Act::Administer).await?;
+    let Ok(body) = body else {
+        return Err(Problem::invalid_request("the body is larger than 64 KiB").into_response());
+    };
+    let note = note(&body).map_err(|detail| Problem::invalid_request(detail).into_response())?;
+    match DeviceId::parse(device_id) {
+        Ok(device_id) => Ok((device_id, note)),
+        Err(_) => Err(Problem::device_not_found().into_response()),
+    }
+}
+
+/// The note in a body; nothing at all is no note.
+fn note(body: &[u8]) -> Result<String, String> {
+    if body.is_empty() {
+        return Ok(String::new());
+    }
+    // Derived readers take a JSON array for an object.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err("the body must be a JSON object".to_owned());
+    }
+    let Request { reason } = serde_json::from_slice(body).map_err(|fault| fault.to_string())?;
+    if reason.chars().count() > MAX_NOTE || reason.chars().any(char::is_control) {
+        return Err(format!(
+            "reason must be at most {MAX_NOTE} characters, none of them a control character"
+        ));
+    }
+    Ok(reason)
+}
+
+fn answer(outcome: Result<Option<Changed>, Failure>) -> Response {
+    match outcome {
+        Ok(Some(changed)) => no_store(json!({
+            "device_id": changed.device_id,
+            "changed": changed.changed,
+            "revocation_epoch": changed.revocation_epoch,
+            "identities_withdrawn": changed.identities,
+            "verdict": changed.verdict,
+        })),
+        Ok(None) => Problem::device_not_found().into_response(),
+        Err(failure) => error::to_internal(&failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_short_plain_text_or_nothing() {
+        assert_eq!(note(b""), Ok(String::new()));
+        assert_eq!(note(b"{}"), Ok(String::new()));
+        assert_eq!(note(b"{\"reason\":\"stolen\"}"), Ok("stolen".to_owned()));
+        let long = format!("{{\"reason\":\"{}\"}}", "x".repeat(MAX_NOTE + 1));
+        for bad in [
+            &b"[]"[..],
+            b"{\"why\":\"x\"}",
+            b"{\"reason\":\"a\\nb\"}",
+            long.as_bytes(),
+        ] {
+            assert!(note(bad).is_err());
+        }
+    }
+}
