@@ -10,7 +10,7 @@ use crate::ids::SerialNumber;
 use crate::time::Timestamp;
 
 /// A key that Apple vouched for, and everything that was said with it. Only
-/// [`super::statement::judge`] makes one; a stored directory gives back what it made.
+/// `statement::judge` makes one; a stored directory gives back what it made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttestedKey {
     /// The serial number Apple states.

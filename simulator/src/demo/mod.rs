@@ -247,5 +247,9 @@ fn finish(args: &DemoArgs, server: &Server, table: &Table, took: Duration) -> Re
     for command in server.curl_lines(example) {
         crate::line(&format!("  {command}"))?;
     }
+    let page = format!("{}/enroll", server.base_url);
+    crate::line(&format!(
+        "\nThe enrollment page, under a certificate of the demo's own: {page}"
+    ))?;
     Ok(())
 }

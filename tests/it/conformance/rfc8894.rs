@@ -283,8 +283,10 @@ journey! {
             let answer = scene.answer(scene.anybody(Method::GET, &path)).await;
             assert_eq!((answer.status, answer.header("content-type")), (200, "text/plain"));
             let lines: Vec<_> = answer.body.split(|byte| *byte == b'\n').collect();
-            let expected: [&[u8]; 7] =
-                [b"AES", b"POSTPKIOperation", b"SCEPStandard", b"SHA-256", b"SHA-384", b"SHA-512", b""];
+            let expected: [&[u8]; 8] = [
+                b"AES", b"POSTPKIOperation", b"Renewal", b"SCEPStandard", b"SHA-256", b"SHA-384",
+                b"SHA-512", b"",
+            ];
             assert_eq!(lines, expected, "{query}");
         }
     }

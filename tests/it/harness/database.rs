@@ -182,7 +182,7 @@ impl Cluster {
             .arg("-k")
             .arg(&folder)
             .args(["-c", "listen_addresses=", "-c", "fsync=off"])
-            .args(["-c", "max_connections=300", "-c", "shared_buffers=64MB"])
+            .args(["-c", "max_connections=600", "-c", "shared_buffers=64MB"])
             .stdin(Stdio::piped())
             .stdout(log.try_clone().expect("a log file"))
             .stderr(log)
