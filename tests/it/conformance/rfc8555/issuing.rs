@@ -109,16 +109,10 @@ journey! {
     /// operations". "Servers SHOULD NOT revoke certificates issued by the deactivated account".
     async fn section_7_3_6_a_deactivated_account_is_refused_and_its_identity_stays(backend: Backend) {
         let (scene, http, mac) = scene(backend).await;
-        let (http_url, profile) = {
-            let profile = scene.deliver("{}").await.profile;
-            let read = mac.read_profile(&profile).expect("a profile");
-            (read.identity.acme().expect("ACME").directory_url.clone(), profile)
-        };
-        let identifier = {
-            let read = mac.read_profile(&profile).expect("a profile");
-            read.identity.acme().expect("ACME").client_identifier.clone()
-        };
-        let mut client = Client::at(&http, &http_url, identifier).await;
+        let profile = scene.deliver("{}").await.profile;
+        let read = mac.read_profile(&profile).expect("a profile");
+        let acme = read.identity.acme().expect("ACME");
+        let mut client = Client::at(&http, &acme.directory_url, acme.client_identifier.clone()).await;
         let mut other = client.another(&http).await;
         let key = p384();
         let order = client.ready(&scene, &mac, &key).await;
@@ -304,7 +298,7 @@ journey! {
             let answer = json!({ "attObj": URL_SAFE_NO_PAD.encode(object) }).to_string();
             let answer = client.post(&challenge.url, &answer).await;
             assert_problem(&answer, 403, "badAttestationStatement");
-            assert_eq!(links(&answer, "up"), [order.authorization.clone()]);
+            assert_eq!(links(&answer, "up"), [&*order.authorization]);
             let problem = answer.json().expect("JSON");
             assert_eq!(client.statuses(&order).await, ["invalid"; 3], "{case}");
             // 8: "A challenge object with an error MUST have status equal to "invalid"."

@@ -38,7 +38,7 @@ journey! {
         let nonce = client.url("new-nonce");
         for url in [&nonce, &account, &order.url, &order.authorization, &challenge.url] {
             let answer = client.get(url).await;
-            assert_eq!(links(&answer, "index"), [index.clone()], "{url}");
+            assert_eq!(links(&answer, "index"), [&*index], "{url}");
             let up = if *url == challenge.url { vec![order.authorization.clone()] } else { vec![] };
             assert_eq!(links(&answer, "up"), up, "{url}");
         }
