@@ -3,5 +3,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|body: &[u8]| {
-    let _ = attestd::http::enroll::bounds(body);
+    let _ = attestd::http::enroll::bounds(body, attestd::enrollment::Protocol::Acme);
 });

@@ -122,7 +122,7 @@ impl Uuids {
 /// Fills the template for this kind of identity. The result is the unsigned profile, XML.
 ///
 /// # Errors
-/// As [`fill_template`]: a template that ships with the server and cannot be used.
+/// What is missing in a template that ships with the server.
 pub fn fill(constants: &Constants, slots: &Slots<'_>) -> Result<Vec<u8>, Unusable> {
     let template = match slots.identity {
         IdentitySlots::Scep { .. } => SCEP_TEMPLATE,
