@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Dictionary, MAX_BYTES, MAX_DEPTH, MAX_VALUES, Malformed, Value};
+use super::{Dictionary, MAX_BYTES, MAX_DEPTH, MAX_VALUES, Malformed, Value, in_range};
 
 /// Seconds from 1970 to 2001, where binary property lists count from.
 const EPOCH_2001: i64 = 978_307_200;
@@ -62,7 +62,7 @@ impl<'a> Document<'a> {
         Ok(match marker {
             0x08 => Value::Boolean(false),
             0x09 => Value::Boolean(true),
-            0x10..=0x14 => Value::Integer(integer(take(rest, 1 << (marker & 0x0f))?.0)),
+            0x10..=0x14 => Value::Integer(integer(take(rest, 1 << (marker & 0x0f))?.0)?),
             0x22 => Value::Real(f64::from(f32::from_be_bytes(array(rest)?))),
             0x23 => Value::Real(f64::from_be_bytes(array(rest)?)),
             0x33 => Value::Date(Cow::Owned(date(f64::from_be_bytes(array(rest)?))?)),
@@ -196,14 +196,15 @@ fn size(bytes: &[u8]) -> Result<usize, Malformed> {
         .ok_or(Malformed::Broken)
 }
 
-/// One, two and four bytes are unsigned, eight are signed, sixteen hold unsigned 64-bit values.
-fn integer(bytes: &[u8]) -> i128 {
-    match bytes.first_chunk::<8>() {
-        Some(eight) if bytes.len() == 8 => i128::from(i64::from_be_bytes(*eight)),
-        _ => bytes
-            .iter()
-            .fold(0, |sum, byte| sum << 8 | i128::from(*byte)),
+/// One, two and four bytes are unsigned, eight are signed, sixteen hold what eight cannot.
+fn integer(bytes: &[u8]) -> Result<i128, Malformed> {
+    if let (8, Some(eight)) = (bytes.len(), bytes.first_chunk::<8>()) {
+        return Ok(i128::from(i64::from_be_bytes(*eight)));
     }
+    let value = bytes
+        .iter()
+        .fold(0, |sum: i128, byte| sum << 8 | i128::from(*byte));
+    in_range(value)
 }
 
 #[expect(

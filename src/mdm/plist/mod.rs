@@ -292,6 +292,15 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// What CoreFoundation's numbers hold: signed and unsigned 64-bit values. A list that says more
+/// would be read differently by every reader.
+fn in_range(value: i128) -> Result<i128, Malformed> {
+    (i128::from(i64::MIN)..=i128::from(u64::MAX))
+        .contains(&value)
+        .then_some(value)
+        .ok_or(Malformed::BadValue)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -470,6 +479,53 @@ mod tests {
         bytes.extend(0_u64.to_be_bytes());
         bytes.extend(16_u64.to_be_bytes());
         assert_eq!(read(&bytes), Err(Malformed::DuplicateKey));
+    }
+
+    /// A binary list with one pair: "n", and this object.
+    fn binary_with(object: &[u8]) -> Vec<u8> {
+        let mut bytes = b"bplist00".to_vec();
+        bytes.extend([0xd1, 1, 2, 0x51, b'n']);
+        bytes.extend(object);
+        let table = u64::try_from(bytes.len()).expect("short");
+        bytes.extend([8, 11, 13]);
+        bytes.extend([0, 0, 0, 0, 0, 0, 1, 1]);
+        bytes.extend(3_u64.to_be_bytes());
+        bytes.extend(0_u64.to_be_bytes());
+        bytes.extend(table.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn both_forms_hold_the_same_integers() {
+        let sixteen = |value: i128| binary_with(&[&[0x14][..], &value.to_be_bytes()].concat());
+        let (least, most) = (i128::from(i64::MIN), i128::from(u64::MAX));
+        for value in [least, -1, 0, most] {
+            assert_eq!(read(&sixteen(value)).err(), None, "{value}");
+            let written = xml(&format!(
+                "<dict><key>n</key><integer>{value}</integer></dict>"
+            ));
+            let (one, other) = (sixteen(value), written);
+            let of = |bytes: &[u8]| read_dictionary(bytes).map(|top| format!("{top:?}"));
+            assert_eq!(of(&one), of(&other), "{value}");
+        }
+        for value in [least - 1, most + 1, i128::MAX, i128::MIN] {
+            assert_eq!(read(&sixteen(value)), Err(Malformed::BadValue), "{value}");
+            let written = xml(&format!(
+                "<dict><key>n</key><integer>{value}</integer></dict>"
+            ));
+            assert_eq!(read(&written), Err(Malformed::BadValue), "{value}");
+        }
+    }
+
+    #[test]
+    fn text_is_written_so_that_every_character_reads_back() {
+        let mut text = vec![0x5f, 0x10, 7];
+        text.extend(b"a\x0b\r\n\t<b");
+        let bytes = binary_with(&text);
+        let top = read_dictionary(&bytes).expect("well formed");
+        let written = to_xml(&top);
+        assert_eq!(read_dictionary(&written), Ok(top));
+        assert!(String::from_utf8_lossy(&written).contains("&#13;\n"));
     }
 
     #[test]

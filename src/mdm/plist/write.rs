@@ -82,6 +82,8 @@ fn element(depth: usize, name: &str, text: &str, out: &mut String) {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
+            // XML 1.0 section 2.11: as it is, a reader would take it for an end of line.
+            '\r' => out.push_str("&#13;"),
             other => out.push(other),
         }
     }

@@ -8,7 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use super::{Builder, MAX_BYTES, Malformed, Value};
+use super::{Builder, MAX_BYTES, Malformed, Value, in_range};
 
 /// Base64 as CoreFoundation writes it; padding may be missing at the end of a hand-made file.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -224,7 +224,7 @@ fn integer(text: &str) -> Result<i128, Malformed> {
     if digits.starts_with(['-', '+']) {
         return Err(Malformed::BadValue);
     }
-    Ok(if negative {
+    in_range(if negative {
         -i128::from(magnitude)
     } else {
         i128::from(magnitude)
