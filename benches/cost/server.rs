@@ -89,13 +89,13 @@ pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of requests are small")]
-fn per(cost: Duration, count: usize) -> f64 {
+pub fn per(cost: Duration, count: usize) -> f64 {
     cost.as_secs_f64() * 1e6 / count as f64
 }
 
-struct Server {
+pub struct Server {
     child: Child,
-    base_url: String,
+    pub base_url: String,
     internal: String,
     public: SocketAddr,
     token: String,
@@ -103,7 +103,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(world: &World, home: &Path) -> Self {
+    pub fn start(world: &World, home: &Path) -> Self {
         let (public, internal) = (free_port(), free_port());
         let base_url = format!("http://127.0.0.1:{public}");
         let folder = home.join("server");
@@ -120,7 +120,7 @@ impl Server {
         let text = format!(
             "base_url = \"{base_url}\"\n\
              [public]\nlisten = \"127.0.0.1:{public}\"\n\
-             enroll_per_minute = 1000000\nscep_per_minute = 1000000\n\
+             enroll_per_minute = 1000000\nscep_per_minute = 1000000\nacme_per_minute = 1000000\n\
              [internal]\nlisten = \"127.0.0.1:{internal}\"\n\
              [apns]\nurl = \"{}\"\nroot = \"{}\"\n\
              [attestation]\nhold = \"0s\"\nroot = \"{}\"\n\
@@ -172,7 +172,7 @@ impl Server {
         }
     }
 
-    async fn ready(&self) {
+    pub async fn ready(&self) {
         for _ in 0..600 {
             let answer = self
                 .client
@@ -215,7 +215,7 @@ impl Server {
     }
 
     /// Waits until the server has nothing to do: pushes sent, queues empty.
-    async fn settle(&self) {
+    pub async fn settle(&self) {
         loop {
             let before = self.cpu();
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -226,7 +226,7 @@ impl Server {
     }
 
     /// What `work` costs the server, and what it gives.
-    async fn cost<T>(&self, work: impl Future<Output = T>) -> (Duration, T) {
+    pub async fn cost<T>(&self, work: impl Future<Output = T>) -> (Duration, T) {
         let before = self.cpu();
         let result = work.await;
         (self.cpu() - before, result)
