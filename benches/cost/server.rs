@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use attestd_sim::mac::IdentityKind;
 use attestd_sim::{World, WorldOptions};
 use serde_json::{Value, json};
 
@@ -15,6 +16,8 @@ use super::report::Report;
 /// Connections that send at the same time.
 const AT_ONCE: usize = 64;
 const IDLES: usize = 20_000;
+/// Macs with attested identities.
+const ATTESTED: usize = 64;
 const ROUNDS: usize = 3;
 
 pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
@@ -25,7 +28,7 @@ pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
     let server = Server::start(&world, home.path());
     server.ready().await;
     eprintln!("enrolling {macs} Macs …");
-    let fleet = Fleet::enroll(&world, &server.base_url, macs).await;
+    let fleet = Fleet::enroll(&world, &server.base_url, macs, IdentityKind::Scep).await;
 
     // Enrolment owes every Mac both questions: answer them, so that nothing is owed.
     eprintln!("first round …");
@@ -50,6 +53,21 @@ pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
         .await;
     assert!(replies.iter().all(Vec::is_empty), "nothing is owed");
     let idle = per(cost, IDLES);
+
+    eprintln!("Idle, attested identities …");
+    let attested = Fleet::enroll(&world, &server.base_url, ATTESTED, IdentityKind::Acme).await;
+    server.settle().await;
+    // What enrolment owes is handed over once, and waits for an answer from then on.
+    attested
+        .send(server.public, &attested.idles(), ATTESTED)
+        .await;
+    let idles: Vec<Prepared> = attested.idles().into_iter().cycle().take(IDLES).collect();
+    let (cost, replies) = server
+        .cost(attested.send(server.public, &idles, AT_ONCE))
+        .await;
+    let owed = replies.iter().filter(|reply| !reply.is_empty()).count();
+    eprintln!("{owed} of {IDLES} were given a command");
+    let attested_idle = per(cost, IDLES);
 
     eprintln!("SecurityInfo …");
     let mut answered = Vec::new();
@@ -79,6 +97,10 @@ pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
         r,
         "R",
         17.0,
+    );
+    report.figure(
+        "connect, Idle, signed by an attested P-384 key, a command waiting, SQLite",
+        attested_idle,
     );
     report.figure("the same, and the attestation handed over", handed_over);
     report.figure(
