@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use attestd_sim::certs::Identity;
 use attestd_sim::cms::{SignatureStyle, mdm_signature};
 use attestd_sim::keys::{KeyKind, generate};
-use attestd_sim::mac::{messages, query_responses, security_info};
+use attestd_sim::mac::{IdentityKind, messages, query_responses, security_info};
 use attestd_sim::plist_xml::{PlistStyle, write};
 use attestd_sim::{Mac, MacSpec, World};
 use futures_util::StreamExt as _;
@@ -36,7 +36,7 @@ struct Enrolled {
 pub struct Fleet(Vec<Enrolled>);
 
 impl Fleet {
-    pub async fn enroll(world: &World, base_url: &str, count: usize) -> Self {
+    pub async fn enroll(world: &World, base_url: &str, count: usize, by: IdentityKind) -> Self {
         let keys: Vec<_> = (0..KEYS)
             .map(|_| generate(KeyKind::Rsa2048).expect("a key"))
             .collect();
@@ -47,6 +47,7 @@ impl Fleet {
             .map(|_| {
                 let mut spec = MacSpec::random().expect("a Mac");
                 spec.allow_http_loopback = true;
+                spec.asks_for = Some(by);
                 Mac::new(spec, world)
             })
             .collect();

@@ -9,6 +9,7 @@
 )]
 
 mod fleet;
+mod issuance;
 mod primitives;
 mod report;
 mod server;
@@ -20,13 +21,23 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let macs = std::env::var("ATTESTD_BENCH_MACS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1000);
+    let (macs, issued) = (
+        setting("ATTESTD_BENCH_MACS", 1000),
+        setting("ATTESTD_BENCH_ISSUED", 2000),
+    );
     let mut report = Report::default();
     let yardstick = primitives::run(&mut report);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(server::run(&mut report, yardstick, macs));
+    runtime.block_on(async {
+        server::run(&mut report, yardstick, macs).await;
+        issuance::run(&mut report, yardstick, issued).await;
+    });
     report.print();
+}
+
+fn setting(name: &str, otherwise: usize) -> usize {
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(otherwise)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use attestd_sim::mac::IdentityKind;
 use attestd_sim::{World, WorldOptions};
 use serde_json::{Value, json};
 
@@ -15,6 +16,8 @@ use super::report::Report;
 /// Connections that send at the same time.
 const AT_ONCE: usize = 64;
 const IDLES: usize = 20_000;
+/// Macs with attested identities.
+const ATTESTED: usize = 64;
 const ROUNDS: usize = 3;
 
 pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
@@ -25,7 +28,7 @@ pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
     let server = Server::start(&world, home.path());
     server.ready().await;
     eprintln!("enrolling {macs} Macs …");
-    let fleet = Fleet::enroll(&world, &server.base_url, macs).await;
+    let fleet = Fleet::enroll(&world, &server.base_url, macs, IdentityKind::Scep).await;
 
     // Enrolment owes every Mac both questions: answer them, so that nothing is owed.
     eprintln!("first round …");
@@ -50,6 +53,21 @@ pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
         .await;
     assert!(replies.iter().all(Vec::is_empty), "nothing is owed");
     let idle = per(cost, IDLES);
+
+    eprintln!("Idle, attested identities …");
+    let attested = Fleet::enroll(&world, &server.base_url, ATTESTED, IdentityKind::Acme).await;
+    server.settle().await;
+    // What enrolment owes is handed over once, and waits for an answer from then on.
+    attested
+        .send(server.public, &attested.idles(), ATTESTED)
+        .await;
+    let idles: Vec<Prepared> = attested.idles().into_iter().cycle().take(IDLES).collect();
+    let (cost, replies) = server
+        .cost(attested.send(server.public, &idles, AT_ONCE))
+        .await;
+    let owed = replies.iter().filter(|reply| !reply.is_empty()).count();
+    eprintln!("{owed} of {IDLES} were given a command");
+    let attested_idle = per(cost, IDLES);
 
     eprintln!("SecurityInfo …");
     let mut answered = Vec::new();
@@ -80,6 +98,10 @@ pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
         "R",
         17.0,
     );
+    report.figure(
+        "connect, Idle, signed by an attested P-384 key, a command waiting, SQLite",
+        attested_idle,
+    );
     report.figure("the same, and the attestation handed over", handed_over);
     report.figure(
         "Acknowledged attestation, verified, judged, durable, SQLite",
@@ -89,13 +111,13 @@ pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of requests are small")]
-fn per(cost: Duration, count: usize) -> f64 {
+pub fn per(cost: Duration, count: usize) -> f64 {
     cost.as_secs_f64() * 1e6 / count as f64
 }
 
-struct Server {
+pub struct Server {
     child: Child,
-    base_url: String,
+    pub base_url: String,
     internal: String,
     public: SocketAddr,
     token: String,
@@ -103,7 +125,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(world: &World, home: &Path) -> Self {
+    pub fn start(world: &World, home: &Path) -> Self {
         let (public, internal) = (free_port(), free_port());
         let base_url = format!("http://127.0.0.1:{public}");
         let folder = home.join("server");
@@ -120,7 +142,7 @@ impl Server {
         let text = format!(
             "base_url = \"{base_url}\"\n\
              [public]\nlisten = \"127.0.0.1:{public}\"\n\
-             enroll_per_minute = 1000000\nscep_per_minute = 1000000\n\
+             enroll_per_minute = 1000000\nscep_per_minute = 1000000\nacme_per_minute = 1000000\n\
              [internal]\nlisten = \"127.0.0.1:{internal}\"\n\
              [apns]\nurl = \"{}\"\nroot = \"{}\"\n\
              [attestation]\nhold = \"0s\"\nroot = \"{}\"\n\
@@ -172,7 +194,7 @@ impl Server {
         }
     }
 
-    async fn ready(&self) {
+    pub async fn ready(&self) {
         for _ in 0..600 {
             let answer = self
                 .client
@@ -215,7 +237,7 @@ impl Server {
     }
 
     /// Waits until the server has nothing to do: pushes sent, queues empty.
-    async fn settle(&self) {
+    pub async fn settle(&self) {
         loop {
             let before = self.cpu();
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -226,7 +248,7 @@ impl Server {
     }
 
     /// What `work` costs the server, and what it gives.
-    async fn cost<T>(&self, work: impl Future<Output = T>) -> (Duration, T) {
+    pub async fn cost<T>(&self, work: impl Future<Output = T>) -> (Duration, T) {
         let before = self.cpu();
         let result = work.await;
         (self.cpu() - before, result)

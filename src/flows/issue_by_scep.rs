@@ -81,23 +81,17 @@ async fn issue(
     // The look-up is by hash: its time says nothing about the secret.
     let secret = SecretHash::of(challenge.as_bytes());
     let transaction_id = message.exchange().transaction_id();
-    let ticket = {
-        let tx = ctx.store.read().await?;
-        let ticket = tx.ticket_by_secret(secret).await?;
-        // A ticket for an attested identity buys no other.
-        let Some(ticket) = ticket.filter(|ticket| ticket.protocol == Protocol::Scep) else {
-            return Ok(Err((FailInfo::BadRequest, Reason::TicketUnknown)));
-        };
-        if let Some(identity) = tx
-            .identity_of_transaction(&ticket.ticket_id, transaction_id)
-            .await?
-            && is_for_key(&identity, request)
-        {
-            // The client did not get the answer the first time.
-            return Ok(Ok(identity));
-        }
-        ticket
+    // A ticket for an attested identity buys no other.
+    let ticket = ctx.store.ticket_by_secret(secret).await?;
+    let Some(ticket) = ticket.filter(|ticket| ticket.protocol == Protocol::Scep) else {
+        return Ok(Err((FailInfo::BadRequest, Reason::TicketUnknown)));
     };
+    // The client did not get the answer the first time.
+    if ticket.used_at.is_some()
+        && let Some(identity) = issued_before(ctx, &ticket, transaction_id, request).await?
+    {
+        return Ok(Ok(identity));
+    }
     if let Err(reason) = ticket.open(now) {
         return Ok(Err(refuse(ctx, &ticket, reason, now).await?));
     }
@@ -108,23 +102,37 @@ async fn issue(
         // The ticket is not spent on a key that cannot have a certificate.
         Err(reason) => return Ok(Err(refuse(ctx, &ticket, reason, now).await?)),
     };
-    let mut tx = ctx.store.write().await?;
-    if !tx.redeem(&ticket.ticket_id, now).await? {
+    let step = Entry::done(Step::Identity, now);
+    match ctx
+        .store
+        .record_identity(&identity, &ticket, &step, now)
+        .await
+    {
+        Ok(()) => {}
         // Somebody used it up since it was read: maybe this very request, sent twice. The progress
         // page tells of whoever was first.
-        let first = tx
-            .identity_of_transaction(&ticket.ticket_id, transaction_id)
-            .await?;
-        return Ok(first
-            .filter(|identity| is_for_key(identity, request))
-            .ok_or((FailInfo::BadRequest, Reason::TicketUsed)));
+        Err(StoreError::Conflict) => {
+            let first = issued_before(ctx, &ticket, transaction_id, request).await?;
+            return Ok(first.ok_or((FailInfo::BadRequest, Reason::TicketUsed)));
+        }
+        Err(error) => return Err(error.into()),
     }
-    tx.insert_identity(&identity).await?;
-    tx.put_step(&ticket.ticket_id, &Entry::done(Step::Identity, now))
-        .await?;
-    tx.commit().await?;
     tracing::info!(ticket.id = ticket.ticket_id.as_str(), "identity issued");
     Ok(Ok(identity))
+}
+
+/// What was issued for the same key under the same transaction of a ticket.
+async fn issued_before(
+    ctx: &Context,
+    ticket: &Ticket,
+    transaction_id: &str,
+    request: &CertificateRequest<'_>,
+) -> Result<Option<Identity>, StoreError> {
+    let tx = ctx.store.read().await?;
+    let first = tx
+        .identity_of_transaction(&ticket.ticket_id, transaction_id)
+        .await?;
+    Ok(first.filter(|identity| is_for_key(identity, request)))
 }
 
 fn make(

@@ -11,10 +11,6 @@ use aws_lc_rs::signature::{
     VerificationAlgorithm,
 };
 use const_oid::ObjectIdentifier;
-use openssl::bn::BigNumContext;
-use openssl::ec::{EcGroup, EcKey, EcPoint};
-use openssl::ecdsa::EcdsaSig;
-use openssl::nid::Nid;
 
 use super::tlv::{Reader, tag, whole};
 use super::{PkiError, oid, write};
@@ -335,30 +331,25 @@ impl fmt::Debug for PublicKey<'_> {
 
 enum Verification {
     Library(&'static dyn VerificationAlgorithm),
-    /// aws-lc-rs has no such pair. No Mac is known to use it; Apple's default digest for CMS is
-    /// SHA-1 and its attested keys are P-384, so one could.
+    /// aws-lc-rs has no such pair. Apple's default digest for CMS is SHA-1 and its attested keys are
+    /// P-384, so every message of a Mac with an attested identity may be signed so.
     P384WithSha1,
 }
 
+/// ECDSA reads a digest as a number (FIPS 186-5 section 6.4), and one that is shorter than the
+/// curve's order is not cut: SHA-1 with zeros before it, as long as SHA-384, is the same number.
 fn verify_p384_sha1(point: &[u8], digest: &[u8], signature: &[u8]) -> Result<(), PkiError> {
-    let verified = || -> Result<bool, openssl::error::ErrorStack> {
-        let group = EcGroup::from_curve_name(Nid::SECP384R1)?;
-        let mut context = BigNumContext::new()?;
-        let point = EcPoint::from_bytes(&group, point, &mut context)?;
-        let key = EcKey::from_public_key(&group, &point)?;
-        EcdsaSig::from_der(signature)?.verify(digest, &key)
-    };
-    // OpenSSL reads BER here; one signature has one form.
-    let strict = || -> Result<(), super::tlv::DerFault> {
-        let mut numbers = whole(signature, tag::SEQUENCE)?.inside();
-        numbers.integer()?;
-        numbers.integer()?;
-        numbers.finish()
-    };
-    match (strict(), verified()) {
-        (Ok(()), Ok(true)) => Ok(()),
-        _ => Err(PkiError::BadSignature),
+    let mut number = [0; digest::SHA384_OUTPUT_LEN];
+    let (_, place) = number.split_at_mut(digest::SHA384_OUTPUT_LEN - digest::SHA1_OUTPUT_LEN);
+    if digest.len() != place.len() {
+        return Err(PkiError::BadSignature);
     }
+    place.copy_from_slice(digest);
+    digest::Digest::import_less_safe(&number, &digest::SHA384)
+        .and_then(|number| {
+            UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, point).verify_digest(&number, signature)
+        })
+        .map_err(|_| PkiError::BadSignature)
 }
 
 /// The object identifier of an AlgorithmIdentifier and its parameters, as received.
@@ -409,8 +400,9 @@ fn is_point(bits: &[u8], length: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use openssl::ec::EcGroup;
+    use openssl::ec::{EcGroup, EcKey};
     use openssl::hash::MessageDigest;
+    use openssl::nid::Nid;
     use openssl::pkey::{PKey, Private};
     use openssl::rsa::Rsa;
     use openssl::sign::Signer as OpensslSigner;

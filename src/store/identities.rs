@@ -8,8 +8,9 @@ use sea_orm::{
 
 use super::edit::{Datum, Edit};
 use super::row::{self, Row};
-use super::{Read, StoreError, Write};
-use crate::enrollment::{Identity, IdentityKind};
+use super::{Read, Store, StoreError, Watched, Write, steps, tickets};
+use crate::enrollment::trace::Entry;
+use crate::enrollment::{Identity, IdentityKind, Ticket};
 use crate::ids::{CertificateHash, DeviceId, SerialNumber, TicketId};
 use crate::pki::Certificate;
 use crate::time::Timestamp;
@@ -129,6 +130,31 @@ impl Read {
             .all(self.tx())
             .await?;
         row::read_all(found)
+    }
+}
+
+impl Store {
+    /// Uses a ticket up and records the identity it bought, before the certificate leaves the
+    /// house, all or nothing.
+    ///
+    /// # Errors
+    /// `Conflict` when the ticket is no longer open, or the certificate or the ticket's
+    /// transactionID was recorded already.
+    pub async fn record_identity(
+        &self,
+        identity: &Identity,
+        ticket: &Ticket,
+        step: &Entry,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.carry_out(vec![
+            tickets::redeem(&ticket.ticket_id, now),
+            insert(identity),
+            steps::put(&ticket.ticket_id, step),
+        ])
+        .await?;
+        self.0.announcer.changed(Watched::Steps(&ticket.ticket_id));
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use sea_orm::entity::prelude::*;
 
 use super::edit::{Datum, Edit};
 use super::row::{self, Row};
-use super::{Read, StoreError, Write};
+use super::{Read, Store, StoreError, Write};
 use crate::enrollment::{Protocol, Ticket};
 use crate::ids::{SecretHash, SerialNumber, TicketId};
 use crate::time::Timestamp;
@@ -37,6 +37,17 @@ mod table {
 
 pub(super) use table::Model;
 use table::{ActiveModel, Column, Entity};
+
+impl Store {
+    /// The ticket whose secret has this hash, outside a transaction.
+    pub async fn ticket_by_secret(&self, secret: SecretHash) -> Result<Option<Ticket>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::Secret.eq(secret.as_bytes().to_vec()))
+            .one(&self.0.connections.read)
+            .await?;
+        row::read_one(found)
+    }
+}
 
 impl Read {
     /// The ticket.
