@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use attestd::verification::Kind;
 use attestd_sim::{Mac, MacSpec};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -138,14 +139,24 @@ journey! {
         let answer = request.send().await.expect("an answer");
         assert_eq!((answer.status().as_u16(), &answer.headers()["preference-applied"]),
             (202, &reqwest::header::HeaderValue::from_static("wait=0")));
+        let (_, started) = read(answer).await;
+        let verification_id = started["verification_id"].as_str().expect("an id").to_owned();
         // In time: long before what was waited for at most.
-        let request = post(&scene, &body).header("Prefer", "wait=500");
+        let both = json!({ "device_id": device_id, "kinds": ["security_info", "mda"] });
+        let request = post(&scene, &both).header("Prefer", "wait=500");
         let waiting = tokio::spawn(async move { request.send().await.expect("an answer") });
-        let follower = scene.api.request(Method::GET, &format!("/internal/v1/verifications/{}",
-            read(answer).await.1["verification_id"].as_str().expect("an id")));
-        let follower = follower.header("Prefer", "wait=20");
+        let path = format!("/internal/v1/verifications/{verification_id}");
+        let follower = scene.api.request(Method::GET, &path).header("Prefer", "wait=20");
         let follower = tokio::spawn(async move { follower.send().await.expect("an answer") });
-        tokio::task::yield_now().await;
+        // Or the Mac might be faster than the second request, which would then begin an attempt.
+        eventually("the second request has joined", async || {
+            let verifications = scene.kept(&mac).await.verifications;
+            verifications.iter().any(|verification| {
+                verification.verification_id.to_string() == verification_id
+                    && verification.part(Kind::Mda).is_some()
+            })
+        })
+        .await;
         mac.connect().await.expect("a session");
         for (waiting, applied) in [(waiting, "wait=60"), (follower, "wait=20")] {
             let answer = tokio::time::timeout(Duration::from_secs(10), waiting).await
