@@ -191,7 +191,10 @@ journey! {
             scene.sweep().await;
             // Whoever asks again does not shorten it.
             scene.api.verify(&mac.serial(), &["security_info"]).await;
-            wake(&scene, &mac).await;
+            if !pushed {
+                // Where there is something to push, the worker does it, and two would race.
+                wake(&scene, &mac).await;
+            }
             seen += usize::from(pushed);
             pushed_times_unless(&scene, &mac, seen, !pushed).await;
         }
