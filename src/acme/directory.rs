@@ -79,7 +79,7 @@ pub struct Outcome {
 pub enum Act {
     /// Send this.
     Answer(Reply),
-    /// Keep the evidence with the directory, then send this.
+    /// Keep the directory, which holds the evidence until the certificate is issued; then send this.
     Attested(Box<AttestedKey>, Reply),
     /// Make a certificate; [`Directory::issued`] or [`Directory::not_issued`] gives the reply.
     Issue(Box<Issue>),

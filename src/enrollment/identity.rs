@@ -18,7 +18,7 @@ pub struct Identity {
     pub der: Vec<u8>,
     pub kind: IdentityKind,
     pub ticket_id: Option<TicketId>,
-    /// The serial number the ticket was bound to.
+    /// The serial number the ticket was bound to, or that Apple attested with the key.
     pub serial: Option<SerialNumber>,
     /// The Mac it speaks for, once it is bound.
     pub device_id: Option<DeviceId>,
