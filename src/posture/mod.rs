@@ -10,6 +10,7 @@ mod appraisal_test;
 pub mod claim;
 pub mod merge;
 pub mod policy;
+pub mod trust;
 
 use serde::{Deserialize, Serialize};
 

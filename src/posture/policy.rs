@@ -1,12 +1,20 @@
-//! Policies: data files that say what is demanded and how long evidence counts.
+//! Policies: data files that say what is demanded, how long evidence counts, and when it is asked
+//! for again.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::appraisal::APPLE_WINDOW;
 use crate::ids::sha256;
 use crate::time::Span;
 
 /// The policy that ships as the default.
 pub const STRICT: &str = include_str!("../../profiles/policies/strict.toml");
+/// For a fleet that came from another server: its Macs speak by keys that nobody attested.
+pub const ADOPTED: &str = include_str!("../../profiles/policies/adopted.toml");
+/// The rule of the coordinator's first years, to migrate from.
+pub const DARKBLOOM_2026: &str = include_str!("../../profiles/policies/darkbloom-2026.toml");
 
 /// A policy and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,9 +32,13 @@ pub struct Rules {
     pub require: Require,
     pub security_info: Lifetime,
     pub attestation: Lifetime,
+    pub hardware: Hardware,
+    pub routing: Routing,
+    pub challenge: Challenge,
+    pub boot_continuity: BootContinuity,
 }
 
-/// What must be shown.
+/// What a Mac's device plane must show to be affirming.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Require {
@@ -36,14 +48,73 @@ pub struct Require {
     pub authenticated_root: bool,
 }
 
-/// How long evidence of one kind counts.
+/// How long evidence of one kind counts, and when it is asked for again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lifetime {
-    /// After this a refresh is due.
+    /// After this it is stale: usable, a refresh due.
     pub fresh_for: Span,
     /// After this it is not usable.
     pub usable_for: Span,
+    /// After this it is asked for again,
+    pub ask_again: Span,
+    /// or later by up to this, another time for each Mac and each round.
+    pub spread: Span,
+}
+
+/// What the level `hardware` demands besides an affirming device plane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hardware {
+    /// The Mac speaks by a key that Apple attested for the same serial number.
+    pub attested_channel: bool,
+    /// A statement of Apple's names the session's Secure Enclave key.
+    pub key_binding: bool,
+    pub session: SessionRule,
+}
+
+/// How a provider session is joined to a Mac.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionRule {
+    /// The ticket named the session's key, or the accounts are the same, or an operator said so.
+    Proved,
+    /// The session's software says which serial number it runs on. Proves nothing.
+    ClaimedSerial,
+}
+
+/// What a session must show to be routed to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Routing {
+    pub floor: super::trust::Level,
+    /// The hash of the provider's binary is that of a registered release.
+    pub release: bool,
+}
+
+/// How a session's key is kept proved alive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Challenge {
+    /// From one answer to the next challenge.
+    pub interval: Span,
+    pub answer_within: Span,
+    /// After this long without a good answer a session is not routed to.
+    pub max_age: Span,
+    /// Time-outs in a row that end routing until a good answer.
+    pub max_failures: u32,
+    /// Whether an answer without a signature over its status counts.
+    pub status_signature_required: bool,
+}
+
+/// SIP, boot and kernel extension policy change only across a restart: while one process of the
+/// provider lives, what was proved of its Mac stays true.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootContinuity {
+    pub enabled: bool,
+    /// The longest time between two answers of one process that still counts as unbroken.
+    pub gap: Span,
 }
 
 /// Why a policy file is not taken.
@@ -51,30 +122,95 @@ pub struct Lifetime {
 pub enum Unusable {
     #[error("the policy is not well formed: {0}")]
     Malformed(String),
-    #[error("evidence would be fresh for longer than it is usable")]
-    FreshLongerThanUsable,
+    #[error("{0}: evidence would be fresh for longer than it is usable")]
+    FreshLongerThanUsable(&'static str),
+    #[error("{0}: evidence would be asked for again only when it is not usable any more")]
+    AskedTooLate(&'static str),
+    #[error("{0}: it would be asked for more often than it can be answered; at least {1} apart")]
+    AskedTooOften(&'static str, &'static str),
+    #[error("challenge: a good answer would be too old before the next one can be there")]
+    ChallengedTooLate,
     #[error("a policy that requires neither an Apple chain nor SecurityInfo would affirm any Mac")]
     DemandsNothing,
+    #[error("hardware.key_binding needs require.apple_chain: only Apple's statement names a key")]
+    NothingNamesTheKey,
 }
+
+/// SecurityInfo is not asked for more often: APNs takes two or three pushes an hour for one Mac
+/// (coordinator-and-standards A.15).
+const CLOSEST_REPORTS: Duration = Duration::from_secs(10 * 60);
 
 impl Policy {
     /// Reads a policy file.
     pub fn parse(text: &str) -> Result<Self, Unusable> {
         let rules: Rules =
             toml::from_str(text).map_err(|error| Unusable::Malformed(error.to_string()))?;
-        for lifetime in [&rules.security_info, &rules.attestation] {
-            if lifetime.fresh_for > lifetime.usable_for {
-                return Err(Unusable::FreshLongerThanUsable);
-            }
-        }
-        if !rules.require.apple_chain && !rules.require.security_info {
-            return Err(Unusable::DemandsNothing);
-        }
+        rules.check()?;
         let hash = hex::encode(sha256(text.as_bytes()));
         Ok(Self {
             id: format!("{}/{}", rules.name, &hash[..16]),
             rules,
         })
+    }
+
+    /// What this policy does not demand and the strict one does, by the names of its settings:
+    /// every answer says so.
+    pub fn waives(&self) -> Vec<&'static str> {
+        let rules = &self.rules;
+        [
+            (rules.require.apple_chain, "require.apple_chain"),
+            (rules.require.security_info, "require.security_info"),
+            (rules.require.filevault, "require.filevault"),
+            (rules.hardware.attested_channel, "hardware.attested_channel"),
+            (rules.hardware.key_binding, "hardware.key_binding"),
+            (
+                rules.hardware.session == SessionRule::Proved,
+                "hardware.session",
+            ),
+            (rules.routing.release, "routing.release"),
+            (
+                rules.challenge.status_signature_required,
+                "challenge.status_signature_required",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(demanded, name)| (!demanded).then_some(name))
+        .collect()
+    }
+}
+
+impl Rules {
+    fn check(&self) -> Result<(), Unusable> {
+        for (lifetime, name) in [
+            (&self.security_info, "security_info"),
+            (&self.attestation, "attestation"),
+        ] {
+            if lifetime.fresh_for > lifetime.usable_for {
+                return Err(Unusable::FreshLongerThanUsable(name));
+            }
+            if lifetime.ask_again.0 + lifetime.spread.0 >= lifetime.usable_for.0 {
+                return Err(Unusable::AskedTooLate(name));
+            }
+        }
+        if self.security_info.ask_again.0 < CLOSEST_REPORTS {
+            return Err(Unusable::AskedTooOften("security_info", "10m"));
+        }
+        if self.attestation.ask_again.0 < APPLE_WINDOW {
+            return Err(Unusable::AskedTooOften("attestation", "7d"));
+        }
+        let challenge = &self.challenge;
+        if challenge.interval.0 + challenge.answer_within.0 > challenge.max_age.0
+            || challenge.max_failures == 0
+        {
+            return Err(Unusable::ChallengedTooLate);
+        }
+        if !self.require.apple_chain && !self.require.security_info {
+            return Err(Unusable::DemandsNothing);
+        }
+        if self.hardware.key_binding && !self.require.apple_chain {
+            return Err(Unusable::NothingNamesTheKey);
+        }
+        Ok(())
     }
 }
 
@@ -98,12 +234,60 @@ mod tests {
         ));
         let nothing = STRICT
             .replace("apple_chain = true", "apple_chain = false")
+            .replace("key_binding = true", "key_binding = false")
             .replace("security_info = true", "security_info = false");
         assert_eq!(Policy::parse(&nothing), Err(Unusable::DemandsNothing));
         let upside_down = STRICT.replace("fresh_for = \"2h\"", "fresh_for = \"2d\"");
         assert_eq!(
             Policy::parse(&upside_down),
-            Err(Unusable::FreshLongerThanUsable)
+            Err(Unusable::FreshLongerThanUsable("security_info"))
+        );
+    }
+
+    #[test]
+    fn refuses_clocks_that_cannot_work() {
+        let with = |from: &str, to: &str| {
+            assert!(STRICT.contains(from), "{from}");
+            Policy::parse(&STRICT.replace(from, to)).map(|policy| policy.id)
+        };
+        assert_eq!(
+            with("ask_again = \"48m\"", "ask_again = \"24h\""),
+            Err(Unusable::AskedTooLate("security_info"))
+        );
+        assert_eq!(
+            with("ask_again = \"48m\"", "ask_again = \"5m\""),
+            Err(Unusable::AskedTooOften("security_info", "10m"))
+        );
+        assert_eq!(
+            with("ask_again = \"7d\"", "ask_again = \"6d\""),
+            Err(Unusable::AskedTooOften("attestation", "7d"))
+        );
+        assert_eq!(
+            with("max_age = \"6m\"", "max_age = \"5m\""),
+            Err(Unusable::ChallengedTooLate)
+        );
+        assert_eq!(
+            with("apple_chain = true", "apple_chain = false"),
+            Err(Unusable::NothingNamesTheKey)
+        );
+    }
+
+    #[test]
+    fn every_shipped_policy_says_what_it_waives() {
+        let waives = |text| Policy::parse(text).expect("shipped").waives();
+        assert_eq!(waives(STRICT), [""; 0]);
+        assert_eq!(waives(ADOPTED), ["hardware.attested_channel"]);
+        assert_eq!(
+            waives(DARKBLOOM_2026),
+            [
+                "require.apple_chain",
+                "require.filevault",
+                "hardware.attested_channel",
+                "hardware.key_binding",
+                "hardware.session",
+                "routing.release",
+                "challenge.status_signature_required",
+            ]
         );
     }
 }
