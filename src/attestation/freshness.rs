@@ -110,6 +110,17 @@ impl Freshness {
             Self::Unrecognized | Self::Absent => None,
         }
     }
+
+    /// The provider's Secure Enclave key that the nonce was made from, as the text it was given in;
+    /// `None` when it was made from none.
+    pub fn se_public_key(&self) -> Option<&str> {
+        match self {
+            Self::Fresh { se_public_key, .. } | Self::CachedKnown { se_public_key, .. } => {
+                Some(se_public_key.as_str()).filter(|key| !key.is_empty())
+            }
+            Self::Unrecognized | Self::Absent => None,
+        }
+    }
 }
 
 /// Compares the freshness code of an answer with what was asked.

@@ -15,6 +15,7 @@ use crate::mdm::check_in::Message;
 use crate::mdm::plist::{Dictionary, Value, to_xml};
 use crate::mdm::{Channel, CheckIn, Sender};
 use crate::posture::appraisal::Appraisal;
+use crate::posture::merge::Beginning;
 use crate::posture::{Attested, Occasion, Posture};
 use crate::publication::event;
 use crate::publication::posture_v1::relation;
@@ -282,12 +283,15 @@ async fn authenticate(
     tx.set_bootstrap_token(device_id, None).await?;
     let statement = first_reading(&tx, &identity).await?;
     // Of a Mac nobody has heard anything of there is nothing to revise.
-    let new = statement
-        .is_some()
+    let by = Beginning {
+        statement,
+        se_public_key: ticket.and_then(|ticket| ticket.se_public_key),
+    };
+    let new = (by.statement.is_some() || by.se_public_key.is_some())
         .then(|| Posture::unknown(device_id.clone(), now));
     revise(&mut tx, device_id, new, now, |posture| match succession {
-        Succession::Displaces(_) => posture.begin_afresh(statement, &ctx.policy, now),
-        _ => posture.begin_anew(statement, &ctx.policy, now),
+        Succession::Displaces(_) => posture.begin_afresh(by, &ctx.policy, now),
+        _ => posture.begin_anew(by, &ctx.policy, now),
     })
     .await?;
     let entry = Entry {

@@ -106,6 +106,11 @@ impl Answer {
 pub fn decide(exchange: Exchange, answer: Option<Answer>, judge: &Judge) -> (Changes, Decision) {
     let mut round = Round {
         verification: exchange.verification.clone(),
+        key: exchange
+            .posture
+            .as_ref()
+            .and_then(Posture::key_to_name)
+            .map(|key| key.se_public_key.clone()),
         posture: None,
         learnt: false,
         changes: Changes::default(),
@@ -139,6 +144,8 @@ enum Session {
 struct Round<'a> {
     exchange: Exchange,
     verification: Option<Verification>,
+    /// The provider key that an attestation asked for now names: none but a proved one.
+    key: Option<String>,
     /// The posture once an answer was weighed.
     posture: Option<Posture>,
     /// The answer changed what is believed: there is a new revision.
@@ -429,7 +436,7 @@ impl Round<'_> {
                         device_id: self.exchange.device_id.clone(),
                         command_uuid: command_uuid.clone(),
                         minted_at: now,
-                        se_public_key: self.exchange.se_public_key.clone().unwrap_or_default(),
+                        se_public_key: self.key.clone().unwrap_or_default(),
                     };
                     let nonce = inputs.nonce();
                     self.changes.minted.push(Minted {

@@ -83,6 +83,7 @@ pub async fn read_posture(
         policy: &ctx.policy,
         anchor: ctx.anchors.kind(),
         channel,
+        session: None,
         attempt: &attempt,
         now,
     })))

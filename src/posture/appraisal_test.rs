@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::appraisal::{Appraisal, Circumstances, Relation, appraise};
-use super::claim::claims;
+use super::claim::{Age, claims};
+use super::merge::Beginning;
 use super::policy::{Policy, STRICT};
 use super::{Attested, Channel, Occasion, Posture, Reported, Verdict};
 use crate::attestation::statement::SecureBoot;
@@ -195,7 +196,7 @@ fn take_in(posture: &mut Posture, told: &Told, policy: &Policy) {
         posture.hold(reason, None, now);
     }
     if told.begin_anew {
-        posture.begin_anew(None, policy, now);
+        posture.begin_anew(Beginning::default(), policy, now);
     }
 }
 
@@ -261,9 +262,11 @@ fn a_negative_claim_counts_and_what_it_voids_says_why_it_does_not() {
         ..Report::default()
     };
     posture.report(reported(off, begin, later), later);
-    let claims = claims(&posture, &strict());
+    let claims = claims(&posture, &strict(), later);
     assert_eq!(claims["sip"].reason, None);
     assert_eq!(claims["sip#mda"].reason, Some(Reason::AppleRateLimit));
+    assert_eq!(claims["sip"].age, Age::Fresh);
+    assert_eq!(claims["sip#mda"].age, Age::Voided);
     assert_eq!(claims["recovery_lock"].reason, Some(Reason::FieldMissing));
     let expires_at = claims["sip"].expires_at.expect("a date");
     assert_eq!(expires_at, later.plus(Duration::from_secs(86_400)));
@@ -271,6 +274,35 @@ fn a_negative_claim_counts_and_what_it_voids_says_why_it_does_not() {
         claims["sip#mda"].expires_at,
         Some(begin.plus(Duration::from_secs(14 * 86_400)))
     );
+}
+
+#[test]
+fn a_claim_ages_by_itself() {
+    let begin = Timestamp::from_millis(BEGIN);
+    let hours = |n: u64| begin.plus(Duration::from_secs(3_600 * n));
+    let mut posture = new_posture();
+    posture.attest(
+        attested(Attestation::default(), Class::Fresh, begin, begin),
+        begin,
+    );
+    posture.report(reported(Report::default(), begin, begin), begin);
+    let age = |name: &str, now| claims(&posture, &strict(), now)[name].age;
+    for (name, hour, expected) in [
+        ("sip", 1, Age::Fresh),
+        ("sip", 2, Age::Stale),
+        ("sip", 23, Age::Stale),
+        ("sip", 24, Age::Expired),
+        ("sip#mda", 7 * 24 - 1, Age::Fresh),
+        ("sip#mda", 7 * 24, Age::Stale),
+        ("sip#mda", 14 * 24, Age::Expired),
+    ] {
+        assert_eq!(age(name, hours(hour)), expected, "{name} after {hour} h");
+    }
+    let mut undated = new_posture();
+    let reading = attested(Attestation::default(), Class::Unrecognized, begin, begin);
+    undated.attest(reading, begin);
+    let claims = claims(&undated, &strict(), begin);
+    assert_eq!(claims["sip#mda"].age, Age::Undated);
 }
 
 #[test]
@@ -392,7 +424,7 @@ fn go(posture: &mut Posture, step: &Step, now: &mut Timestamp, policy: &Policy) 
         }
         Step::Hold(reason) => posture.hold(*reason, None, *now),
         Step::BeginAnew => {
-            posture.begin_anew(None, policy, *now);
+            posture.begin_anew(Beginning::default(), policy, *now);
         }
         Step::Wait(n) => *now = now.plus(minutes(*n)),
     }
@@ -519,7 +551,7 @@ fn a_take_over_keeps_the_negatives_of_both_and_the_positives_of_the_newcomer() {
 
     // Displaced, nothing of it is left but what readers count by.
     let (revision, epoch) = (holder.revision, holder.revocation_epoch);
-    holder.begin_afresh(None, &policy, later(10));
+    holder.begin_afresh(Beginning::default(), &policy, later(10));
     assert_eq!(
         (holder.revision, holder.revocation_epoch),
         (revision + 1, epoch)

@@ -10,7 +10,7 @@ use crate::attestation::statement::SecureBoot;
 use crate::ids::EvidenceId;
 use crate::mdm::security_info::SecureBootLevel;
 use crate::reason::Reason;
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// Who vouches, strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -43,9 +43,26 @@ pub struct Claim {
     /// `None` when nothing says how old the evidence is.
     pub fresh_until: Option<Timestamp>,
     pub expires_at: Option<Timestamp>,
+    /// At the time of the answer; the two times above say when it changes.
+    pub age: Age,
     /// Why the value is unknown, or does not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+}
+
+/// How old a claim is, measured by its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Age {
+    Fresh,
+    /// Usable; a refresh is due.
+    Stale,
+    /// Not usable.
+    Expired,
+    /// Older than a definite negative: not usable, whatever its own times say.
+    Voided,
+    /// Nothing says how old it is: not usable.
+    Undated,
 }
 
 /// A property's value.
@@ -58,14 +75,14 @@ pub enum Value {
 
 /// The claims of a posture by name; what Apple attests is named `…#mda` where SecurityInfo reports
 /// the same property.
-pub fn claims(posture: &Posture, policy: &Policy) -> BTreeMap<&'static str, Claim> {
+pub fn claims(posture: &Posture, policy: &Policy, now: Timestamp) -> BTreeMap<&'static str, Claim> {
     let mut claims = BTreeMap::new();
     if let Some(reported) = &posture.reported {
         let voided = posture
             .void_before
             .is_some_and(|time| reported.asked_at < time)
             && !reported.facts.contradicts_full_security();
-        let template = of_report(reported, &policy.rules.security_info, voided);
+        let template = of_report(reported, &policy.rules.security_info, voided, now);
         let facts = &reported.facts;
         let mut flag = |name, value: Option<bool>| {
             claims.insert(name, template.with(value.map(Value::Flag), None));
@@ -90,7 +107,7 @@ pub fn claims(posture: &Posture, policy: &Policy) -> BTreeMap<&'static str, Clai
             .void_before
             .is_some_and(|time| minted_at.is_some_and(|at| at < time))
             && !attested.facts.contradicts_full_security();
-        let template = of_attestation(attested, &policy.rules.attestation, voided);
+        let template = of_attestation(attested, &policy.rules.attestation, voided, now);
         let facts = &attested.facts;
         claims.insert(
             "sip#mda",
@@ -141,7 +158,31 @@ impl Claim {
     }
 }
 
-fn of_report(reported: &Reported, lifetime: &Lifetime, voided: bool) -> Claim {
+impl Age {
+    fn at(
+        now: Timestamp,
+        fresh_until: Option<Timestamp>,
+        expires_at: Option<Timestamp>,
+        voided: bool,
+    ) -> Self {
+        let (Some(fresh_until), Some(expires_at)) = (fresh_until, expires_at) else {
+            return Self::Undated;
+        };
+        if voided {
+            Self::Voided
+        } else if now >= expires_at {
+            Self::Expired
+        } else if now >= fresh_until {
+            Self::Stale
+        } else {
+            Self::Fresh
+        }
+    }
+}
+
+fn of_report(reported: &Reported, lifetime: &Lifetime, voided: bool, now: Timestamp) -> Claim {
+    let fresh_until = Some(reported.observed_at.plus(lifetime.fresh_for.0));
+    let expires_at = Some(reported.observed_at.plus(lifetime.usable_for.0));
     Claim {
         value: None,
         raw: None,
@@ -150,14 +191,17 @@ fn of_report(reported: &Reported, lifetime: &Lifetime, voided: bool) -> Claim {
         channel: Some(reported.channel),
         evidence_id: reported.evidence_id,
         observed_at: reported.observed_at,
-        fresh_until: Some(reported.observed_at.plus(lifetime.fresh_for.0)),
-        expires_at: Some(reported.observed_at.plus(lifetime.usable_for.0)),
+        fresh_until,
+        expires_at,
+        age: Age::at(now, fresh_until, expires_at, voided),
         reason: voided.then_some(Reason::EvidenceConflict),
     }
 }
 
-fn of_attestation(attested: &Attested, lifetime: &Lifetime, voided: bool) -> Claim {
+fn of_attestation(attested: &Attested, lifetime: &Lifetime, voided: bool, now: Timestamp) -> Claim {
     let minted_at = attested.freshness.minted_at();
+    let until = |span: Span| minted_at.map(|at| at.plus(span.0).min(attested.not_after));
+    let (fresh_until, expires_at) = (until(lifetime.fresh_for), until(lifetime.usable_for));
     Claim {
         value: None,
         raw: None,
@@ -166,8 +210,9 @@ fn of_attestation(attested: &Attested, lifetime: &Lifetime, voided: bool) -> Cla
         channel: None,
         evidence_id: attested.evidence_id,
         observed_at: attested.observed_at,
-        fresh_until: minted_at.map(|at| at.plus(lifetime.fresh_for.0).min(attested.not_after)),
-        expires_at: minted_at.map(|at| at.plus(lifetime.usable_for.0).min(attested.not_after)),
+        fresh_until,
+        expires_at,
+        age: Age::at(now, fresh_until, expires_at, voided),
         reason: match minted_at {
             None => Some(Reason::NonceUnrecognized),
             Some(_) => voided.then_some(Reason::AppleRateLimit),

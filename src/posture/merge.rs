@@ -8,11 +8,21 @@
 //! one states replaces nothing: what is not said neither promotes nor demotes, the held one ages.
 
 use super::appraisal::{Appraisal, Circumstances, Relation, appraise};
+use super::key_binding::Proof;
 use super::policy::Policy;
 use super::{Attested, Held, Posture, Reported};
 use crate::ids::EvidenceId;
 use crate::reason::Reason;
 use crate::time::Timestamp;
+
+/// What an enrollment begins with.
+#[derive(Debug, Clone, Default)]
+pub struct Beginning {
+    /// What Apple stated when the Mac's identity was issued.
+    pub statement: Option<Attested>,
+    /// The provider's Secure Enclave key that its ticket names.
+    pub se_public_key: Option<String>,
+}
 
 impl Posture {
     /// Takes in a SecurityInfo reading. Returns false when it says nothing newer than what is held.
@@ -34,6 +44,7 @@ impl Posture {
     /// says nothing newer than what is held.
     pub fn attest(&mut self, reading: Attested, now: Timestamp) -> bool {
         let minted_at = reading.freshness.minted_at();
+        self.name_key(&reading);
         if reading.facts.contradicts_full_security() {
             self.void(now);
             self.attested = Some(reading);
@@ -61,6 +72,13 @@ impl Posture {
     /// back.
     fn void(&mut self, now: Timestamp) {
         self.void_before = self.void_before.max(Some(now));
+    }
+
+    /// The provider's software on this Mac says, in answer to a challenge, that a protection is off.
+    /// It stands until Apple states otherwise for a nonce handed over afterwards.
+    pub fn self_report_negative(&mut self, reason: Reason, now: Timestamp) {
+        self.void(now);
+        self.hold(reason, None, now);
     }
 
     /// Takes in a definite negative that is no reading of a property.
@@ -101,16 +119,16 @@ impl Posture {
 
     /// The Mac enrols anew: what it showed under the former enrollment is history. Negatives stay:
     /// a new enrollment must not wash them. What Apple stated when the Mac's new identity was issued
-    /// is the first reading of the new enrollment.
-    pub fn begin_anew(
-        &mut self,
-        identity: Option<Attested>,
-        policy: &Policy,
-        now: Timestamp,
-    ) -> Appraisal {
+    /// is the first reading of the new enrollment. Which provider key belongs to the Mac was proved for
+    /// the former enrollment only.
+    pub fn begin_anew(&mut self, by: Beginning, policy: &Policy, now: Timestamp) -> Appraisal {
         self.drop_positives();
-        if let Some(reading) = identity {
+        self.retire_keys();
+        if let Some(reading) = by.statement {
             self.attest(reading, now);
+        }
+        if let Some(key) = by.se_public_key {
+            self.prove_key(&key, Proof::Ticket, now);
         }
         self.leave(policy, now)
     }
@@ -118,25 +136,23 @@ impl Posture {
     /// Somebody else stands where an enrollment stood that never proved its serial number: nothing
     /// of what that one showed is about this one. Revisions and epoch go on, because readers count
     /// them.
-    pub fn begin_afresh(
-        &mut self,
-        identity: Option<Attested>,
-        policy: &Policy,
-        now: Timestamp,
-    ) -> Appraisal {
+    pub fn begin_afresh(&mut self, by: Beginning, policy: &Policy, now: Timestamp) -> Appraisal {
         *self = Self {
             revision: self.revision,
             revocation_epoch: self.revocation_epoch,
             verdict: self.verdict,
             ..Self::unknown(self.device_id.clone(), now)
         };
-        self.begin_anew(identity, policy, now)
+        self.begin_anew(by, policy, now)
     }
 
     /// A contender was proved to be this Mac: what it showed is the newest that is known, and its
     /// negatives count here from now on, as those held here do.
     pub fn take_over(&mut self, contender: Self, now: Timestamp) {
         self.drop_positives();
+        self.retire_keys();
+        self.keys = contender.keys;
+        self.named = contender.named;
         self.revocation_epoch = self.revocation_epoch.max(contender.revocation_epoch);
         self.void_before = self.void_before.max(contender.void_before);
         if let Some(reported) = contender.reported {
@@ -152,6 +168,7 @@ impl Posture {
     }
 
     fn drop_positives(&mut self) {
+        self.named = None;
         if self
             .reported
             .as_ref()

@@ -2,18 +2,23 @@
 //!
 //! Evidence is never merged into one boolean. [`Posture`] keeps the last reading from each source;
 //! [`claim`] gives every property its value, assurance and times; [`merge`] decides what newer
-//! evidence does to what was believed; [`appraisal`] judges the whole by a [`policy`].
+//! evidence does to what was believed; [`appraisal`] judges the whole by a [`policy`];
+//! [`key_binding`] joins a provider's key to the Mac, and [`trust`] says how far both are trusted.
 
 pub mod appraisal;
 #[cfg(test)]
 mod appraisal_test;
 pub mod claim;
+pub mod key_binding;
 pub mod merge;
 pub mod policy;
 pub mod trust;
+#[cfg(test)]
+mod trust_test;
 
 use serde::{Deserialize, Serialize};
 
+use self::key_binding::{NamedKey, ProvedKey};
 use crate::attestation::{Freshness, Statement};
 use crate::ids::{DeviceId, EvidenceId};
 use crate::mdm::security_info::SecurityInfo;
@@ -40,6 +45,15 @@ pub struct Posture {
     pub void_before: Option<Timestamp>,
     /// Definite negatives that are no reading of a property (another Mac's chain, a bad chain).
     pub held: Vec<Held>,
+    /// The newest statement of Apple's that names a provider key.
+    #[serde(default)]
+    pub named: Option<NamedKey>,
+    /// Provider keys proved to belong to this Mac under its present enrollment, the latest last.
+    #[serde(default)]
+    pub keys: Vec<ProvedKey>,
+    /// Those proved under its former enrollments.
+    #[serde(default)]
+    pub former_keys: Vec<String>,
 }
 
 /// Three results and a warning tier. Unknown is not bad and not good.
@@ -141,6 +155,9 @@ impl Posture {
             attested: None,
             void_before: None,
             held: Vec::new(),
+            named: None,
+            keys: Vec::new(),
+            former_keys: Vec::new(),
         }
     }
 }

@@ -8,9 +8,11 @@ use crate::attestation::Anchor;
 use crate::attestation::Freshness;
 use crate::enrollment::{Enrollment, Identity, State};
 use crate::ids::DeviceId;
-use crate::posture::appraisal::{Appraisal, Circumstances, Relation, appraise};
+use crate::posture::appraisal::{Circumstances, Relation, appraise};
 use crate::posture::claim::{Claim, claims};
+use crate::posture::key_binding::{KeyBinding, Proof};
 use crate::posture::policy::Policy;
+use crate::posture::trust::{Level, Mac, Session, trust};
 use crate::posture::{Channel, Posture, Verdict};
 use crate::reason::{Actor, Reason};
 use crate::time::Timestamp;
@@ -27,10 +29,13 @@ pub struct PostureV1 {
     pub is_as_revised: bool,
     /// Judges the device plane only.
     pub verdict: Verdict,
-    /// For the coordinator: `none` until provider software is bound to the Mac.
-    pub trust_level: &'static str,
+    /// Of the Mac with the provider session that is bound to it; `none` without one.
+    pub trust_level: Level,
+    /// Until when the verdict, and a level of `hardware`, may be relied on.
     pub usable_until: Option<Timestamp>,
     pub policy_id: String,
+    /// What this policy does not demand and the strict one does.
+    pub policy_waives: Vec<&'static str>,
     /// Whose root the attestation led to. `custom` is a simulated world: no statement of Apple's.
     pub anchor: Anchor,
     /// Cause first: first what decides the verdict, then what keeps the trust level down.
@@ -39,8 +44,26 @@ pub struct PostureV1 {
     /// Whose key signs what this Mac reports now; a claim says whose key signed it.
     pub channel: Channel,
     pub freshness: Option<Freshness>,
+    /// The provider key that was proved to belong to this Mac last; `None` while none was.
+    pub binding: Option<BoundKeyV1>,
     pub claims: BTreeMap<&'static str, Claim>,
     pub next_action: NextAction,
+}
+
+/// A provider key and how far it is joined to the Mac.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BoundKeyV1 {
+    pub se_public_key: String,
+    pub proof: Proof,
+    pub proved_at: Timestamp,
+    pub se_key_bound: KeyBinding,
+    /// When the nonce that names it was handed over; only while bound.
+    pub bound_at: Option<Timestamp>,
+    /// From when Apple makes a statement that can name it, where that is waited for.
+    pub eligible_at: Option<Timestamp>,
+    /// Always false: that Apple put this key's hash into this Mac's certificate does not prove that
+    /// the key lives there.
+    pub residence_proved: bool,
 }
 
 /// Who should do what next.
@@ -64,6 +87,8 @@ pub struct Sources<'a> {
     pub anchor: Anchor,
     /// Of the identity that speaks for the Mac now.
     pub channel: Channel,
+    /// The provider session that is bound to it.
+    pub session: Option<Session<'a>>,
     /// Why the attempt under way has not brought evidence yet.
     pub attempt: &'a [Reason],
     pub now: Timestamp,
@@ -79,29 +104,30 @@ impl PostureV1 {
             policy,
             anchor,
             channel,
+            session,
             attempt,
             now,
         } = *sources;
         let enrolled = enrollment.state == State::Enrolled;
-        let Appraisal {
-            verdict,
-            mut reasons,
-            usable_until,
-        } = appraise(
+        let circumstances = Circumstances {
+            relation: relation(enrollment, identity),
+            attempt,
+            now,
+        };
+        let mac = Mac {
             posture,
-            policy,
-            Circumstances {
-                relation: relation(enrollment, identity),
-                attempt,
-                now,
-            },
-        );
-        let next_action = NextAction::after(verdict, &reasons);
-        // No provider session can be bound yet, so no level above none is reached.
-        reasons.push(Reason::ProviderNotBound);
-        if channel == Channel::Software {
-            reasons.push(Reason::ChannelNotAttested);
-        }
+            circumstances,
+            channel,
+            serial: enrollment.serial.as_ref(),
+        };
+        let judged = trust(Some(mac), session, policy);
+        let appraisal = appraise(posture, policy, circumstances);
+        let (verdict, level) = (appraisal.verdict, judged.level);
+        let next_action = NextAction::after(verdict, &appraisal.reasons);
+        let usable_until = match level {
+            Level::Hardware => judged.usable_until,
+            Level::None | Level::SelfSigned => appraisal.usable_until,
+        };
         Self {
             device_id: posture.device_id.clone(),
             revision: posture.revision,
@@ -109,21 +135,40 @@ impl PostureV1 {
             evaluated_at: now,
             is_as_revised: verdict == posture.verdict,
             verdict,
-            trust_level: "none",
+            trust_level: level,
             usable_until,
             policy_id: policy.id.clone(),
+            policy_waives: policy.waives(),
             anchor,
-            reasons,
+            reasons: judged.reasons,
             enrolled,
             channel,
             freshness: posture
                 .attested
                 .as_ref()
                 .map(|attested| attested.freshness.clone()),
-            claims: claims(posture, policy),
+            binding: bound_key(posture, policy, now),
+            claims: claims(posture, policy, now),
             next_action,
         }
     }
+}
+
+fn bound_key(posture: &Posture, policy: &Policy, now: Timestamp) -> Option<BoundKeyV1> {
+    let key = posture.key_to_name()?;
+    let graded = posture.grade_key(&key.se_public_key, policy, now);
+    let named = posture.named.as_ref();
+    Some(BoundKeyV1 {
+        se_public_key: key.se_public_key.clone(),
+        proof: key.proof,
+        proved_at: key.since,
+        se_key_bound: graded.grade,
+        bound_at: named
+            .filter(|_| graded.grade == KeyBinding::Bound)
+            .map(|named| named.minted_at),
+        eligible_at: graded.eligible_at,
+        residence_proved: false,
+    })
 }
 
 /// How an enrollment stands to the service.
