@@ -391,12 +391,23 @@ fn each_way_of_failing_has_its_pause_and_a_refresh_waits_longer_than_a_first_pro
                         world.session(says);
                     }
                 }
-                let pause = world.due_in().as_secs();
+                let agenda = &world.agenda;
+                let pause = agenda
+                    .security_info
+                    .wish(
+                        Kind::SecurityInfo,
+                        &agenda.device_id,
+                        &world.rules.security_info,
+                        agenda.since,
+                    )
+                    .ask_at
+                    .since(world.now);
+                let seconds = pause.as_secs();
                 assert!(
-                    (from..=to).contains(&pause),
-                    "{how:?} {is_known}: {from} to {to}, not {pause}"
+                    (from..=to).contains(&seconds),
+                    "{how:?} {is_known}: {from} to {to}, not {seconds}"
                 );
-                world.pass(world.due_in());
+                world.pass(pause);
             }
         }
     }
