@@ -62,14 +62,12 @@ journey! {
 
 journey! {
     async fn a_mac_that_owes_is_woken_again_but_not_too_often(backend: Backend) {
-        let scene = Scene::configured(backend, "[verification]\npatience = \"2h\"\n").await;
+        let scene = Scene::configured(backend, "[verification]\npatience = \"2h\"\npushes_per_hour = 4\n").await;
         let (mac, done) = (pushed_mac(&scene).await, pushed_mac(&scene).await);
         done.connect().await.expect("a session");
         for round in 1..4 {
             scene.pass(20 * MINUTE - Duration::from_millis(1));
             scene.sweep().await;
-            let open = scene.kept(&mac).await.verifications.remove(0);
-            assert!(!open.push_is_due(scene.now()));
             assert_eq!(pushes(&scene, &mac), round);
             scene.pass(Duration::from_millis(1));
             scene.sweep().await;
