@@ -9,7 +9,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::flows::wake::Turn;
-use crate::flows::{Context, Failure, read_status, refuse, rotate_push_certificate, sweep, wake};
+use crate::flows::{
+    Context, Failure, read_status, refuse, rotate_push_certificate, sweep, tell_of_end, wake,
+};
 
 /// How often what is due is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -55,6 +57,13 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         stop.clone(),
         "sweep",
         |ctx| async move { sweep::run_once(&ctx).await },
+    ));
+    workers.spawn(every(
+        SWEEP,
+        Arc::clone(ctx),
+        stop.clone(),
+        "tell_of_end",
+        |ctx| async move { tell_of_end::run_once(&ctx).await },
     ));
     workers.spawn(every(
         IDENTITIES,

@@ -14,6 +14,7 @@
 //! | [`identify`] | first line of every message of a Mac |
 //! | [`check_in`] | it joins, changes its address, leaves |
 //! | [`connect`] | it asks for work and brings answers; [`conclude`] judges them |
+//! | [`tell_of_end`] | a verdict that nothing renews ends |
 //! | [`take_over`] | Apple proved its serial number: who holds it is settled |
 //! | [`wake`] | it is to be woken |
 //! | [`sweep`] | what is due or overdue |
@@ -50,6 +51,7 @@ pub mod revoke;
 pub mod rotate_push_certificate;
 pub mod sweep;
 pub mod take_over;
+pub mod tell_of_end;
 pub mod verify_now;
 pub mod wake;
 

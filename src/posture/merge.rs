@@ -97,6 +97,8 @@ impl Posture {
         self.revision += 1;
         self.revised_at = circumstances.now;
         self.verdict = appraisal.verdict;
+        self.usable_until = appraisal.usable_until;
+        self.told_of_end = false;
         appraisal
     }
 

@@ -18,6 +18,8 @@ pub mod trust;
 #[cfg(test)]
 mod trust_test;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use self::key_binding::{NamedKey, ProvedKey};
@@ -38,6 +40,12 @@ pub struct Posture {
     pub revised_at: Timestamp,
     /// The verdict as of `revised_at`. A reader appraises again at its own time.
     pub verdict: Verdict,
+    /// Until when that verdict may be relied on; `None` unless it is affirming or a warning.
+    #[serde(default)]
+    pub usable_until: Option<Timestamp>,
+    /// Subscribers were told that it is about to end.
+    #[serde(default)]
+    pub told_of_end: bool,
     /// The last SecurityInfo that was asked for and well formed.
     pub reported: Option<Reported>,
     /// The last attestation whose chain, serial and nonce were good enough to read.
@@ -144,7 +152,41 @@ impl Verdict {
     }
 }
 
+/// Subscribers are told this long before a verdict ends (coordinator-and-standards C.3).
+const NOTICE: Duration = Duration::from_secs(10 * 60);
+
+/// What subscribers are to be told of a verdict that nothing renews.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// It ends soon, at this time.
+    Ending(Timestamp),
+    /// It has ended.
+    Ended,
+}
+
 impl Posture {
+    /// When there is something to tell of the verdict's end: before it, then at it.
+    pub fn notice_at(&self) -> Option<Timestamp> {
+        let until = self.usable_until?;
+        Some(if self.told_of_end {
+            until
+        } else {
+            until.minus(NOTICE)
+        })
+    }
+
+    /// What there is to tell now. One that ended unannounced is not announced any more.
+    pub fn notice(&self, now: Timestamp) -> Option<Notice> {
+        let until = self.usable_until?;
+        if now >= until {
+            Some(Notice::Ended)
+        } else {
+            self.notice_at()
+                .filter(|at| *at <= now)
+                .map(|_| Notice::Ending(until))
+        }
+    }
+
     /// Nothing is known yet.
     pub fn unknown(device_id: DeviceId, now: Timestamp) -> Self {
         Self {
@@ -153,6 +195,8 @@ impl Posture {
             revocation_epoch: 0,
             revised_at: now,
             verdict: Verdict::Unknown,
+            usable_until: None,
+            told_of_end: false,
             reported: None,
             attested: None,
             void_before: None,

@@ -5,9 +5,12 @@ use serde_json::{Value, json};
 use crate::ids::DeviceId;
 use crate::posture::{Posture, Verdict};
 use crate::reason::Reason;
+use crate::time::Timestamp;
 use crate::verification::Verification;
 
 pub const POSTURE_CHANGED: &str = "posture.changed";
+/// A verdict ends in ten minutes, unless newer evidence comes.
+pub const POSTURE_EXPIRING: &str = "posture.expiring";
 pub const VERIFICATION_FINISHED: &str = "verification.finished";
 pub const DEVICE_ENROLLED: &str = "device.enrolled";
 /// A contender was proved to be the Mac that holds the serial number, and took its place.
@@ -26,6 +29,16 @@ pub fn posture_changed(posture: &Posture, previous: Verdict, reasons: &[Reason])
         "previous": previous,
         "reasons": reasons,
         "revocation_epoch": posture.revocation_epoch,
+    })
+}
+
+/// Body of `posture.expiring`.
+pub fn posture_expiring(posture: &Posture, usable_until: Timestamp) -> Value {
+    json!({
+        "device_id": posture.device_id,
+        "revision": posture.revision,
+        "verdict": posture.verdict,
+        "usable_until": usable_until,
     })
 }
 
@@ -60,7 +73,6 @@ pub fn revocation(device_id: &DeviceId, revocation_epoch: u64, note: &str) -> Va
 mod tests {
     use super::*;
     use crate::entropy::SeededEntropy;
-    use crate::time::Timestamp;
 
     #[test]
     fn a_change_of_posture_has_the_members_that_subscribers_read() {

@@ -8,6 +8,7 @@ use super::row::{self, Row};
 use super::{Read, StoreError, Write};
 use crate::ids::DeviceId;
 use crate::posture::Posture;
+use crate::time::Timestamp;
 
 mod current {
     use sea_orm::entity::prelude::*;
@@ -20,6 +21,7 @@ mod current {
         pub revision: i64,
         pub revocation_epoch: i64,
         pub verdict: String,
+        pub notice_at: Option<i64>,
         pub body: String,
     }
 
@@ -74,6 +76,21 @@ impl Read {
         row::read_all(query.all(self.tx()).await?)
     }
 
+    /// Macs of whose verdict's end there is something to tell, those that wait the longest first.
+    pub async fn ending(&self, now: Timestamp, limit: usize) -> Result<Vec<DeviceId>, StoreError> {
+        let found = current::Entity::find()
+            .filter(current::Column::NoticeAt.lte(now.millis()))
+            .order_by_asc(current::Column::NoticeAt)
+            .limit(row::limited(limit))
+            .all(self.tx())
+            .await?;
+        let postures = row::read_all(found)?;
+        Ok(postures
+            .into_iter()
+            .map(|posture| posture.device_id)
+            .collect())
+    }
+
     /// What was believed of a Mac, the newest revision first, from the one before `before` on.
     pub async fn posture_history(
         &self,
@@ -120,16 +137,18 @@ pub(super) fn save(posture: &Posture) -> Result<[Edit; 2], StoreError> {
     let verdict = Datum::text(posture.verdict.as_str());
     Ok([
         Edit::that_must_change(
-            "INSERT INTO postures (device_id, revision, revocation_epoch, verdict, body) \
-             VALUES ($1, $2, $3, $4, $5) \
+            "INSERT INTO postures \
+             (device_id, revision, revocation_epoch, verdict, notice_at, body) \
+             VALUES ($1, $2, $3, $4, $5, $6) \
              ON CONFLICT (device_id) DO UPDATE SET revision = excluded.revision, \
              revocation_epoch = excluded.revocation_epoch, verdict = excluded.verdict, \
-             body = excluded.body WHERE excluded.revision >= postures.revision",
+             notice_at = excluded.notice_at, body = excluded.body WHERE excluded.revision >= postures.revision",
             [
                 device_id.clone(),
                 revision.clone(),
                 Datum::int(row::counted(posture.revocation_epoch)),
                 verdict.clone(),
+                Datum::Int(row::millis(posture.notice_at())),
                 body.clone(),
             ],
         ),

@@ -151,11 +151,7 @@ impl Pushes {
 
     /// The first time at which a Mac that was woken, and owes an answer still, is woken again.
     pub fn again_from(&self, per_hour: u32, said_not_now: bool) -> Option<Timestamp> {
-        let pause = if said_not_now {
-            AFTER_NOT_NOW
-        } else {
-            AGAIN
-        };
+        let pause = if said_not_now { AFTER_NOT_NOW } else { AGAIN };
         let again = self.last().filter(|_| !self.under_way);
         again.map(|at| at.plus(pause)).max(self.open_from(per_hour))
     }

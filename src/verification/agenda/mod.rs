@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use self::budget::Pushes;
 pub use self::budget::{Hold, Unreached};
-pub use self::clock::{How, Wish};
 use self::clock::Clock;
+pub use self::clock::{How, Wish};
 use super::{Command, CommandState, Kind, Part, Priority, Progress, Verification};
 use crate::ids::{DeviceId, VerificationId};
 use crate::posture::appraisal::APPLE_WINDOW;
@@ -347,10 +347,7 @@ impl Agenda {
     /// Takes a push out of the budget, if the Mac owes an answer and may be woken now. `asked` says
     /// that somebody wants it, who is not made to wait as long as the sweep.
     pub fn begin_push(&mut self, asked: bool, rules: &Rules, now: Timestamp) -> bool {
-        let may = self.is_heard()
-            && self
-                .wake_from(asked, rules)
-                .is_some_and(|from| from <= now);
+        let may = self.is_heard() && self.wake_from(asked, rules).is_some_and(|from| from <= now);
         if may {
             self.pushes.begin(rules.pushes_per_hour, now);
         }

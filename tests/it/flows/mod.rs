@@ -42,5 +42,6 @@ mod restart;
 mod revoke;
 mod sweep;
 mod take_over;
+mod tell_of_end;
 mod verify_now;
 mod wake;
