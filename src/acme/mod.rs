@@ -38,6 +38,7 @@ mod refusal;
 mod reply;
 mod resources;
 mod route;
+mod spent;
 mod statement;
 mod token;
 
