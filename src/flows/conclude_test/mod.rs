@@ -98,6 +98,7 @@ impl Table {
             identity_ends: self.now.plus(Duration::from_secs(365 * 86_400)),
             contends: self.contends,
             proved: self.proved,
+            undisputed: !self.contends && !self.proved,
             verification: Some(self.verification.clone()),
             command: command.cloned(),
             posture: self.posture.clone(),

@@ -39,6 +39,9 @@ pub struct Exchange {
     pub contends: bool,
     /// Apple proved the serial number on this channel: since the last Authenticate.
     pub proved: bool,
+    /// Once Apple proves its serial number it holds it, and nothing is left to be settled: it does
+    /// already, or nobody else ever said to have it. Says nothing of a Mac that is proved.
+    pub undisputed: bool,
     /// The open verification; without one, that of the command, finished as it is.
     pub verification: Option<Verification>,
     /// The command asked for, if it was handed to this Mac.
@@ -69,6 +72,8 @@ pub struct Changes {
     pub events: Vec<Event>,
     /// Apple proved the serial number on the Mac's present channel, at this time.
     pub proved_at: Option<Timestamp>,
+    /// With that proof it holds the serial number: nobody disputes it.
+    pub holds: bool,
 }
 
 /// What to load.
@@ -106,7 +111,12 @@ macro_rules! load {
              t.se_public_key, COALESCE(v.body, w.body), \
              c.command_uuid, c.verification_id, c.kind, c.identity, c.state, c.handed_over_at, \
              c.concluded_at, p.body, a.scheme, a.nonce, a.inputs, l.scheme, l.nonce, l.inputs, \
-             i.not_after, e.contends_with, e.proved_at",
+             i.not_after, e.contends_with, e.proved_at, \
+             CAST(CASE WHEN e.proved_at IS NOT NULL OR e.serial IS NULL \
+                OR e.contends_with IS NOT NULL THEN 0 \
+             WHEN e.held_since IS NOT NULL THEN 1 \
+             WHEN EXISTS (SELECT 1 FROM enrollments o WHERE o.serial = e.serial \
+                AND o.device_id <> e.device_id) THEN 0 ELSE 1 END AS BIGINT)",
             $more,
             " FROM enrollments e \
              JOIN identities i ON i.certificate = e.identity \
@@ -152,6 +162,7 @@ struct Loaded {
     identity_ends: i64,
     contends: bool,
     proved: bool,
+    undisputed: bool,
 }
 
 impl Loaded {
@@ -195,6 +206,7 @@ impl Loaded {
             identity_ends: row.int(23)?.unwrap_or_default(),
             contends: row.text(24)?.is_some(),
             proved: row.int(25)?.is_some(),
+            undisputed: row.int(26)? == Some(1),
         })
     }
 }
@@ -220,6 +232,7 @@ impl Row for Loaded {
             identity_ends: Timestamp::from_millis(self.identity_ends),
             contends: self.contends,
             proved: self.proved,
+            undisputed: self.undisputed,
             verification: row::parsed_if_any(self.verification.as_deref(), serde_json::from_str)?,
             command: match self.command {
                 None => None,
@@ -296,7 +309,11 @@ impl Changes {
             edits.extend(last.values().map(|entry| steps::put(ticket_id, entry)));
         }
         if let Some(at) = self.proved_at {
-            edits.push(enrollments::prove(device_id, at));
+            edits.push(if self.holds {
+                enrollments::prove_and_hold(device_id, at)
+            } else {
+                enrollments::prove(device_id, at)
+            });
         }
         edits.extend(events::append(device_id, &self.events)?);
 
