@@ -18,7 +18,7 @@ use crate::apns::{Apns, ApnsSettings, Endpoint};
 use crate::attestation::Anchors;
 use crate::config::Config;
 use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
-use crate::entropy::{Entropy, OsEntropy};
+use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::flows::wake::Wakeups;
 use crate::flows::{Authorities, Context, Held, Settings, refuse};
 use crate::http::client_tls::PossessionOnly;
@@ -73,7 +73,6 @@ impl App {
     pub async fn start_at(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy::default());
         let master = master_key(config)?;
-        let acme_nonces = NonceKey::new(master.derive("acme nonces").expose());
         let seal = Arc::new(MasterSeal::new(&master, Arc::clone(&entropy)));
         let keeper = FileKeeper::open(config.data_dir.join(KEYS), Arc::clone(&seal))
             .context("the folder of keys cannot be used; `attestd init` makes it")?;
@@ -83,6 +82,12 @@ impl App {
             .await
             .context("the database cannot be brought up to date")?;
         claim_database(&store, &config.base_url).await?;
+        let nonce_secret = master.derive("acme nonces");
+        let acme_nonces = if store.is_ours_alone() {
+            NonceKey::of_one_process(nonce_secret.expose(), draw(entropy.as_ref()))
+        } else {
+            NonceKey::new(nonce_secret.expose())
+        };
 
         let policy = Arc::new(policy(config)?);
         let settings = settings(config, &policy)?;

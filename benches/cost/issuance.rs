@@ -25,16 +25,34 @@ struct Holder {
     profile: EnrollmentProfile,
 }
 
-pub async fn run(report: &mut Report, Yardstick(r): Yardstick, between: usize) {
-    for (kind, name, goal) in [
-        (
-            IdentityKind::Acme,
-            "ACME issuance, nine requests, new account",
-            160.0,
-        ),
-        (IdentityKind::Scep, "SCEP issuance, three requests", 83.0),
-    ] {
-        // One server each: only certificates of the protocol that is measured grow.
+/// What is issued, and what it may cost.
+#[derive(Debug)]
+pub struct Issuance {
+    /// Its name on the command line.
+    pub part: &'static str,
+    kind: IdentityKind,
+    name: &'static str,
+    goal: f64,
+}
+
+pub const ACME: Issuance = Issuance {
+    part: "acme",
+    kind: IdentityKind::Acme,
+    name: "ACME issuance, nine requests, new account",
+    goal: 160.0,
+};
+
+pub const SCEP: Issuance = Issuance {
+    part: "scep",
+    kind: IdentityKind::Scep,
+    name: "SCEP issuance, three requests",
+    goal: 83.0,
+};
+
+impl Issuance {
+    /// On a server of its own: only certificates of the protocol that is measured grow.
+    pub async fn run(&self, report: &mut Report, Yardstick(r): Yardstick, between: usize) {
+        let Self { kind, name, .. } = *self;
         let world = World::start(WorldOptions::default())
             .await
             .expect("a world");
@@ -57,7 +75,8 @@ pub async fn run(report: &mut Report, Yardstick(r): Yardstick, between: usize) {
             (many, format!("after {between} more")),
             (alone, "the same, one at a time".to_owned()),
         ] {
-            report.held(&format!("{name}, {when}, SQLite"), cost, r, "R", goal);
+            let line = format!("{name}, {when}, SQLite");
+            report.held(&line, cost, r, "R", self.goal);
         }
     }
 }

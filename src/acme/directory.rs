@@ -13,6 +13,7 @@ use super::order::{Order, State};
 use super::refusal::Refusal;
 use super::reply::Reply;
 use super::route::Route;
+use super::spent::{Memory, Use};
 use crate::attestation::Anchors;
 use crate::entropy::Entropy;
 use crate::ids::SerialNumber;
@@ -31,7 +32,8 @@ const JOSE: &str = "application/jose+json";
 pub struct Directory {
     pub(super) accounts: BTreeMap<u32, Account>,
     pub(super) orders: BTreeMap<u32, Order>,
-    /// Nonces that were used, and are young enough to be tried again.
+    /// Nonces that were used by requests that may have changed something, and where memory cannot
+    /// tell by any other; those that are young enough to be tried again.
     spent: Vec<String>,
 }
 
@@ -69,8 +71,10 @@ pub struct Request<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// Whether the directory is another than before, and must be kept before anything is sent. A
-    /// refused request changes it too when it spent a nonce.
+    /// refused request changes it too when it spent a nonce here.
     pub changed: bool,
+    /// Whether it was signed by whom it names, under a nonce that was good.
+    pub admitted: bool,
     pub act: Act,
 }
 
@@ -102,6 +106,17 @@ pub(super) struct Signed {
     pub(super) by: By,
     nonce: String,
     pub(super) payload: Vec<u8>,
+}
+
+impl Signed {
+    /// RFC 8555 section 6.3: a POST-as-GET is told by its empty payload. Whatever else comes with
+    /// an empty payload is refused, and changes nothing either.
+    fn wanted(&self) -> Use {
+        match self.by {
+            By::Account(_) if self.payload.is_empty() => Use::Read,
+            By::Account(_) | By::Key(_) => Use::Change,
+        }
+    }
 }
 
 /// Who signed.
@@ -136,14 +151,15 @@ impl Directory {
         terms: &Terms<'_>,
         entropy: &dyn Entropy,
     ) -> Outcome {
-        let mut changed = false;
+        let (mut changed, mut admitted) = (false, false);
         let act = self.admit(request, terms).and_then(|signed| {
-            self.spend(signed.nonce, terms)?;
-            changed = true;
+            changed = self.spend(&signed, terms)?;
+            admitted = true;
             self.act(request.route, signed.by, &signed.payload, terms, entropy)
         });
         Outcome {
             changed,
+            admitted,
             act: act.unwrap_or_else(|refusal| Act::Answer(Reply::refusing(&refusal, terms.base))),
         }
     }
@@ -255,14 +271,24 @@ impl Directory {
         }
     }
 
-    fn spend(&mut self, nonce: String, terms: &Terms<'_>) -> Result<(), Refusal> {
+    /// Uses the nonce of a request up. Returns whether that is to be kept here.
+    fn spend(&mut self, signed: &Signed, terms: &Terms<'_>) -> Result<bool, Refusal> {
+        let wanted = signed.wanted();
+        match (
+            terms.nonce_key.spend(&signed.nonce, wanted, terms.now),
+            wanted,
+        ) {
+            (Memory::UsedBefore, _) => return Err(Refusal::Nonce),
+            (Memory::Remembers, Use::Read) => return Ok(false),
+            (Memory::Remembers, Use::Change) | (Memory::CannotTell, _) => {}
+        }
         self.spent
             .retain(|spent| nonce::must_be_remembered(spent, terms.now));
         if self.spent.len() >= MAX_SPENT {
             return Err(Refusal::Exhausted);
         }
-        self.spent.push(nonce);
-        Ok(())
+        self.spent.push(signed.nonce.clone());
+        Ok(true)
     }
 
     pub(super) fn act(

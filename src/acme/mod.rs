@@ -37,6 +37,7 @@ mod refusal;
 mod reply;
 mod resources;
 mod route;
+mod spent;
 mod statement;
 mod token;
 

@@ -88,8 +88,8 @@ pub struct Decision {
     pub refused: Option<Reason>,
     /// The verdict, when evidence changed it or confirmed it.
     pub verdict: Option<Verdict>,
-    /// Apple proved the serial number on this channel: who holds it is to be settled.
-    pub proved: bool,
+    /// Apple proved the serial number on this channel, and who holds it is to be settled.
+    pub unsettled: bool,
 }
 
 impl Answer {
@@ -348,7 +348,8 @@ impl Round<'_> {
         self.answered(command, reason);
         if reading.freshness.minted_at().is_some() && !self.exchange.proved {
             self.changes.proved_at = Some(now);
-            self.decision.proved = true;
+            self.changes.holds = self.exchange.undisputed;
+            self.decision.unsettled = !self.exchange.undisputed;
         }
         let newer = self.posture().attest(reading, now);
         self.learnt |= newer;

@@ -81,7 +81,7 @@ pub async fn connect(ctx: &Context, proof: Proof<'_>, body: &[u8]) -> Result<Rep
         return Ok(Reply::Done);
     }
     ctx.store.seen(&speaker.device_id, now);
-    let (reply, proved) = match &report.status {
+    let (reply, unsettled) = match &report.status {
         Status::Idle if speaker.owes_from.is_none_or(|from| from > now) => (Reply::Done, false),
         Status::Idle => exchange(ctx, &speaker, None, now).await?,
         status => {
@@ -90,7 +90,7 @@ pub async fn connect(ctx: &Context, proof: Proof<'_>, body: &[u8]) -> Result<Rep
         }
     };
     // A contender is looked at each time: a proof that was not followed up is found again.
-    if !proved && speaker.contends_with.is_none() {
+    if !unsettled && speaker.contends_with.is_none() {
         return Ok(reply);
     }
     if settle(ctx, &speaker.device_id).await?.is_none() {
@@ -157,7 +157,7 @@ fn read_answer(
     }
 }
 
-/// The reply, and whether Apple just proved the Mac's serial number on this channel.
+/// The reply, and whether it is to be settled who holds the serial number that Apple just proved.
 async fn exchange(
     ctx: &Context,
     speaker: &Speaker,
@@ -192,7 +192,7 @@ async fn exchange(
         command,
         refused,
         verdict,
-        proved,
+        unsettled,
     }) = decision
     else {
         return Err(Failure::Inconsistent(
@@ -215,5 +215,5 @@ async fn exchange(
     if let Some(verdict) = verdict {
         ctx.metrics.verdict(verdict);
     }
-    Ok((command.map_or(Reply::Done, Reply::Command), proved))
+    Ok((command.map_or(Reply::Done, Reply::Command), unsettled))
 }

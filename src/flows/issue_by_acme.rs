@@ -136,13 +136,13 @@ async fn answer(
     match outcome.act {
         Act::Issue(issue) => end_order(ctx, open, *issue, &terms).await,
         Act::Attested(_, reply) => {
-            ctx.store.save_acme_directory(&open, None).await?;
+            ctx.store.save_acme_directory(open, None).await?;
             Ok(reply)
         }
         Act::Answer(reply) => {
-            if outcome.changed {
-                let step = refused_step(&ticket, &reply, now);
-                ctx.store.save_acme_directory(&open, step.as_ref()).await?;
+            let step = refused_step(&ticket, &reply, now).filter(|_| outcome.admitted);
+            if outcome.changed || step.is_some() {
+                ctx.store.save_acme_directory(open, step.as_ref()).await?;
             }
             Ok(reply)
         }
@@ -177,7 +177,7 @@ async fn end_order(
         Err(reason) => {
             let reply = open.directory.not_issued(issue.order, reason, terms);
             let step = Entry::refused(Step::Identity, reason, now);
-            ctx.store.save_acme_directory(&open, Some(&step)).await?;
+            ctx.store.save_acme_directory(open, Some(&step)).await?;
             return Ok(reply);
         }
     };
@@ -192,10 +192,8 @@ async fn end_order(
         step: &Entry::done(Step::Identity, now),
         now,
     };
-    ctx.store.record_attested_identity(&open, &issuance).await?;
-    tracing::info!(
-        ticket.id = open.ticket.ticket_id.as_str(),
-        "attested identity issued"
-    );
+    let ticket_id = open.ticket.ticket_id.clone();
+    ctx.store.record_attested_identity(open, &issuance).await?;
+    tracing::info!(ticket.id = ticket_id.as_str(), "attested identity issued");
     Ok(reply)
 }

@@ -1,8 +1,9 @@
 //! Apple proved a serial number on a Mac's channel: it is settled who holds it.
 //!
-//! The proof itself was written with the evidence, in one step about one Mac. What follows is about
-//! two, so it is a step of its own; when it is lost, the next message of the Mac or the next sweep
-//! finds it owed.
+//! The proof itself was written with the evidence, in one step about one Mac; where nobody else says
+//! to have the serial number, that step settled who holds it. Otherwise what follows is about two, so
+//! it is a step of its own; when it is lost, the next message of the Mac or the next sweep finds it
+//! owed.
 
 use super::check_in::{give_up_queue, revise};
 use super::conclude::verdict_step;

@@ -13,13 +13,13 @@ use crate::ids::SecretHash;
 use crate::time::Timestamp;
 
 /// A ticket and what happened under its directory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct OpenDirectory {
     pub ticket: Ticket,
     /// Empty when nothing has happened yet.
     pub directory: Directory,
     /// Of what was read; 0 when nothing has happened yet.
-    revision: i64,
+    pub(super) revision: i64,
 }
 
 /// An identity whose key Apple attested, to be recorded with the end of its order.
@@ -31,11 +31,19 @@ pub struct AttestedIssuance<'a> {
     pub now: Timestamp,
 }
 
-#[derive(Debug, FromQueryResult)]
+/// A ticket's row, and the one of its directory if there is one.
 struct Found {
+    ticket: tickets::Model,
     revision: Option<i64>,
     body: Option<String>,
 }
+
+const FIND: &str = concat!(
+    "SELECT ",
+    tickets::columns!(),
+    ", d.revision, d.body FROM tickets t \
+     LEFT JOIN acme_directories d ON d.ticket_id = t.ticket_id WHERE t.secret = $1"
+);
 
 impl Store {
     /// The directory whose path has this secret.
@@ -43,29 +51,40 @@ impl Store {
         &self,
         secret: SecretHash,
     ) -> Result<Option<OpenDirectory>, StoreError> {
+        let Some(lookup) = &self.0.lookup else {
+            return self.find_directory(secret).await?.map(opened).transpose();
+        };
+        if let Some(open) = self.0.directories.find(&secret) {
+            return Ok(Some(open));
+        }
+        let found = lookup.one(FIND, [secret.as_bytes()], |row| {
+            Ok(Found {
+                ticket: tickets::Model::from_row(row)?,
+                revision: row.get(tickets::Model::COLUMNS)?,
+                body: row.get(tickets::Model::COLUMNS + 1)?,
+            })
+        })?;
+        let open = found.map(opened).transpose()?;
+        if let Some(open) = &open {
+            self.0.directories.keep(open.clone());
+        }
+        Ok(open)
+    }
+
+    async fn find_directory(&self, secret: SecretHash) -> Result<Option<Found>, StoreError> {
         let connection = &self.0.connections.read;
         let statement = Statement::from_sql_and_values(
             connection.get_database_backend(),
-            "SELECT t.*, d.revision, d.body FROM tickets t \
-             LEFT JOIN acme_directories d ON d.ticket_id = t.ticket_id WHERE t.secret = $1",
+            FIND,
             [Value::from(secret.as_bytes().to_vec())],
         );
         let Some(found) = connection.query_one_raw(statement).await? else {
             return Ok(None);
         };
-        let ticket = row::read(tickets::Model::from_query_result(&found, "")?)?;
-        let Found { revision, body } = Found::from_query_result(&found, "")?;
-        let directory = match &body {
-            None => Directory::default(),
-            Some(body) => serde_json::from_str(body).map_err(|_| StoreError::Inconsistent {
-                table: "acme_directories",
-                id: ticket.ticket_id.to_string(),
-            })?,
-        };
-        Ok(Some(OpenDirectory {
-            ticket,
-            directory,
-            revision: revision.unwrap_or(0),
+        Ok(Some(Found {
+            ticket: tickets::Model::from_query_result(&found, "")?,
+            revision: found.try_get("", "revision")?,
+            body: found.try_get("", "body")?,
         }))
     }
 
@@ -76,18 +95,12 @@ impl Store {
     /// `Conflict` when somebody else wrote meanwhile.
     pub async fn save_acme_directory(
         &self,
-        open: &OpenDirectory,
+        open: OpenDirectory,
         step: Option<&Entry>,
     ) -> Result<(), StoreError> {
-        let mut edits = vec![save(open)?];
+        let mut edits = vec![save(&open)?];
         edits.extend(step.map(|entry| steps::put(&open.ticket.ticket_id, entry)));
-        self.carry_out(edits).await?;
-        if step.is_some() {
-            self.0
-                .announcer
-                .changed(Watched::Steps(&open.ticket.ticket_id));
-        }
-        Ok(())
+        self.change_directory(open, edits, step.is_some()).await
     }
 
     /// Uses the ticket up and records the identity, the statement it rests on and the end of its
@@ -97,20 +110,42 @@ impl Store {
     /// `Conflict` when somebody else wrote meanwhile, or the ticket is no longer open.
     pub async fn record_attested_identity(
         &self,
-        open: &OpenDirectory,
+        mut open: OpenDirectory,
         issuance: &AttestedIssuance<'_>,
     ) -> Result<(), StoreError> {
         let ticket_id = &open.ticket.ticket_id;
         let identity = issuance.identity;
-        self.carry_out(vec![
+        let edits = vec![
             tickets::redeem(ticket_id, issuance.now),
             identities::insert(identity),
             attested_keys::insert(identity.certificate, issuance.attested)?,
             steps::put(ticket_id, issuance.step),
-            save(open)?,
-        ])
-        .await?;
-        self.0.announcer.changed(Watched::Steps(ticket_id));
+            save(&open)?,
+        ];
+        open.ticket.used_at = Some(issuance.now);
+        self.change_directory(open, edits, true).await
+    }
+
+    /// Carries out what makes a directory what it is now.
+    async fn change_directory(
+        &self,
+        mut open: OpenDirectory,
+        edits: Vec<Edit>,
+        stepped: bool,
+    ) -> Result<(), StoreError> {
+        let inner = &self.0;
+        if let Err(error) = self.carry_out(edits).await {
+            inner.directories.forget(&open.ticket.secret);
+            return Err(error);
+        }
+        if stepped {
+            let ticket_id = &open.ticket.ticket_id;
+            inner.announcer.changed(Watched::Steps(ticket_id));
+        }
+        if inner.lookup.is_some() {
+            open.revision += 1;
+            inner.directories.keep(open);
+        }
         Ok(())
     }
 }
@@ -138,6 +173,22 @@ impl Write {
         );
         Ok(self.tx().execute_raw(statement).await?.rows_affected())
     }
+}
+
+fn opened(found: Found) -> Result<OpenDirectory, StoreError> {
+    let ticket = row::read(found.ticket)?;
+    let directory = match &found.body {
+        None => Directory::default(),
+        Some(body) => serde_json::from_str(body).map_err(|_| StoreError::Inconsistent {
+            table: "acme_directories",
+            id: ticket.ticket_id.to_string(),
+        })?,
+    };
+    Ok(OpenDirectory {
+        ticket,
+        directory,
+        revision: found.revision.unwrap_or(0),
+    })
 }
 
 fn save(open: &OpenDirectory) -> Result<Edit, StoreError> {

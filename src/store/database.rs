@@ -210,6 +210,14 @@ pub(super) fn sqlite_for_the_writer(path: &Path) -> Result<rusqlite::Connection,
     Ok(connection)
 }
 
+/// A connection that finds rows by their keys.
+pub(super) fn sqlite_for_lookups(path: &Path) -> Result<rusqlite::Connection, StoreError> {
+    let connection = rusqlite::Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "query_only", "on")?;
+    Ok(connection)
+}
+
 /// Serial numbers and postures are nobody else's business.
 const PRIVATE: u32 = 0o600;
 

@@ -376,6 +376,23 @@ pub(super) fn mark_push_dead(
     )
 }
 
+/// As [`prove`], and the Mac holds its serial number from then on, if it did not before. Not where
+/// another one says by now that it has it: then it is to be settled who holds it.
+pub(super) fn prove_and_hold(device_id: &DeviceId, at: Timestamp) -> Edit {
+    Edit::new(
+        "UPDATE enrollments SET proved_at = $1, held_since = CASE \
+         WHEN held_since IS NULL AND serial IS NOT NULL AND contends_with IS NULL \
+         AND NOT EXISTS (SELECT 1 FROM enrollments o \
+            WHERE o.serial = enrollments.serial AND o.device_id <> enrollments.device_id) \
+         THEN $2 ELSE held_since END WHERE device_id = $3",
+        [
+            Datum::int(at.millis()),
+            Datum::int(at.millis()),
+            Datum::text(device_id),
+        ],
+    )
+}
+
 /// Where a sealed value belongs.
 fn place(column: &str, device_id: &str) -> String {
     format!("enrollments.{column}:{device_id}")

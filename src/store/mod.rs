@@ -3,7 +3,8 @@
 //! [`Store::read`] and [`Store::write`] give transactions; a flow has at most one write and commits
 //! it before any effect. [`Store::identify`] and [`Store::exchange`] are the hot path: on SQLite an
 //! Idle that is owed nothing is answered from memory, and replies that arrive together are made
-//! durable by one commit, each decided under a savepoint of its own.
+//! durable by one commit, each decided under a savepoint of its own. Tickets and their ACME
+//! directories are looked up there without the ORM's threads.
 //!
 //! SQLite has one writing server (a lock file sees to it); within it one fair baton lets one writer
 //! in at a time. PostgreSQL has any number of equal servers; there a row lock on the enrollment
@@ -18,6 +19,7 @@ mod api_tokens;
 mod attested_keys;
 mod commands;
 mod database;
+mod directories;
 mod edit;
 mod enrollments;
 mod error;
@@ -25,6 +27,7 @@ mod events;
 mod evidence;
 mod exchange;
 mod identities;
+mod lookup;
 mod meta;
 mod nonces;
 mod postures;
@@ -50,11 +53,13 @@ use tokio::sync::watch::Receiver;
 pub use self::acme_directories::{AttestedIssuance, OpenDirectory};
 pub use self::api_tokens::ApiToken;
 use self::database::{Backend, Connections};
+use self::directories::Directories;
 pub use self::error::{Cause, StoreError};
 pub use self::events::{Event, NumberedEvent};
 pub use self::evidence::Evidence;
 use self::exchange::sqlite::Writer;
 pub use self::exchange::{Changes, Exchange};
+use self::lookup::Lookup;
 pub use self::push_certificates::{PushCertificate, Standing};
 pub use self::refusals::Refusal;
 pub use self::review::Review;
@@ -76,11 +81,14 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     /// Ends first, so that its connection is closed when the others go.
     writer: Option<Writer>,
+    /// There with the writer.
+    lookup: Option<Lookup>,
     connections: Connections,
     sealer: Arc<dyn Sealer>,
     /// Who holds it may write (SQLite).
     baton: Arc<Mutex<()>>,
     roster: Arc<Roster>,
+    directories: Directories,
     announcer: Arc<Announcer>,
     seen: Seen,
     /// By what agendas are kept.
@@ -122,18 +130,21 @@ impl Store {
         let baton = Arc::default();
         let roster = Arc::default();
         let announcer = Arc::new(Announcer::new());
-        let writer = match (&connections.backend, &lock) {
+        let (writer, lookup) = match (&connections.backend, &lock) {
             (Backend::Sqlite(path), Some(_)) => {
-                Some(Writer::start(path, &baton, &roster, &announcer)?)
+                let writer = Writer::start(path, &baton, &roster, &announcer)?;
+                (Some(writer), Some(Lookup::open(path)?))
             }
-            _ => None,
+            _ => (None, None),
         };
         let store = Self(Arc::new(Inner {
             writer,
+            lookup,
             connections,
             sealer,
             baton,
             roster,
+            directories: Directories::default(),
             announcer,
             seen: Seen::default(),
             rules: RwLock::new(Arc::new(Rules::usual())),
@@ -276,6 +287,12 @@ impl Store {
     /// Changes whenever a commit of this process appended events.
     pub fn events_appended(&self) -> Receiver<u64> {
         self.0.announcer.follow_events()
+    }
+
+    /// Whether this process is the only one that serves from this database, now and as long as it
+    /// is open.
+    pub fn is_ours_alone(&self) -> bool {
+        self.0.writer.is_some()
     }
 
     /// `sqlite` or `postgresql`.

@@ -38,9 +38,47 @@ mod table {
 pub(super) use table::Model;
 use table::{ActiveModel, Column, Entity};
 
+/// The columns of a ticket `t`, as [`Model::from_row`] reads them.
+macro_rules! columns {
+    () => {
+        "t.ticket_id, t.secret, t.progress_id, t.serial, t.account, t.se_public_key, t.protocol, \
+         t.created_at, t.expires_at, t.used_at"
+    };
+}
+pub(super) use columns;
+
+impl Model {
+    /// How many columns it has.
+    pub(super) const COLUMNS: usize = 10;
+
+    /// A row that begins with [`columns!`].
+    pub(super) fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            ticket_id: row.get(0)?,
+            secret: row.get(1)?,
+            progress_id: row.get(2)?,
+            serial: row.get(3)?,
+            account: row.get(4)?,
+            se_public_key: row.get(5)?,
+            protocol: row.get(6)?,
+            created_at: row.get(7)?,
+            expires_at: row.get(8)?,
+            used_at: row.get(9)?,
+        })
+    }
+}
+
 impl Store {
     /// The ticket whose secret has this hash, outside a transaction.
     pub async fn ticket_by_secret(&self, secret: SecretHash) -> Result<Option<Ticket>, StoreError> {
+        if let Some(lookup) = &self.0.lookup {
+            let found = lookup.one(
+                concat!("SELECT ", columns!(), " FROM tickets t WHERE t.secret = $1"),
+                [secret.as_bytes()],
+                Model::from_row,
+            )?;
+            return row::read_one(found);
+        }
         let found = Entity::find()
             .filter(Column::Secret.eq(secret.as_bytes().to_vec()))
             .one(&self.0.connections.read)

@@ -372,6 +372,88 @@ fn spent_nonces_are_forgotten_when_they_are_too_old_to_be_taken() {
 }
 
 #[test]
+fn reading_changes_nothing_where_one_process_remembers_its_nonces() {
+    let mut scene = Scene::new();
+    scene.nonce_key = NonceKey::of_one_process(&[9; 32], [1; 6]);
+    let client = Client::register(&mut scene);
+    let order = client.new_order(&mut scene);
+    for route in [
+        Route::Order(order),
+        Route::Authorization(order),
+        Route::Challenge(order),
+        Route::Account(client.account),
+        Route::Orders(client.account),
+    ] {
+        let body = client.sign(&client.header(&scene, route), "");
+        let outcome = scene.post(route, &body);
+        assert!(!outcome.changed && outcome.admitted, "{route}");
+        assert_eq!(answer(outcome).status, 200, "{route}");
+        let again = raw(&mut scene, route, &body);
+        refused(&again, 400, "badNonce", Reason::NonceUnusable);
+    }
+    // What is refused for its empty payload changes nothing, either.
+    for route in [Route::NewOrder, Route::Finalize(order), Route::Order(7)] {
+        let body = client.sign(&client.header(&scene, route), "");
+        let outcome = scene.post(route, &body);
+        assert!(!outcome.changed && outcome.admitted, "{route}");
+        let again = raw(&mut scene, route, &body);
+        refused(&again, 400, "badNonce", Reason::NonceUnusable);
+    }
+}
+
+#[test]
+fn no_restart_makes_a_used_nonce_good() {
+    let run = |number| NonceKey::of_one_process(&[9; 32], [number; 6]);
+    let mut scene = Scene::new();
+    scene.nonce_key = run(1);
+    let client = Client::register(&mut scene);
+    let change = (Route::NewOrder, r#"{"identifiers":[]}"#);
+    let read = (Route::Orders(client.account), "");
+    let sign = |scene: &Scene, (route, payload): (Route, &str)| {
+        client.sign(&client.header(scene, route), payload)
+    };
+    let used = [change, read].map(|asked| (asked.0, sign(&scene, asked)));
+    for (route, body) in &used {
+        assert!(scene.post(*route, body).admitted);
+    }
+    let waiting = [change, read].map(|asked| (asked.0, sign(&scene, asked)));
+
+    scene.nonce_key = run(2);
+    for (route, body) in &used {
+        let again = raw(&mut scene, *route, body);
+        refused(&again, 400, "badNonce", Reason::NonceUnusable);
+    }
+    let [change, read] = waiting;
+    assert!(scene.post(change.0, &change.1).admitted);
+    let again = raw(&mut scene, change.0, change.1);
+    refused(&again, 400, "badNonce", Reason::NonceUnusable);
+    // Nobody knows any more that it was not used.
+    let read = raw(&mut scene, read.0, read.1);
+    refused(&read, 400, "badNonce", Reason::NonceUnusable);
+}
+
+#[test]
+fn one_nonce_is_not_good_for_a_read_and_a_change() {
+    let mut scene = Scene::new();
+    scene.nonce_key = NonceKey::of_one_process(&[9; 32], [1; 6]);
+    let client = Client::register(&mut scene);
+    let (read, change) = (Route::Orders(client.account), Route::NewOrder);
+    for [first, second] in [[read, change], [change, read]] {
+        let nonce = json!(scene.nonce());
+        let payload = |route| if route == read { "" } else { "{}" };
+        let mut send = |route: Route| {
+            let mut header = client.header(&scene, route);
+            header["nonce"] = nonce.clone();
+            let body = client.sign(&header, payload(route));
+            scene.post(route, &body)
+        };
+        assert!(send(first).admitted);
+        let second = answer(send(second));
+        refused(&second, 400, "badNonce", Reason::NonceUnusable);
+    }
+}
+
+#[test]
 fn no_single_changed_character_of_a_request_is_taken() {
     let mut scene = Scene::new();
     let client = Client::register(&mut scene);

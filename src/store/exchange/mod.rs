@@ -30,8 +30,6 @@ pub struct Exchange {
     pub udid: Udid,
     pub serial: Option<SerialNumber>,
     pub ticket_id: Option<TicketId>,
-    /// The provider's Secure Enclave key that the ticket named.
-    pub se_public_key: Option<String>,
     pub state: State,
     /// The one certificate that may speak for this Mac.
     pub identity: CertificateHash,
@@ -42,6 +40,9 @@ pub struct Exchange {
     pub contends: bool,
     /// Apple proved the serial number on this channel: since the last Authenticate.
     pub proved: bool,
+    /// Once Apple proves its serial number it holds it, and nothing is left to be settled: it does
+    /// already, or nobody else ever said to have it. Says nothing of a Mac that is proved.
+    pub undisputed: bool,
     /// The open verification; without one, that of the command, finished as it is.
     pub verification: Option<Verification>,
     /// The command asked for, if it was handed to this Mac.
@@ -81,6 +82,8 @@ pub struct Changes {
     pub leased_until: Option<Timestamp>,
     /// The push address that was brought at the first time is dead since the second.
     pub push_dead: Option<(Timestamp, Timestamp)>,
+    /// With that proof it holds the serial number: nobody disputes it.
+    pub holds: bool,
 }
 
 /// What to load.
@@ -119,14 +122,18 @@ macro_rules! load {
     ($more:literal) => {
         concat!(
             "SELECT e.device_id, e.udid, e.serial, e.ticket_id, e.state, e.identity, i.kind, \
-             t.se_public_key, COALESCE(v.body, w.body), \
+             e.authenticated_at, COALESCE(v.body, w.body), \
              c.command_uuid, c.verification_id, c.kind, c.identity, c.state, c.handed_over_at, \
              c.concluded_at, p.body, a.scheme, a.nonce, a.inputs, l.scheme, l.nonce, l.inputs, \
-             i.not_after, e.contends_with, e.proved_at, e.authenticated_at, g.body",
+             i.not_after, e.contends_with, e.proved_at, g.body, \
+             CAST(CASE WHEN e.proved_at IS NOT NULL OR e.serial IS NULL \
+                OR e.contends_with IS NOT NULL THEN 0 \
+             WHEN e.held_since IS NOT NULL THEN 1 \
+             WHEN EXISTS (SELECT 1 FROM enrollments o WHERE o.serial = e.serial \
+                AND o.device_id <> e.device_id) THEN 0 ELSE 1 END AS BIGINT)",
             $more,
             " FROM enrollments e \
              JOIN identities i ON i.certificate = e.identity \
-             LEFT JOIN tickets t ON t.ticket_id = e.ticket_id \
              LEFT JOIN verifications v ON v.device_id = e.device_id AND v.finished_at IS NULL \
              LEFT JOIN commands c ON c.command_uuid = $1 AND c.device_id = e.device_id \
              LEFT JOIN verifications w ON w.verification_id = c.verification_id \
@@ -160,7 +167,6 @@ struct Loaded {
     state: String,
     identity: Vec<u8>,
     identity_kind: String,
-    se_public_key: Option<String>,
     verification: Option<String>,
     command: Option<commands::table::Model>,
     posture: Option<String>,
@@ -171,6 +177,7 @@ struct Loaded {
     proved: bool,
     authenticated_at: i64,
     agenda: Option<String>,
+    undisputed: bool,
 }
 
 impl Loaded {
@@ -205,7 +212,7 @@ impl Loaded {
             state: row.text(4)?.unwrap_or_default(),
             identity: row.bytes(5)?.unwrap_or_default(),
             identity_kind: row.text(6)?.unwrap_or_default(),
-            se_public_key: row.text(7)?,
+            authenticated_at: row.int(7)?.unwrap_or_default(),
             verification: row.text(8)?,
             command,
             posture: row.text(16)?,
@@ -214,8 +221,8 @@ impl Loaded {
             identity_ends: row.int(23)?.unwrap_or_default(),
             contends: row.text(24)?.is_some(),
             proved: row.int(25)?.is_some(),
-            authenticated_at: row.int(26)?.unwrap_or_default(),
-            agenda: row.text(27)?,
+            agenda: row.text(26)?,
+            undisputed: row.int(27)? == Some(1),
         })
     }
 }
@@ -250,13 +257,13 @@ impl Row for Loaded {
             udid: Udid::parse(&self.udid).ok()?,
             serial: row::parsed_if_any(self.serial.as_deref(), SerialNumber::parse)?,
             ticket_id: row::parsed_if_any(self.ticket_id.as_deref(), TicketId::parse)?,
-            se_public_key: self.se_public_key,
             state,
             identity: CertificateHash::from_bytes(row::digest(&self.identity)?),
             identity_kind: IdentityKind::from_word(&self.identity_kind)?,
             identity_ends: Timestamp::from_millis(self.identity_ends),
             contends: self.contends,
             proved: self.proved,
+            undisputed: self.undisputed,
             verification,
             command: match self.command {
                 None => None,
@@ -342,7 +349,11 @@ impl Changes {
             edits.extend(last.values().map(|entry| steps::put(ticket_id, entry)));
         }
         if let Some(at) = self.proved_at {
-            edits.push(enrollments::prove(device_id, at));
+            edits.push(if self.holds {
+                enrollments::prove_and_hold(device_id, at)
+            } else {
+                enrollments::prove(device_id, at)
+            });
         }
         if let Some((updated_at, since)) = self.push_dead {
             edits.push(enrollments::mark_push_dead(device_id, updated_at, since));

@@ -188,6 +188,31 @@ journey! {
 }
 
 journey! {
+    /// "Once a nonce value has appeared in an ACME request, the server MUST consider it invalid": a
+    /// restart of the server makes none good again. A client that waited meanwhile goes on.
+    async fn section_6_5_a_nonce_stays_used_across_a_restart(backend: Backend) {
+        let (mut scene, http, _) = scene(backend).await;
+        let mut client = Client::new(&scene, &http, "{}").await;
+        let mut waiting = Client::new(&scene, &http, "{}").await;
+        let account = client.run.account_url().to_owned();
+        let mut sent = Vec::new();
+        for payload in ["", "{}"] {
+            let header = client.header(&account);
+            assert_eq!(client.under(&header, &account, payload).await.status, 200);
+            sent.push((header, payload));
+        }
+        scene.stop().await;
+        scene.start().await;
+        for (header, payload) in &sent {
+            let again = client.under(header, &account, payload).await;
+            assert_problem(&again, 400, "badNonce");
+        }
+        assert_eq!(client.get(&account).await.status, 200);
+        waiting.new_order().await;
+    }
+}
+
+journey! {
     /// "Once the rate limit is exceeded, the server MUST respond with an error with the type
     /// "urn:ietf:params:acme:error:rateLimited". Additionally, the server SHOULD send a Retry-After
     /// header field".

@@ -52,6 +52,7 @@ on_both! {
             steps: vec![Entry::done(Step::SecurityInfo, later(4))],
             events: vec![event("first"), event("second")],
             proved_at: Some(later(5)),
+            holds: true,
             ..Changes::default()
         };
         let first = db
@@ -63,12 +64,12 @@ on_both! {
         assert_eq!(first.udid, mac.enrollment.udid);
         assert_eq!(first.serial, mac.enrollment.serial);
         assert_eq!(first.ticket_id, mac.enrollment.ticket_id);
-        assert_eq!(first.se_public_key.as_deref(), Some("se-key-1"));
         assert_eq!(first.identity, mac.identity.certificate);
         assert_eq!(first.identity_kind, IdentityKind::Scep);
         assert_eq!((first.verification, first.posture), (None, None));
         assert_eq!(first.identity_ends, mac.identity.not_after);
         assert_eq!((first.contends, first.proved), (false, false));
+        assert!(first.undisputed);
 
         let second = db
             .store
@@ -89,6 +90,8 @@ on_both! {
         assert!(second.proved);
 
         let read = db.store.read().await.expect("begins");
+        let holder = read.enrollment(mac.device_id()).await.expect("answers").expect("is known");
+        assert_eq!((holder.proved_at, holder.held_since), (Some(later(5)), Some(later(5))));
         let stored = read.command(&command.command_uuid).await.expect("answers");
         assert_eq!(stored.as_ref(), Some(&command));
         assert_eq!(read.minted_for(&command.command_uuid).await.expect("answers"), Some(minted));

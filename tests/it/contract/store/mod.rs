@@ -22,6 +22,7 @@ macro_rules! on_both {
 }
 
 mod agenda;
+mod directories;
 mod enrollment;
 mod events;
 mod exchange;

@@ -80,6 +80,38 @@ on_both! {
 }
 
 on_both! {
+    async fn a_proof_settles_who_holds_a_serial_only_where_nobody_disputes_it(db: Database) {
+        let prove = async |mac: &Mac, at| {
+            let device_id = mac.device_id().clone();
+            let proved = Changes { proved_at: Some(at), holds: true, ..Changes::default() };
+            let told = db.store.exchange(&device_id, None, None, move |exchange| {
+                (proved, exchange.undisputed)
+            });
+            let undisputed = told.await.expect("is kept").expect("is known");
+            let read = db.store.read().await.expect("begins");
+            let enrollment = read.enrollment(&device_id).await.expect("answers").expect("is known");
+            assert_eq!(enrollment.proved_at, Some(at));
+            (undisputed, enrollment.held_since)
+        };
+        let alone = Mac::enroll(1, &db.store).await;
+        assert_eq!(prove(&alone, later(5)).await, (true, Some(later(5))));
+        let before = Enrollment { proved_at: None, held_since: Some(later(5)), ..alone.enrollment.clone() };
+        save(&db.store, &before).await.expect("is saved");
+        assert_eq!(prove(&alone, later(9)).await, (true, Some(later(5))), "it held it before");
+
+        let (first, other) = (Mac::enroll(2, &db.store).await, Mac::enroll(3, &db.store).await);
+        let claims = Enrollment { serial: first.enrollment.serial.clone(), ..other.enrollment.clone() };
+        save(&db.store, &claims).await.expect("is saved");
+        assert_eq!(prove(&first, later(5)).await, (false, None), "whatever was decided");
+
+        let nameless = Mac::enroll(4, &db.store).await;
+        let nameless_now = Enrollment { serial: None, ..nameless.enrollment.clone() };
+        save(&db.store, &nameless_now).await.expect("is saved");
+        assert_eq!(prove(&nameless, later(5)).await, (false, None));
+    }
+}
+
+on_both! {
     async fn everybody_else_who_claims_a_serial_contends_with_its_holder(db: Database) {
         let mac = Mac::enroll(1, &db.store).await;
         let other = Mac::enroll(2, &db.store).await;
