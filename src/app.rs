@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::acme::NonceKey;
 use crate::apns::{Apns, ApnsSettings, Endpoint};
 use crate::attestation::Anchors;
+use crate::ca::ProvedSigner;
 use crate::config::Config;
 use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
@@ -249,7 +250,8 @@ async fn claim_database(store: &Store, server_id: &str) -> anyhow::Result<()> {
 fn authorities(keeper: &dyn KeyKeeper) -> anyhow::Result<Authorities> {
     let held = |role| -> anyhow::Result<Held> {
         Ok(Held {
-            signer: keeper.signer(role)?,
+            signer: ProvedSigner::prove(keeper.signer(role)?)
+                .with_context(|| format!("the key of the {role} cannot be used"))?,
             chain: keeper.certificates(role)?,
         })
     };

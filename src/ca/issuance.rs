@@ -1,5 +1,8 @@
 //! From a key and a profile to a certificate.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use super::certificate_profile::{CertificateKind, CertificateProfile};
 use super::{IssuanceError, lint};
 use crate::ids::sha256;
@@ -100,6 +103,27 @@ impl ToBeSigned {
     /// Has it signed by the issuer's key and verifies the result with the issuer's public key, so
     /// that a faulty key keeper never puts a broken certificate into the world.
     pub fn sign(&self, signer: &dyn Signer) -> Result<OwnedCertificate, IssuanceError> {
+        let certificate = self.signed(signer)?;
+        let issuer_key = PublicKey::parse(&self.issuer_spki)?;
+        certificate
+            .certificate()
+            .verify_signature(&issuer_key, LegacyDigest::Refused)?;
+        Ok(certificate)
+    }
+
+    /// As [`ToBeSigned::sign`], by a key that was proved when the service started: the result is not
+    /// verified again. For certificates of Macs, where that would cost more than everything else
+    /// that is signed for them.
+    ///
+    /// A fault of the machine in just this signature would give a Mac an identity that no chain
+    /// leads to; it is recognised by its hash all the same, and a new profile mends it. It would not
+    /// give the key away: what one faulty signature reveals is an RSA key with two primes, and for
+    /// RSA the library verifies each result itself.
+    pub fn sign_by_proved(&self, signer: &ProvedSigner) -> Result<OwnedCertificate, IssuanceError> {
+        self.signed(signer.as_ref())
+    }
+
+    fn signed(&self, signer: &dyn Signer) -> Result<OwnedCertificate, IssuanceError> {
         if signer.public_key_spki() != self.issuer_spki || signer.algorithm() != self.algorithm {
             return Err(IssuanceError::IssuerRejected);
         }
@@ -111,12 +135,41 @@ impl ToBeSigned {
             &self.algorithm.to_der(),
             &write::bit_string(&signature),
         ]);
-        let certificate = OwnedCertificate::parse(der)?;
-        let issuer_key = PublicKey::parse(&self.issuer_spki)?;
-        certificate
-            .certificate()
-            .verify_signature(&issuer_key, LegacyDigest::Refused)?;
-        Ok(certificate)
+        Ok(OwnedCertificate::parse(der)?)
+    }
+}
+
+/// A signer whose signature its own public key has verified.
+#[derive(Debug)]
+pub struct ProvedSigner(Arc<dyn Signer>);
+
+/// Not the beginning of anything that is signed here otherwise, which is all DER.
+const PROOF: &[u8] = b"attestd: a key is proved before it is used";
+
+impl ProvedSigner {
+    /// Has something signed, and verifies it.
+    ///
+    /// # Errors
+    /// [`IssuanceError::Signing`] when the key does not sign, or another key or algorithm does.
+    pub fn prove(signer: Arc<dyn Signer>) -> Result<Self, IssuanceError> {
+        let signature = signer.sign(PROOF).map_err(|_| PkiError::SigningFailed)?;
+        let key = PublicKey::parse(signer.public_key_spki())?;
+        key.verify(signer.algorithm(), LegacyDigest::Refused, PROOF, &signature)?;
+        Ok(Self(signer))
+    }
+}
+
+impl AsRef<dyn Signer> for ProvedSigner {
+    fn as_ref(&self) -> &(dyn Signer + 'static) {
+        self.0.as_ref()
+    }
+}
+
+impl Deref for ProvedSigner {
+    type Target = dyn Signer;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref()
     }
 }
 
@@ -415,6 +468,78 @@ mod tests {
         }
         let by_another = issue(kind, &device, issuer, &TestKey::p256(), DAY);
         assert_eq!(by_another, Err(IssuanceError::IssuerRejected));
+    }
+
+    /// Says that it has one key, and signs with another.
+    #[derive(Debug)]
+    struct Faulty(TestKey, TestKey);
+
+    impl Signer for Faulty {
+        fn public_key_spki(&self) -> &[u8] {
+            self.0.public_key_spki()
+        }
+
+        fn algorithm(&self) -> SignatureAlgorithm {
+            self.0.algorithm()
+        }
+
+        fn sign(&self, message: &[u8]) -> Result<Vec<u8>, crate::pki::key::KeyFailure> {
+            self.1.sign(message)
+        }
+    }
+
+    #[test]
+    fn a_key_that_signs_with_another_is_neither_proved_nor_used() {
+        let bad = IssuanceError::Signing(PkiError::BadSignature);
+        for (says, does) in [
+            (TestKey::p384(), TestKey::p384()),
+            (TestKey::p256(), TestKey::p384()),
+            (TestKey::rsa(), TestKey::p256()),
+        ] {
+            let device = TestKey::p256();
+            let key = PublicKey::parse(device.public_key_spki()).expect("key");
+            let kind = CertificateKind::DeviceIdentity;
+            let root =
+                (!matches!(says.algorithm(), SignatureAlgorithm::Rsa(_))).then(|| authority(&says));
+            let faulty = Faulty(says, does);
+            if let Some(root) = root {
+                let prepared = prepare(
+                    &profile(kind, DAY),
+                    &key,
+                    Issuer::Authority(&root.certificate()),
+                    faulty.algorithm(),
+                    now(),
+                    [7; 16],
+                );
+                let signed = prepared.expect("prepared").sign(&faulty);
+                assert_eq!(signed, Err(bad));
+            }
+            let proved = ProvedSigner::prove(Arc::new(faulty)).map(|_| ());
+            assert_eq!(proved, Err(bad));
+        }
+    }
+
+    #[test]
+    fn a_proved_key_issues_what_openssl_verifies() {
+        for key in [TestKey::p256(), TestKey::p384()] {
+            let root = authority(&key);
+            let device = TestKey::rsa();
+            let prepared = prepare(
+                &profile(CertificateKind::DeviceIdentity, DAY),
+                &PublicKey::parse(device.public_key_spki()).expect("key"),
+                Issuer::Authority(&root.certificate()),
+                key.algorithm(),
+                now(),
+                [7; 16],
+            );
+            let other = ProvedSigner::prove(Arc::new(TestKey::p256())).expect("signs");
+            let signer = ProvedSigner::prove(Arc::new(key)).expect("signs");
+            let prepared = prepared.expect("prepared");
+            let leaf = prepared.sign_by_proved(&signer).expect("signed");
+            assert!(verifies_with_openssl(&leaf, &root));
+            let by_another = prepared.sign_by_proved(&other);
+            assert_eq!(by_another, Err(IssuanceError::IssuerRejected));
+        }
     }
 
     #[test]

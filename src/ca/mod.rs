@@ -7,7 +7,8 @@
 //!
 //! Making one takes three steps: [`issuance::prepare`] writes what is to be signed and lints it with
 //! a decoder of other hands (`x509-cert`), [`issuance::ToBeSigned::sign`] has it signed and verifies
-//! the result, and the caller records it.
+//! the result (for Macs [`issuance::ToBeSigned::sign_by_proved`], by a key that was verified at
+//! start-up), and the caller records it.
 //!
 //! There is no intermediate: an authority whose key is lost or stolen means new profiles for its
 //! Macs either way, and a chain of one is what Macs send with every message.
@@ -17,7 +18,7 @@ pub mod issuance;
 pub mod lint;
 
 pub use certificate_profile::{CertificateKind, CertificateProfile};
-pub use issuance::{Issuer, ToBeSigned, prepare};
+pub use issuance::{Issuer, ProvedSigner, ToBeSigned, prepare};
 
 use crate::pki::PkiError;
 

@@ -91,7 +91,7 @@ pub(super) fn certify(
             return Ok(Err(Reason::ServiceDegraded));
         }
     };
-    match prepared.sign(authority.signer.as_ref()) {
+    match prepared.sign_by_proved(&authority.signer) {
         Ok(certificate) => Ok(Ok(certificate)),
         Err(error) => {
             tracing::error!(%error, "an identity could not be signed");

@@ -61,10 +61,11 @@ use std::time::Duration;
 use crate::acme::NonceKey;
 use crate::apns::Apns;
 use crate::attestation::Anchors;
+use crate::ca::ProvedSigner;
 use crate::enrollment::Protocol;
 use crate::enrollment::profile::Constants;
 use crate::entropy::Entropy;
-use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, Signer, TrustAnchors};
+use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, TrustAnchors};
 use crate::posture::policy::Policy;
 use crate::secret::Sealer;
 use crate::store::{Store, StoreError};
@@ -104,7 +105,7 @@ pub struct Authorities {
 /// A key and its certificate chain, leaf first.
 #[derive(Debug)]
 pub struct Held {
-    pub signer: Arc<dyn Signer>,
+    pub signer: ProvedSigner,
     pub chain: Vec<OwnedCertificate>,
 }
 
