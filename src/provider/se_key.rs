@@ -26,7 +26,7 @@ const LONGEST: usize = 128;
 pub struct SePublicKey {
     text: String,
     point: SePoint,
-    // Parsed once: parsing costs a tenth of a verification, and a challenge has two.
+    // Read once, where the point is checked anyway: a challenge has two signatures by it.
     key: Arc<ParsedPublicKey>,
 }
 
