@@ -411,7 +411,7 @@ impl Agenda {
         let due = self
             .wishes(rules)
             .filter(|(_, wish)| self.start_from(wish, rules) <= now)
-            .map(|(_, wish)| wish.priority)
+            .map(|(_, wish)| wish.priority_at(now))
             .min();
         if let Some(priority) = due {
             return Step::Ask(self.ripe(rules, now), priority);
@@ -435,10 +435,10 @@ impl Agenda {
     }
 
     /// How urgent it is, if these kinds are asked for now.
-    pub fn priority(&self, kinds: &[Kind], rules: &Rules) -> Priority {
+    pub fn priority(&self, kinds: &[Kind], rules: &Rules, now: Timestamp) -> Priority {
         self.wishes(rules)
             .filter(|(kind, _)| kinds.contains(kind))
-            .map(|(_, wish)| wish.priority)
+            .map(|(_, wish)| wish.priority_at(now))
             .min()
             .unwrap_or(Priority::Refresh)
     }
