@@ -111,10 +111,7 @@ impl How {
         };
         let nth = usize::try_from(times.saturating_sub(1)).unwrap_or(usize::MAX);
         let (from, to) = minutes[nth.min(minutes.len() - 1)];
-        (
-            Duration::from_secs(from * 60),
-            Duration::from_secs(to * 60),
-        )
+        (Duration::from_secs(from * 60), Duration::from_secs(to * 60))
     }
 
     /// Whether a Mac that connects by itself shows that the cause is gone.
@@ -186,7 +183,8 @@ impl Clock {
     ) -> Wish {
         let expires_at = self.known_at.map(|at| {
             let usable_until = at.plus(lifetime.usable_for.0);
-            self.ends_at.map_or(usable_until, |end| usable_until.min(end))
+            self.ends_at
+                .map_or(usable_until, |end| usable_until.min(end))
         });
         let (mut ripe_at, mut ask_at) = match (self.known_at, expires_at) {
             (Some(at), Some(expires_at)) => {

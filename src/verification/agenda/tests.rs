@@ -65,7 +65,10 @@ impl World {
     }
 
     fn due_in(&self) -> Duration {
-        self.next().due_at.expect("something is due").since(self.now)
+        self.next()
+            .due_at
+            .expect("something is due")
+            .since(self.now)
     }
 
     fn start(&mut self, kinds: &[Kind], priority: Priority) {
@@ -147,7 +150,10 @@ impl World {
             let priority = self.agenda.priority(&ripe, &self.rules, self.now);
             self.start(&ripe, priority);
         }
-        let kind = self.open.as_ref().and_then(|open| open.next(None, self.now));
+        let kind = self
+            .open
+            .as_ref()
+            .and_then(|open| open.next(None, self.now));
         assert_eq!(
             kind.is_some(),
             owes_from.is_some_and(|from| from <= self.now),
@@ -161,7 +167,8 @@ impl World {
             if kind == Kind::Mda {
                 self.asked_apple.push(self.now);
             }
-            self.agenda.talks(&self.command(&open, kind, name, CommandState::Outstanding));
+            self.agenda
+                .talks(&self.command(&open, kind, name, CommandState::Outstanding));
         } else {
             open.settle(None, self.now);
         }
@@ -196,7 +203,8 @@ impl World {
             let said = how(kind);
             let mut open = self.open.take().expect("an attempt");
             let name = CommandUuid::new(&self.entropy);
-            self.agenda.talks(&self.command(&open, kind, name, CommandState::Answered));
+            self.agenda
+                .talks(&self.command(&open, kind, name, CommandState::Answered));
             match said {
                 Said::Good | Said::Negative => {
                     open.answered(kind, None);
@@ -322,7 +330,10 @@ fn what_is_known_is_renewed_ahead_of_time_each_mac_at_a_time_of_its_own() {
         let from = 48 * MINUTE + tenth * 24 * MINUTE / 10;
         let to = from + 24 * MINUTE / 10;
         let share = due.iter().filter(|at| (from..to).contains(*at)).count();
-        assert!((25..100).contains(&share), "{share} of 500 in tenth {tenth}");
+        assert!(
+            (25..100).contains(&share),
+            "{share} of 500 in tenth {tenth}"
+        );
     }
 }
 
@@ -344,7 +355,9 @@ fn the_seven_days_of_apple_are_waited_for_whoever_asks() {
     let mut world = known(4);
     let eligible_at = world.agenda.eligible_at().expect("known");
     assert_eq!(eligible_at, at(0).plus(7 * DAY));
-    world.agenda.bring_forward(&[Kind::Mda], Cause::KeyChanged, world.now);
+    world
+        .agenda
+        .bring_forward(&[Kind::Mda], Cause::KeyChanged, world.now);
     let mut sessions = 0;
     while world.now < eligible_at {
         world.pass(HOUR);
@@ -364,8 +377,18 @@ fn each_way_of_failing_has_its_pause_and_a_refresh_waits_longer_than_a_first_pro
     for (how, first, refresh) in [
         (
             Said::Error,
-            [minutes(2, 4), minutes(6, 12), minutes(15, 30), minutes(15, 30)],
-            [minutes(15, 30), minutes(30, 60), minutes(60, 120), minutes(60, 120)],
+            [
+                minutes(2, 4),
+                minutes(6, 12),
+                minutes(15, 30),
+                minutes(15, 30),
+            ],
+            [
+                minutes(15, 30),
+                minutes(30, 60),
+                minutes(60, 120),
+                minutes(60, 120),
+            ],
         ),
         (Said::NotNow, [minutes(30, 60); 4], [minutes(30, 60); 4]),
     ] {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use attestd::enrollment::ticket::Bounds;
 use attestd::flows::{sweep, wake};
 use attestd::verification::{Priority, Progress, State};
 use attestd_sim::keys::{KeyKind, generate};
@@ -245,12 +246,20 @@ journey! {
 journey! {
     async fn a_mac_that_enrols_again_is_asked_everything_at_once(backend: Backend) {
         let scene = Scene::new(backend).await;
-        let mac = known_mac(&scene).await;
+        let mac = scene.honest_mac();
+        // A ticket of the same account speaks for the Mac.
+        let enroll = async || {
+            let bounds = Bounds { account: Some("alice".to_owned()), ..Bounds::default() };
+            mac.install_profile(&scene.deliver_within(bounds).await).await.expect("enrols");
+        };
+        enroll().await;
+        pushed(&scene, &mac, 1).await;
+        assert_eq!(mac.connect().await.expect("a session").answered, 2);
         scene.pass(5 * MINUTE);
         mac.remove_profile().await.expect("a CheckOut");
         assert_eq!(scene.next(&mac).await.due_at, None);
         mac.change(|spec| spec.os_version = "26.7".into());
-        mac.enroll(&scene.base_url).await.expect("enrols");
+        enroll().await;
         // Another version of the system, another enrollment: Apple's cache is empty, nothing waits.
         eventually("it is pushed", async || {
             scene.kept(&mac).await.verifications[0].last_pushed_at() == Some(scene.now())

@@ -15,11 +15,18 @@ use crate::harness::database::Database;
 /// When a Mac is due by what the store searches, after checking that this is what its agenda says.
 async fn due(store: &Store, device_id: &DeviceId) -> Option<(Timestamp, Priority)> {
     let read = store.read().await.expect("begins");
-    let agenda = read.agenda(device_id).await.expect("answers").expect("is there");
+    let agenda = read
+        .agenda(device_id)
+        .await
+        .expect("answers")
+        .expect("is there");
     let next = agenda.next(&Rules::usual());
     let due = read.due(device_id).await.expect("answers");
     assert_eq!(due.map(|(at, _)| at), next.due_at);
-    assert_eq!(due.map(|(_, priority)| priority), next.due_at.map(|_| next.priority));
+    assert_eq!(
+        due.map(|(_, priority)| priority),
+        next.due_at.map(|_| next.priority)
+    );
     due
 }
 
