@@ -14,6 +14,7 @@ mod primitives;
 mod provider;
 mod report;
 mod server;
+mod sweep;
 
 use self::report::Report;
 
@@ -22,16 +23,17 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
+    let (macs, issued, due) = (
+        setting("ATTESTD_BENCH_MACS", 1000),
+        setting("ATTESTD_BENCH_ISSUED", 2000),
+        setting("ATTESTD_BENCH_DUE", 100_000),
+    );
     // Without a name, everything; the yardstick is measured in any case.
-    let parts: Vec<_> = std::env::args()
+    let named: Vec<String> = std::env::args()
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|named| named == part);
-    let (macs, issued) = (
-        setting("ATTESTD_BENCH_MACS", 1000),
-        setting("ATTESTD_BENCH_ISSUED", 2000),
-    );
+    let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     let mut report = Report::default();
     let yardstick = primitives::run(&mut report);
     provider::run(&mut report);
@@ -44,6 +46,9 @@ fn main() {
             if wanted(issuance.part) {
                 issuance.run(&mut report, yardstick, issued).await;
             }
+        }
+        if wanted("sweep") {
+            sweep::run(&mut report, due).await;
         }
     });
     report.print();

@@ -164,16 +164,21 @@ struct Round<'a> {
 
 impl Round<'_> {
     /// A Mac that came by itself, or was woken for something else, is asked at once what it would
-    /// soon be woken for.
+    /// soon be woken for. If it comes late, but before its silence was noted, it is in time.
     fn ask_what_is_ripe(&mut self) {
         let Judge { rules, now, .. } = self.judge;
         let agenda = &self.exchange.agenda;
-        let kinds = agenda.ripe(rules, *now);
+        let mut kinds = agenda.ripe(rules, *now);
+        if let Some(open) = &self.verification
+            && !open.is_finished()
+        {
+            kinds.extend(open.overdue(*now));
+        }
         if kinds.is_empty() || self.exchange.state != State::Enrolled {
             return;
         }
-        let request = due(&kinds, agenda.priority(&kinds, rules), rules);
-        let open = self.verification.take();
+        let request = due(&kinds, agenda.priority(&kinds, rules, *now), rules);
+        let open = self.verification.take().filter(|open| !open.is_finished());
         let (device_id, entropy) = (&self.exchange.device_id, self.judge.entropy.as_ref());
         self.verification = Some(ask(open, device_id, &request, entropy, *now));
     }

@@ -78,6 +78,19 @@ pub struct Wish {
     pub ask_at: Timestamp,
     /// As of `ask_at`.
     pub priority: Priority,
+    /// When what is known counts no longer.
+    expires_at: Option<Timestamp>,
+}
+
+impl Wish {
+    /// How urgent it is at `now`, if that is later than it was due.
+    pub fn priority_at(&self, now: Timestamp) -> Priority {
+        if self.expires_at.is_some_and(|end| now >= end) {
+            self.priority.min(Priority::Expired)
+        } else {
+            self.priority
+        }
+    }
 }
 
 impl How {
@@ -111,8 +124,10 @@ impl Clock {
     /// How the kind's part in an attempt stands. `advanced` says whether evidence that counts came
     /// with it.
     pub(super) fn follow(&mut self, part: &Part, advanced: bool) {
-        if part.progress.is_owed() && !part.is_put_off() {
-            self.asking = true;
+        let awaited = part.progress.is_owed() && !part.is_put_off();
+        // What is over is over once it was found to be.
+        if awaited || part.ended_at.is_none() {
+            self.asking |= awaited;
             return;
         }
         if !std::mem::take(&mut self.asking) {
@@ -210,6 +225,7 @@ impl Clock {
             ripe_at,
             ask_at,
             priority: priority.map_or(by_age, |called_for| by_age.min(called_for)),
+            expires_at,
         }
     }
 }

@@ -307,6 +307,7 @@ impl Agenda {
 
     /// A question was handed over, or answered.
     pub fn talks(&mut self, command: &Command) {
+        self.pushes.came();
         self.talking_since =
             (command.state == CommandState::Outstanding).then_some(command.handed_over_at);
     }
@@ -408,7 +409,7 @@ impl Agenda {
         let due = self
             .wishes(rules)
             .filter(|(_, wish)| self.start_from(wish, rules) <= now)
-            .map(|(_, wish)| wish.priority)
+            .map(|(_, wish)| wish.priority_at(now))
             .min();
         if let Some(priority) = due {
             return Step::Ask(self.ripe(rules, now), priority);
@@ -432,10 +433,10 @@ impl Agenda {
     }
 
     /// How urgent it is, if these kinds are asked for now.
-    pub fn priority(&self, kinds: &[Kind], rules: &Rules) -> Priority {
+    pub fn priority(&self, kinds: &[Kind], rules: &Rules, now: Timestamp) -> Priority {
         self.wishes(rules)
             .filter(|(kind, _)| kinds.contains(kind))
-            .map(|(_, wish)| wish.priority)
+            .map(|(_, wish)| wish.priority_at(now))
             .min()
             .unwrap_or(Priority::Refresh)
     }
@@ -462,7 +463,8 @@ impl Agenda {
         // Whoever is in a session answers in it.
         let silent = self.talking_since.map(|since| since.plus(budget::LEASE));
         let allowed = if asked {
-            self.pushes.open_from(per_hour)
+            let quiet = self.talking_since.map(|since| since.plus(budget::QUIET));
+            quiet.max(self.pushes.open_from(per_hour))
         } else if open.woken {
             silent.max(self.pushes.again_from(per_hour, open.said_not_now))
         } else {

@@ -147,7 +147,7 @@ impl World {
         let owes_from = self.next().owes_from;
         let ripe = self.agenda.ripe(&self.rules, self.now);
         if !ripe.is_empty() {
-            let priority = self.agenda.priority(&ripe, &self.rules);
+            let priority = self.agenda.priority(&ripe, &self.rules, self.now);
             self.start(&ripe, priority);
         }
         let kind = self

@@ -165,7 +165,7 @@ on_both! {
     async fn whoever_takes_and_dies_in_the_middle_changes_nothing(db: Database) {
         let mac = Mac::enroll(1, &db.store).await;
         let died = db.store.review_due(later(1), 10, |_| -> (Changes, ()) {
-            std::panic::panic_any("in the middle")
+            panic!("in the middle")
         }).await;
         assert!(died.is_err());
         // On PostgreSQL the mark stands until it runs out.
