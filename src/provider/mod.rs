@@ -20,6 +20,7 @@ pub mod liveness;
 mod members;
 pub mod release;
 mod se_key;
+pub mod session;
 mod signature;
 pub mod status;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use self::liveness::Liveness;
 pub use self::members::Malformed;
 pub use self::release::{BinaryHash, Platform, Release};
 pub use self::se_key::{SeKeyRefusal, SePoint, SePublicKey};
+pub use self::session::{Registration, Session};
 pub use self::signature::{BadSignature, Signature, SignatureRefusal};
 pub use self::status::Status;
 pub use self::version::{NotAVersion, Version};
