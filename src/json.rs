@@ -70,10 +70,12 @@ impl<'de> Visitor<'de> for RawReader {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members: Vec<(String, &RawValue)> = Vec::new();
         while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
-            if members.iter().any(|(known, _)| *known == name) {
-                return Err(A::Error::custom("a name stands twice"));
-            }
             members.push((name, value));
+        }
+        let mut names: Vec<_> = members.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(A::Error::custom("a name stands twice"));
         }
         Ok(members)
     }

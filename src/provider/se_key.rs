@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::signature::{BadSignature, Signature};
 use crate::reason::Reason;
 
-/// The longest text: 65 bytes in base64.
-const LONGEST: usize = 88;
+/// No text longer than this is decoded; 65 bytes make 88 characters.
+const LONGEST: usize = 128;
 
 /// A P-256 public key with the text it was given in: standard base64 with padding of `X‖Y` (64
 /// bytes) or `04‖X‖Y` (65 bytes). The point is on the curve.
