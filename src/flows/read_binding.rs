@@ -110,7 +110,10 @@ async fn release(tx: &Read, session: &Session) -> Result<Result<(), Reason>, Fai
 }
 
 /// Nothing is registered where there is no registry.
-#[expect(clippy::unused_async, reason = "the registry of releases is asked here")]
+#[expect(
+    clippy::unused_async,
+    reason = "the registry of releases is asked here"
+)]
 async fn release_standing(
     _: &Read,
     _: &BinaryHash,

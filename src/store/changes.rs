@@ -35,7 +35,10 @@ pub(super) fn note(keys: &[Key]) -> Option<Edit> {
     let values: Vec<_> = (1..=keys.len())
         .map(|number| format!("(${number}, CAST(EXTRACT(EPOCH FROM now()) * 1000 AS BIGINT))"))
         .collect();
-    let sql = format!("INSERT INTO changes (subject, at) VALUES {}", values.join(", "));
+    let sql = format!(
+        "INSERT INTO changes (subject, at) VALUES {}",
+        values.join(", ")
+    );
     let texts: Vec<_> = keys.iter().map(|key| Datum::text(key.to_text())).collect();
     Some(Edit::new(sql, texts))
 }
