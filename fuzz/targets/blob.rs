@@ -24,7 +24,11 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let Ok(pair) = members(input) else {
         return;
     };
-    let member = |name: &str| pair.iter().find(|(known, _)| known == name).map(|(_, raw)| raw.get());
+    let member = |name: &str| {
+        pair.iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, raw)| raw.get())
+    };
     let (Some(raw), Some(signature)) = (member("attestation"), member("signature")) else {
         return;
     };

@@ -292,7 +292,15 @@ fn an_exchange_the_coordinator_hands_over_counts_once() {
         assert_eq!(hand_over(&mut session, &second, true), taken);
     }
     assert_eq!(session.liveness.time_outs(session.now), 1);
-    assert_eq!(session.due_at(), Some(session.now.minus(Duration::ZERO)));
+    assert_eq!(session.due_at(), Some(session.now));
+    // A clock that went wrong darkens nobody, and stands in nobody's way afterwards.
+    let ahead = Challenge::mint([4; 32], session.now.plus(60 * MINUTE));
+    let before = session.liveness.clone();
+    let untimely = Err(&AnswerRefusal::Untimely);
+    let taken = session
+        .liveness
+        .handed_over(&ahead, untimely, &session.rules, session.now);
+    assert_eq!((taken, &session.liveness), (Taken::Unsolicited, &before));
     let third = Challenge::mint([3; 32], session.now);
     assert_eq!(hand_over(&mut session, &third, false), Taken::Counted);
     assert_eq!(

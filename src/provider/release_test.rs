@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::members::Malformed;
 use super::release::{
-    BinaryHash, Platform, Registered, Registration, Release, ReleaseRefusal, Standing, latest,
-    standing, standing_of_text,
+    BinaryHash, Platform, Registration, Release, ReleaseRefusal, Standing, latest, standing,
+    standing_of_text,
 };
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -39,7 +39,7 @@ fn release(version: &str, digit: char, platform: &str) -> Release {
         "version": version, "binary_hash": hash(digit), "platform": platform,
     }));
     match registration.expect("well-formed").register(None, now()) {
-        Ok(Registered::New(release)) => release,
+        Ok(Some(release)) => release,
         other => panic!("{other:?}"),
     }
 }
@@ -104,13 +104,13 @@ fn a_registration_that_is_not_understood_in_full_is_refused() {
 #[test]
 fn a_program_is_registered_once_and_never_after_it_was_withdrawn() {
     let registration = parse(&full()).expect("well-formed");
-    let Ok(Registered::New(mut known)) = registration.clone().register(None, now()) else {
+    let Ok(Some(mut known)) = registration.clone().register(None, now()) else {
         panic!("new");
     };
     assert_eq!((known.registered_at, &known.revoked), (now(), &None));
     let later = now().plus(Duration::from_secs(60));
     let again = registration.clone().register(Some(&known), later);
-    assert_eq!(again, Ok(Registered::Again));
+    assert_eq!(again, Ok(None));
     for (name, value) in [
         ("version", json!("0.8.17")),
         ("version", json!("0.8.16+rebuilt")),

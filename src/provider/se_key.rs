@@ -26,7 +26,7 @@ const LONGEST: usize = 128;
 pub struct SePublicKey {
     text: String,
     point: SePoint,
-    // Parsed once: parsing costs a tenth of a verification, and a challenge has two.
+    // Read once, where the point is checked anyway: a challenge has two signatures by it.
     key: Arc<ParsedPublicKey>,
 }
 
@@ -191,7 +191,9 @@ mod tests {
             (format!("{short}\n"), NotBase64),
             (short.replace('+', "-").replace('/', "_"), NotBase64),
             (short.replace("Eg==", "Eh=="), NotBase64),
-            (format!("{long}AAAA"), NotAPoint),
+            (format!("{long}AAAA"), NotBase64),
+            ("A".repeat(200), NotAPoint),
+            (with(&|bytes| bytes.push(0)), NotAPoint),
             (with(&|bytes| bytes.truncate(33)), NotAPoint),
             (with(&|bytes| bytes[0] = 0x06), NotAPoint),
             (with(&|bytes| bytes[0] = 0x00), NotAPoint),

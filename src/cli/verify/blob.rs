@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::security_info::refused;
 use super::{Answer, Unreadable, input};
-use crate::json::{members, respells};
+use crate::json::{members, respelled};
 use crate::provider::{Blob, EncryptionKey, Malformed, NotAnEncryptionKey, SignedBlob, Version};
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -76,12 +76,14 @@ struct Outer<'a>(Vec<(String, &'a RawValue)>);
 impl<'a> Outer<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let members = members(bytes).map_err(|_| Malformed::NotAnObject)?;
-        for known in ["attestation", "signature", "public_key", "version"] {
-            if members.iter().any(|(name, _)| respells(name, &[known])) {
-                return Err(Malformed::Respelled(known));
-            }
+        let known = ["attestation", "signature", "public_key", "version"];
+        let mut respelled = members
+            .iter()
+            .filter_map(|(name, _)| respelled(name, &known));
+        match respelled.next() {
+            Some(known) => Err(Malformed::Respelled(known)),
+            None => Ok(Self(members)),
         }
-        Ok(Self(members))
     }
 
     fn optional(&self, name: &str) -> Option<&'a RawValue> {
