@@ -1,6 +1,7 @@
 //! A Mac joins, changes its address, or leaves.
 
 use super::identify::{Identified, Proof, Signer, identify};
+use super::join_session::join_waiting;
 use super::refuse::{Refused, note};
 use super::verify_now::first_verification;
 use super::{Context, Failure};
@@ -381,6 +382,10 @@ async fn token_update(
             .await?;
         }
     }
+    let mut wake = Vec::new();
+    if let (true, Some(serial)) = (first, &enrollment.serial) {
+        wake = join_waiting(ctx, &mut tx, serial, now).await?;
+    }
     let mut owed = first.then_some(Priority::First);
     if !first && let Some(open) = tx.open_verification(device_id).await? {
         owed = Some(open.priority);
@@ -399,7 +404,10 @@ async fn token_update(
         tracing::info!(device.id = device_id.as_str(), "enrolled");
     }
     if let Some(priority) = owed {
-        ctx.wakeups.ask(device_id, priority);
+        wake.push((device_id.clone(), priority));
+    }
+    for (device_id, priority) in &wake {
+        ctx.wakeups.ask(device_id, *priority);
     }
     Ok(Reply::Empty)
 }

@@ -7,6 +7,7 @@
 
 use super::check_in::{give_up_queue, revise};
 use super::conclude::verdict_step;
+use super::join_session::join_waiting;
 use super::{Context, Failure};
 use crate::enrollment::trace::{Entry, Step};
 use crate::enrollment::{Enrollment, State};
@@ -134,6 +135,10 @@ async fn take_over(
     if let Some(verification) = &again {
         tx.save_verification(verification).await?;
     }
+    let wake = match &successor.serial {
+        Some(serial) => join_waiting(ctx, &mut tx, serial, now).await?,
+        None => Vec::new(),
+    };
     let name = event::DEVICE_TAKEN_OVER.to_owned();
     let body = event::taken_over(&to, &from);
     tx.append_event(
@@ -154,6 +159,9 @@ async fn take_over(
     );
     if let Some(verification) = &again {
         ctx.wakeups.ask(&to, verification.priority);
+    }
+    for (device_id, priority) in &wake {
+        ctx.wakeups.ask(device_id, *priority);
     }
     Ok(Some(to))
 }

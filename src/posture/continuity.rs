@@ -8,27 +8,31 @@
 //! (coordinator-and-standards C.3). So a reconnect of the same process needs no push, and a release
 //! makes nobody's evidence worthless (A.15).
 
+use std::time::Duration;
+
 use super::policy::{Lifetime, Rules};
 use crate::time::Timestamp;
 
 /// One process of the provider's software on the Mac.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
-    /// When its encryption key was first seen.
+    /// Since when it has answered without a gap.
     pub began_at: Timestamp,
-    /// When it last answered a challenge well; all its answers so far came without a gap.
+    /// When it last answered a challenge well.
     pub last_good_at: Timestamp,
 }
 
 impl Process {
     /// Until when it is known to live, if nothing more is heard of it.
     pub fn lives_until(&self, rules: &Rules) -> Timestamp {
-        let challenge = &rules.challenge;
-        self.last_good_at
-            .plus(challenge.interval.0)
-            .plus(challenge.answer_within.0)
-            .plus(rules.boot_continuity.gap.0)
+        self.last_good_at.plus(gap(rules))
     }
+}
+
+/// The longest time between two answers of one process that still counts as unbroken.
+pub fn gap(rules: &Rules) -> Duration {
+    let challenge = &rules.challenge;
+    challenge.interval.0 + challenge.answer_within.0 + rules.boot_continuity.gap.0
 }
 
 /// Until when a SecurityInfo reading is fresh.
@@ -57,8 +61,6 @@ pub fn fresh_until(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::policy::{Policy, STRICT};
     use super::*;
 

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::binding_v1::Judgement;
 use crate::ids::DeviceId;
 use crate::posture::{Posture, Verdict};
+use crate::provider::Session;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 use crate::verification::Verification;
@@ -19,6 +21,13 @@ pub const DEVICE_TAKEN_OVER: &str = "device.taken_over";
 pub const DEVICE_REVOKED: &str = "device.revoked";
 pub const DEVICE_RESTORED: &str = "device.restored";
 pub const DEVICE_CHECKED_OUT: &str = "device.checked_out";
+
+/// A provider session began, ended, was joined to its Mac, or began or ceased to be answered for.
+pub const BINDING_CHANGED: &str = "binding.changed";
+/// Two sessions that live, of different keys, claim one Mac.
+pub const BINDING_CONFLICT: &str = "binding.conflict";
+/// A challenge was not answered: the next is due at once.
+pub const CHALLENGE_DUE: &str = "challenge.due";
 
 /// Body of `posture.changed`.
 pub fn posture_changed(posture: &Posture, previous: Verdict, reasons: &[Reason]) -> Value {
@@ -67,6 +76,45 @@ pub fn taken_over(device_id: &DeviceId, contender: &DeviceId) -> Value {
 /// Body of `device.revoked` and `device.restored`: `note` is what the operator said.
 pub fn revocation(device_id: &DeviceId, revocation_epoch: u64, note: &str) -> Value {
     json!({ "device_id": device_id, "revocation_epoch": revocation_epoch, "note": note })
+}
+
+/// Body of `binding.changed`: what happened, and what the session amounts to since.
+pub fn binding_changed(session: &Session, change: &str, judgement: &Judgement) -> Value {
+    let Judgement { trust, routability } = judgement;
+    json!({
+        "session": session.session_id,
+        "binding_id": session.binding_id,
+        "device_id": session.device_id,
+        "change": change,
+        "routable": routability.routable,
+        "trust_level": trust.level,
+        "se_key_bound": trust.se_key_bound,
+        "reasons": routability.reasons,
+        "routable_until": routability.routable_until,
+    })
+}
+
+/// Body of `binding.conflict`. It lowers nothing.
+pub fn binding_conflict(device_id: &DeviceId, newcomer: &Session, other: &Session) -> Value {
+    let side = |session: &Session| {
+        json!({
+            "session": session.session_id,
+            "binding_id": session.binding_id,
+            "se_public_key": session.key,
+        })
+    };
+    json!({ "device_id": device_id, "newcomer": side(newcomer), "other": side(other) })
+}
+
+/// Body of `challenge.due`.
+pub fn challenge_due(session: &Session, now: Timestamp) -> Value {
+    json!({
+        "session": session.session_id,
+        "binding_id": session.binding_id,
+        "device_id": session.device_id,
+        "due_at": session.liveness.due_at(now),
+        "time_outs": session.liveness.time_outs(now),
+    })
 }
 
 #[cfg(test)]

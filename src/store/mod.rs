@@ -17,6 +17,9 @@ mod acme_directories;
 mod agendas;
 mod api_tokens;
 mod attested_keys;
+mod bindings;
+mod board;
+mod changes;
 mod commands;
 mod database;
 mod directories;
@@ -52,6 +55,8 @@ use tokio::sync::watch::Receiver;
 
 pub use self::acme_directories::{AttestedIssuance, OpenDirectory};
 pub use self::api_tokens::ApiToken;
+pub use self::bindings::IssuedChallenge;
+pub use self::board::{Board, Fill, Glance, MacGlance, TOKEN_KEPT};
 use self::database::{Backend, Connections};
 use self::directories::Directories;
 pub use self::error::{Cause, StoreError};
@@ -90,6 +95,9 @@ struct Inner {
     roster: Arc<Roster>,
     directories: Directories,
     announcer: Arc<Announcer>,
+    board: Arc<Board>,
+    /// How far the log of changes was read.
+    position: changes::Position,
     seen: Seen,
     /// By what agendas are kept.
     rules: RwLock<Arc<Rules>>,
@@ -130,9 +138,11 @@ impl Store {
         let baton = Arc::default();
         let roster = Arc::default();
         let announcer = Arc::new(Announcer::new());
+        let is_sqlite = connections.backend.is_sqlite();
+        let board = Arc::new(Board::new(lock.is_some() || !is_sqlite, !is_sqlite));
         let (writer, lookup) = match (&connections.backend, &lock) {
             (Backend::Sqlite(path), Some(_)) => {
-                let writer = Writer::start(path, &baton, &roster, &announcer)?;
+                let writer = Writer::start(path, &baton, &roster, &announcer, &board)?;
                 (Some(writer), Some(Lookup::open(path)?))
             }
             _ => (None, None),
@@ -146,6 +156,8 @@ impl Store {
             roster,
             directories: Directories::default(),
             announcer,
+            board,
+            position: changes::Position::default(),
             seen: Seen::default(),
             rules: RwLock::new(Arc::new(Rules::usual())),
             _lock: lock,
@@ -282,6 +294,11 @@ impl Store {
     /// Waits for commits of this process that change a Mac, or the steps of an enrolment.
     pub fn watch(&self, subject: Watched<'_>) -> Watch {
         self.0.announcer.follow(subject)
+    }
+
+    /// What is kept in memory for those who ask often.
+    pub fn board(&self) -> &Board {
+        &self.0.board
     }
 
     /// Changes whenever a commit of this process appended events.

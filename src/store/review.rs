@@ -13,9 +13,10 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value}
 use tokio::sync::oneshot;
 
 use super::agendas::{self, LANES, lane};
-use super::exchange::postgres::{publish, write_all};
+use super::changes;
+use super::exchange::postgres::{commit, write_all};
 use super::exchange::sqlite::Job;
-use super::exchange::{Changes, Columns, Effect, Subject};
+use super::exchange::{Changes, Columns, Effect, Subject, changed};
 use super::row::{self, Row};
 use super::{Inner, Store, StoreError};
 use crate::enrollment::State;
@@ -296,21 +297,20 @@ async fn on_postgresql<T>(
         effects.push(effect);
         answers.push(answer);
     }
-    if effects.iter().any(|effect| effect.appended) {
+    // Both the outbox and the log of changes are read in the order of this lock.
+    if !edits.is_empty() {
         tx.execute_unprepared(&format!(
             "SELECT pg_advisory_xact_lock_shared({})",
             super::transaction::OUTBOX_LOCK
         ))
         .await?;
+        edits.extend(changes::note(&changed(&effects)));
     }
     while !edits.is_empty() {
         let rest = edits.split_off(edits.len().min(EDITS));
         write_all(&tx, std::mem::replace(&mut edits, rest)).await?;
     }
-    tx.commit().await?;
-    for effect in &effects {
-        publish(inner, effect);
-    }
+    commit(inner, tx, &effects).await?;
     Ok(answers)
 }
 

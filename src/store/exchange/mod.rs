@@ -6,6 +6,7 @@ pub(super) mod sqlite;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::board::Key;
 use super::edit::Edit;
 use super::error::StoreError;
 use super::events::Event;
@@ -283,6 +284,14 @@ impl Row for Loaded {
     }
 }
 
+/// What memory must forget.
+pub(in crate::store) fn changed(effects: &[Effect]) -> Vec<Key> {
+    let changed = effects.iter().filter(|effect| effect.changed);
+    changed
+        .map(|effect| Key::Mac(effect.device_id.clone()))
+        .collect()
+}
+
 /// Lets the decision judge; a panic in it is its own failure and nobody else's.
 fn judge<T>(
     exchange: Exchange,
@@ -364,7 +373,7 @@ impl Changes {
             edits.push(agendas::save(agenda, next, self.leased_until)?);
             owes = Some(next.owes_from);
         }
-        edits.extend(events::append(device_id, &self.events)?);
+        edits.extend(events::append(Some(device_id), &self.events)?);
 
         let effect = Effect {
             changed: !edits.is_empty(),

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, QueryResult, Statement, Value};
 
-use super::{About, Changes, Columns, Effect, Exchange, Loaded, judge, load as load_sql};
+use super::{About, Changes, Columns, Effect, Exchange, Loaded, changed, judge, load as load_sql};
+use crate::store::changes;
 use crate::store::edit::Edit;
 use crate::store::transaction::OUTBOX_LOCK;
 use crate::store::watch::Watched;
@@ -21,27 +22,39 @@ pub(in crate::store) async fn exchange<T>(
     let Some(exchange) = load(&tx, &about).await? else {
         return Ok(None);
     };
-    let (subject, changes, answer) = judge(exchange, decide)?;
-    let (edits, effect) = changes.edits(subject, &inner.rules())?;
+    let (subject, decided, answer) = judge(exchange, decide)?;
+    let (mut edits, effect) = decided.edits(subject, &inner.rules())?;
+    let effects = [effect];
     if !edits.is_empty() {
+        edits.extend(changes::note(&changed(&effects)));
         write_all(&tx, edits).await?;
     }
-    tx.commit().await?;
-    publish(inner, &effect);
+    commit(inner, tx, &effects).await?;
     Ok(Some(answer))
 }
 
-/// Tells whoever in this process waits for it.
-pub(in crate::store) fn publish(inner: &Inner, effect: &Effect) {
-    if effect.changed {
-        inner.announcer.changed(Watched::Device(&effect.device_id));
+/// Commits, lets memory forget what changed, even where nobody knows whether it was committed, and
+/// tells whoever in this process waits for it.
+pub(in crate::store) async fn commit(
+    inner: &Inner,
+    tx: DatabaseTransaction,
+    effects: &[Effect],
+) -> Result<(), StoreError> {
+    let committed = tx.commit().await;
+    inner.board.forget(changed(effects));
+    committed?;
+    for effect in effects {
+        if effect.changed {
+            inner.announcer.changed(Watched::Device(&effect.device_id));
+        }
+        if let Some(ticket_id) = &effect.stepped {
+            inner.announcer.changed(Watched::Steps(ticket_id));
+        }
+        if effect.appended {
+            inner.announcer.appended();
+        }
     }
-    if let Some(ticket_id) = &effect.stepped {
-        inner.announcer.changed(Watched::Steps(ticket_id));
-    }
-    if effect.appended {
-        inner.announcer.appended();
-    }
+    Ok(())
 }
 
 /// Locks the Mac, then reads. Two statements: one that waits for a lock and reads other tables in

@@ -12,7 +12,8 @@ use std::thread::{self, JoinHandle};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{Mutex, oneshot};
 
-use super::{About, Changes, Columns, Effect, Exchange, Loaded, judge, load as load_sql};
+use super::{About, Changes, Columns, Effect, Exchange, Loaded, changed, judge, load as load_sql};
+use crate::store::board::Board;
 use crate::store::database::sqlite_for_the_writer;
 use crate::store::edit::Edit;
 use crate::store::roster::Roster;
@@ -37,12 +38,14 @@ impl Writer {
         baton: &Arc<Mutex<()>>,
         roster: &Arc<Roster>,
         announcer: &Arc<Announcer>,
+        board: &Arc<Board>,
     ) -> Result<Self, StoreError> {
         let desk = Desk {
             connection: sqlite_for_the_writer(database)?,
             baton: Arc::clone(baton),
             roster: Arc::clone(roster),
             announcer: Arc::clone(announcer),
+            board: Arc::clone(board),
         };
         let (jobs, inbox) = channel();
         let thread = thread::Builder::new()
@@ -209,6 +212,7 @@ struct Desk {
     baton: Arc<Mutex<()>>,
     roster: Arc<Roster>,
     announcer: Arc<Announcer>,
+    board: Arc<Board>,
 }
 
 impl Desk {
@@ -248,6 +252,8 @@ impl Desk {
                 {
                     tracing::error!(%error, "a failed batch cannot be rolled back");
                 }
+                // Nobody knows what a failed commit kept.
+                self.board.forget(changed(&effects));
                 // Nothing was kept, so nobody may be told that something was.
                 outcomes = jobs.iter().map(|_| Err(error.clone())).collect();
             }
@@ -277,6 +283,7 @@ impl Desk {
     }
 
     fn publish(&self, effects: &[Effect]) {
+        self.board.forget(changed(effects));
         for effect in effects {
             if let Some(owes_from) = effect.owes {
                 self.roster.owe(&effect.device_id, owes_from);

@@ -21,6 +21,9 @@ pub struct Clock {
     /// It does not count from here on, whatever the policy says: the leaf ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ends_at: Option<Timestamp>,
+    /// It is taken for true until then, however old it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) true_until: Option<Timestamp>,
     /// There was evidence, and a negative voided it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) void: bool,
@@ -151,6 +154,9 @@ impl Clock {
 
     /// Evidence that counts, as old as `at`.
     pub(super) fn know(&mut self, at: Timestamp, ends_at: Option<Timestamp>) {
+        if self.known_at != Some(at) {
+            self.true_until = None;
+        }
         self.known_at = Some(at);
         self.ends_at = ends_at;
         self.void = false;
@@ -159,10 +165,15 @@ impl Clock {
         }
     }
 
+    pub(super) fn stays_true(&mut self, until: Timestamp) {
+        self.true_until = self.true_until.max(Some(until));
+    }
+
     /// There is none that counts (any more).
     pub(super) fn forget(&mut self, void: bool) {
         self.known_at = None;
         self.ends_at = None;
+        self.true_until = None;
         self.void = void;
     }
 
@@ -189,7 +200,13 @@ impl Clock {
         let (mut ripe_at, mut ask_at) = match (self.known_at, expires_at) {
             (Some(at), Some(expires_at)) => {
                 let late = uniform(device_id, kind, at, lifetime.spread.0);
-                let ask_at = at.plus(lifetime.ask_again.0 + late).min(expires_at);
+                let usual = at.plus(lifetime.ask_again.0 + late);
+                // Early enough to try again before it expires.
+                let at_last = expires_at.minus(lifetime.ask_again.0);
+                let ask_at = self
+                    .true_until
+                    .map_or(usual, |until| usual.max(until.min(at_last)))
+                    .min(expires_at);
                 (ask_at.minus(ask_at.since(at) / 4), ask_at)
             }
             _ => (since, since),

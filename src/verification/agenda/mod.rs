@@ -333,6 +333,11 @@ impl Agenda {
         }
     }
 
+    /// What is known of this kind is taken for true until then, so nobody is woken for it before.
+    pub fn stays_true(&mut self, kind: Kind, until: Timestamp) {
+        self.clock_mut(kind).stays_true(until);
+    }
+
     /// There is no open attempt, whatever was followed.
     pub fn forget_attempt(&mut self) {
         self.open = None;

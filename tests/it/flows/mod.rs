@@ -23,6 +23,8 @@ macro_rules! journey {
 }
 
 mod bad_input;
+mod bind_provider;
+mod challenge;
 pub mod check_in;
 mod deliver_profile;
 mod identify;
