@@ -29,6 +29,8 @@ pub mod release;
 mod release_test;
 mod se_key;
 pub mod session;
+#[cfg(test)]
+mod session_test;
 mod signature;
 pub mod status;
 #[cfg(test)]

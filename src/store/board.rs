@@ -346,3 +346,133 @@ impl Key {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::SeededEntropy;
+    use crate::ids::ApiTokenId;
+    use crate::posture::Channel;
+    use crate::posture::Posture;
+    use crate::posture::appraisal::Relation;
+    use crate::time::Timestamp;
+
+    fn now() -> Timestamp {
+        Timestamp::from_seconds(1_790_847_007)
+    }
+
+    fn mac(number: u64) -> MacGlance {
+        let device_id = DeviceId::new(now(), &SeededEntropy::new(number));
+        MacGlance {
+            mac: Arc::new(Believed {
+                posture: Posture::unknown(device_id.clone(), now()),
+                device_id,
+                serial: None,
+                relation: Relation::NONE,
+                channel: Channel::Software,
+                attempt: Vec::new(),
+            }),
+            sessions: Vec::new(),
+        }
+    }
+
+    fn keys(glance: &MacGlance) -> [Key; 1] {
+        [Key::Mac(glance.mac.device_id.clone())]
+    }
+
+    fn is_kept(board: &Board, glance: &MacGlance) -> bool {
+        board.glance_at_mac(&glance.mac.device_id).is_some()
+    }
+
+    #[test]
+    fn what_was_changed_is_not_found_and_what_was_read_before_the_change_is_not_kept() {
+        let board = Board::new(true, false);
+        let (one, other) = (mac(1), mac(2));
+        let fill = board.begin();
+        fill.keep_all(&one);
+        assert!(is_kept(&board, &one) && !is_kept(&board, &other));
+        board.forget(keys(&one));
+        assert!(!is_kept(&board, &one));
+        // Read before the change, told of after it.
+        fill.keep_all(&one);
+        fill.keep_all(&other);
+        assert!(!is_kept(&board, &one) && is_kept(&board, &other));
+        // Read after it, by somebody who began later.
+        board.begin().keep_all(&one);
+        assert!(is_kept(&board, &one));
+        fill.keep_all(&other);
+        drop(fill);
+        assert!(board.read().forgotten.is_empty(), "nobody reads any more");
+    }
+
+    #[test]
+    fn nothing_is_kept_where_others_write_unseen() {
+        let board = Board::new(false, false);
+        let one = mac(1);
+        board.begin().keep_all(&one);
+        assert!(!is_kept(&board, &one));
+    }
+
+    #[test]
+    fn without_the_log_of_changes_nothing_is_found() {
+        let board = Board::new(true, true);
+        let one = mac(1);
+        board.begin().keep_all(&one);
+        assert!(!is_kept(&board, &one));
+        let fill = board.begin();
+        board.followed(Instant::now(), true);
+        assert!(
+            !is_kept(&board, &one),
+            "what was kept before the log was read is older"
+        );
+        fill.keep_all(&one);
+        assert!(!is_kept(&board, &one), "and so is what was read before");
+        board.begin().keep_all(&one);
+        assert!(is_kept(&board, &one));
+        let long_ago = Instant::now().checked_sub(FOLLOWED_WITHIN + Duration::from_millis(1));
+        board.followed(long_ago.expect("this machine runs for longer"), false);
+        assert!(!is_kept(&board, &one));
+        board.followed(Instant::now(), false);
+        assert!(is_kept(&board, &one));
+    }
+
+    #[test]
+    fn a_token_is_kept_for_a_moment() {
+        let board = Board::new(true, false);
+        let token = Arc::new(ApiToken {
+            api_token_id: ApiTokenId::new(now(), &SeededEntropy::new(1)),
+            secret: SecretHash::of(b"secret"),
+            role: "viewer".to_owned(),
+            label: String::new(),
+            created_at: now(),
+            expires_at: None,
+            revoked_at: None,
+        });
+        let fill = board.begin();
+        fill.keep_token(&token, Instant::now());
+        assert!(board.token(&token.secret).is_some());
+        board.forget([Key::Tokens]);
+        fill.keep_token(&token, Instant::now());
+        assert!(board.token(&token.secret).is_none(), "withdrawn meanwhile");
+        let long_ago = Instant::now().checked_sub(TOKEN_KEPT);
+        let long_ago = long_ago.expect("this machine runs for longer");
+        board.begin().keep_token(&token, long_ago);
+        assert!(board.token(&token.secret).is_none());
+    }
+
+    #[test]
+    fn the_log_names_what_is_forgotten() {
+        let device_id = mac(1).mac.device_id.clone();
+        let session_id = SessionId::parse("s:1").expect("a session");
+        for key in [
+            Key::Session(session_id),
+            Key::Mac(device_id.clone()),
+            Key::SessionsOf(device_id),
+            Key::Releases,
+            Key::Tokens,
+        ] {
+            assert_eq!(Key::from_text(&key.to_text()), Some(key));
+        }
+        assert_eq!(Key::from_text("mac nobody"), None);
+    }
+}

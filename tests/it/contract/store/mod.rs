@@ -23,6 +23,7 @@ macro_rules! on_both {
 
 mod agenda;
 mod directories;
+mod bindings;
 mod enrollment;
 mod events;
 mod exchange;
