@@ -348,6 +348,8 @@ impl Agenda {
     /// The Mac has a new push address.
     pub fn readdressed(&mut self, now: Timestamp) {
         self.pushes.readdressed(now);
+        // A session may be under way still, and is as lost as a push may be.
+        self.talking_since = None;
     }
 
     /// Takes a push out of the budget, if the Mac owes an answer and may be woken now. `asked` says
