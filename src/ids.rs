@@ -258,6 +258,18 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
+/// Fields, each after its length as 4 bytes, big endian: what is hashed or signed, so that no field
+/// runs into the next. The first is a tag that no other use has.
+pub fn transcript(fields: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for field in fields {
+        let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(field);
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

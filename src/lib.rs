@@ -8,10 +8,10 @@
 //! main -> cli -> app                                     only app constructs shells
 //!   web -> http, workers -> flows -> store, apns, keys
 //! ---------------- below: no async, no I/O, no clock ----------------
-//! publication -> verification -> posture -> attestation, mdm
+//! publication -> verification -> posture -> attestation, mdm, provider
 //! publication -> enrollment -> mdm        acme -> attestation
-//! scep, ca, push, mdm, attestation -> pki        (edges between nouns are transitive)
-//! ids, time, network, entropy, secret, reason: open to all
+//! scep, ca, push, mdm, attestation, provider -> pki        (edges are transitive)
+//! ids, json, time, network, entropy, secret, reason: open to all
 //! ```
 //!
 //! `tests/it/architecture` holds this picture as data and fails on any other edge.
@@ -28,11 +28,13 @@ pub mod entropy;
 pub mod flows;
 pub mod http;
 pub mod ids;
+pub mod json;
 pub mod keys;
 pub mod mdm;
 pub mod network;
 pub mod pki;
 pub mod posture;
+pub mod provider;
 pub mod publication;
 pub mod push;
 pub mod reason;

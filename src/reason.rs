@@ -145,6 +145,14 @@ reasons! {
         "The provider software claims this Mac, but nothing proves that it belongs to it. Enrol through the provider software.";
     ChallengeStale = "challenge_stale", LeavesUnknown, Owner,
         "The provider software has not answered a challenge in time.";
+    ChallengeMismatch = "challenge_mismatch", LeavesUnknown, Owner,
+        "The provider software answered another challenge than the one it was asked. Restart it.";
+    CanonicalMismatch = "canonical_mismatch", LeavesUnknown, Owner,
+        "The status of the provider software is not written in the one form that can be signed. Update it.";
+    TimestampOutOfWindow = "timestamp_out_of_window", LeavesUnknown, Owner,
+        "Something the provider software signed is too old, or its time lies ahead. Check the date and time of this Mac, and restart the provider software.";
+    SecureEnclaveUnavailable = "secure_enclave_unavailable", LeavesUnknown, Owner,
+        "The provider software cannot use a Secure Enclave on this Mac, so nothing it signs can be held to this Mac. It needs Apple silicon, or an Intel Mac with a T2 chip.";
     ReleaseUnknown = "release_unknown", LeavesUnknown, Owner,
         "The provider software is not a registered release. Update it.";
     ReleaseRevoked = "release_revoked", LeavesUnknown, Owner,

@@ -11,8 +11,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::MAX_BODY;
 use super::refusal::Refusal;
-use super::{MAX_BODY, json};
+use crate::json;
 
 /// The largest protected header read; Apple's has 400 bytes.
 const MAX_HEADER: usize = 4 * 1024;

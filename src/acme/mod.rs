@@ -29,7 +29,6 @@ mod cbor;
 mod directory;
 #[cfg(test)]
 mod directory_test;
-mod json;
 mod jws;
 mod nonce;
 mod octets;

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::ConstantTimeEq;
 
-use super::token::transcript;
+use crate::ids::transcript;
 use crate::time::Timestamp;
 
 /// How long a nonce is taken. A Mac is through within a minute.

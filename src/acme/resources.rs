@@ -10,7 +10,6 @@ use subtle::ConstantTimeEq;
 use super::account::{Account, Status};
 use super::attested::AttestedKey;
 use super::directory::{Act, Directory, Issue, Terms, order_reply};
-use super::json as strict;
 use super::jws::{self, AccountKey};
 use super::order::{IDENTIFIER_TYPE, Order, State};
 use super::refusal::Refusal;
@@ -19,6 +18,7 @@ use super::route::Route;
 use super::statement::{Challenge, StatementRefusal, is_attested, judge};
 use super::token::TokenInputs;
 use crate::entropy::Entropy;
+use crate::json as strict;
 use crate::pki::{CertificateRequest, LegacyDigest, PublicKey};
 
 /// A Mac needs one of each for every time its owner installs the profile.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::octets;
 use crate::entropy::{Entropy, draw};
-use crate::ids::sha256;
+use crate::ids::{sha256, transcript};
 
 /// The inputs of an `acme-token-v1`: kept, so that they can be published with the evidence.
 ///
@@ -49,17 +49,6 @@ pub fn identifier(secret: &str) -> String {
         secret.as_bytes(),
     ]));
     URL_SAFE_NO_PAD.encode(&code[..24])
-}
-
-/// Fields, each after its length as 4 bytes, big endian.
-pub(super) fn transcript(fields: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for field in fields {
-        let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
-        bytes.extend_from_slice(&length.to_be_bytes());
-        bytes.extend_from_slice(field);
-    }
-    bytes
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{CommandUuid, DeviceId, sha256};
+use crate::ids::{CommandUuid, DeviceId, sha256, transcript};
 use crate::time::Timestamp;
 
 /// How a nonce was derived.
@@ -92,13 +92,7 @@ impl NonceInputs {
             &minted_at,
             &self.se_public_key,
         ];
-        let mut transcript = Vec::new();
-        for field in fields {
-            let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
-            transcript.extend_from_slice(&length.to_be_bytes());
-            transcript.extend_from_slice(field.as_bytes());
-        }
-        sha256(&transcript)
+        sha256(&transcript(&fields.map(str::as_bytes)))
     }
 }
 

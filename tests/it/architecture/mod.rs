@@ -12,7 +12,9 @@ use std::collections::BTreeSet;
 use source::{SourceFile, sources};
 
 /// Open to all; they use only each other.
-const WORDS: &[&str] = &["ids", "time", "network", "entropy", "secret", "reason"];
+const WORDS: &[&str] = &[
+    "ids", "json", "time", "network", "entropy", "secret", "reason",
+];
 
 /// No async, no I/O, no clock, no randomness. An edge leads on: who may use a noun may use what that
 /// noun uses.
@@ -24,8 +26,9 @@ const NOUNS: &[(&str, &[&str])] = &[
     ("scep", &["pki"]),
     ("ca", &["pki"]),
     ("push", &["pki"]),
+    ("provider", &["pki"]),
     ("enrollment", &["mdm", "pki"]),
-    ("posture", &["attestation", "mdm"]),
+    ("posture", &["attestation", "mdm", "provider"]),
     ("verification", &["posture", "mdm"]),
     (
         "publication",

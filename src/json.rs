@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// An object whose members are distinct, at every depth.
@@ -14,10 +15,67 @@ use serde_json::{Map, Value};
 ///
 /// # Errors
 /// Not JSON, no object, trailing bytes, a repeated name.
-pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
+pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
     match serde_json::from_slice(bytes)? {
         Distinct(Value::Object(members)) => Ok(members),
         Distinct(_) => Err(serde_json::Error::custom("not an object")),
+    }
+}
+
+/// The members of an object, each value as the bytes it came in, without the white space around it:
+/// what a signature covers. Names are distinct; what is inside a value is for its own reader.
+///
+/// # Errors
+/// Not JSON, no object, trailing bytes, a repeated name.
+pub fn members(bytes: &[u8]) -> Result<Vec<(String, &RawValue)>, serde_json::Error> {
+    let Raw(members) = serde_json::from_slice(bytes)?;
+    Ok(members)
+}
+
+/// Whether `name` is none of `known`, but a reader that ignores case (Go's, which also takes U+017F
+/// for `s` and U+212A for `k`) would take it for one.
+pub fn respells(name: &str, known: &[&str]) -> bool {
+    let folded = |name: &str| -> String {
+        let fold = |c| match c {
+            '\u{17f}' => 's',
+            '\u{212a}' => 'k',
+            c => c.to_ascii_lowercase(),
+        };
+        name.chars().map(fold).collect()
+    };
+    if known.contains(&name) {
+        return false;
+    }
+    let name = folded(name);
+    known.iter().any(|known| folded(known) == name)
+}
+
+struct Raw<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Raw<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(RawReader).map(Self)
+    }
+}
+
+struct RawReader;
+
+impl<'de> Visitor<'de> for RawReader {
+    type Value = Vec<(String, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object without repeated names")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members: Vec<(String, &RawValue)> = Vec::new();
+        while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+            if members.iter().any(|(known, _)| *known == name) {
+                return Err(A::Error::custom("a name stands twice"));
+            }
+            members.push((name, value));
+        }
+        Ok(members)
     }
 }
 
@@ -119,7 +177,45 @@ mod tests {
         ] {
             assert!(object(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }
+        for bad in [
+            &br#"{"a": 1, "a": 1}"#[..],
+            br#"{"\u0061": 1, "a": 1}"#,
+            b"[]",
+            b"{} {}",
+            b"",
+        ] {
+            assert!(members(bad).is_err(), "{}", String::from_utf8_lossy(bad));
+        }
         let deep = [b"{\"a\":".repeat(5_000), b"1".to_vec(), b"}".repeat(5_000)].concat();
         assert!(object(&deep).is_err());
+    }
+
+    #[test]
+    fn a_member_is_the_bytes_it_came_in() {
+        let text = br#" {"a" : {"b" : "x\/y",  "b":1} , "c":[ 1 ] } "#;
+        let read = members(text).expect("an object");
+        let read: Vec<_> = read
+            .iter()
+            .map(|(name, raw)| (&**name, raw.get()))
+            .collect();
+        assert_eq!(read, [("a", r#"{"b" : "x\/y",  "b":1}"#), ("c", "[ 1 ]")]);
+    }
+
+    #[test]
+    fn a_name_in_other_case_is_a_respelling() {
+        let known = ["sipEnabled", "publicKey"];
+        for (name, expected) in [
+            ("sipEnabled", false),
+            ("SipEnabled", true),
+            ("SIPENABLED", true),
+            ("\u{17f}ipEnabled", true),
+            ("public\u{212a}ey", true),
+            ("publickey", true),
+            ("sip_enabled", false),
+            ("other", false),
+            ("", false),
+        ] {
+            assert_eq!(respells(name, &known), expected, "{name}");
+        }
     }
 }

@@ -1,0 +1,230 @@
+//! The provider's Secure Enclave key: a P-256 public key, and the text it was given in.
+//!
+//! The same point has two texts (64 and 65 bytes), and the text, not the point, is what nonces are
+//! made of. So the text is kept as it came, and keys are told apart by their points.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::signature::{BadSignature, Signature};
+use crate::reason::Reason;
+
+/// The longest text: 65 bytes in base64.
+const LONGEST: usize = 88;
+
+/// A P-256 public key with the text it was given in: standard base64 with padding of `X‖Y` (64
+/// bytes) or `04‖X‖Y` (65 bytes). The point is on the curve.
+///
+/// There is no equality between keys as such: compare [`SePublicKey::point`] for the key, or
+/// [`SePublicKey::text`] for what is hashed.
+#[derive(Clone)]
+pub struct SePublicKey {
+    text: String,
+    point: SePoint,
+    // Parsed once: parsing costs a tenth of a verification, and a challenge has two.
+    key: Arc<ParsedPublicKey>,
+}
+
+/// A point on P-256 as `X‖Y`: what keys are indexed and compared by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SePoint([u8; 64]);
+
+/// Why a text is no Secure Enclave key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SeKeyRefusal {
+    /// Other characters, no padding, white space, or bits left over.
+    #[error("the key is not standard base64 with padding")]
+    NotBase64,
+    /// Neither 64 bytes nor 65 that begin with 04.
+    #[error("the key is not a point of 64 bytes, or of 65 that begin with 04")]
+    NotAPoint,
+    /// Coordinates that are not those of a point.
+    #[error("the point is not on P-256")]
+    NotOnTheCurve,
+}
+
+impl SeKeyRefusal {
+    /// Its code.
+    pub fn reason(self) -> Reason {
+        Reason::KeyRejected
+    }
+}
+
+impl SePublicKey {
+    /// Reads the text of a key.
+    ///
+    /// # Refusals
+    /// See [`SeKeyRefusal`].
+    pub fn parse(text: &str) -> Result<Self, SeKeyRefusal> {
+        if text.len() > LONGEST {
+            return Err(SeKeyRefusal::NotAPoint);
+        }
+        let bytes = STANDARD.decode(text).map_err(|_| SeKeyRefusal::NotBase64)?;
+        let coordinates = match &bytes[..] {
+            [0x04, coordinates @ ..] if bytes.len() == 65 => coordinates,
+            coordinates => coordinates,
+        };
+        let point = <[u8; 64]>::try_from(coordinates).map_err(|_| SeKeyRefusal::NotAPoint)?;
+        let mut uncompressed = [0x04; 65];
+        uncompressed[1..].copy_from_slice(&point);
+        let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, uncompressed)
+            .map_err(|_| SeKeyRefusal::NotOnTheCurve)?;
+        Ok(Self {
+            text: text.to_owned(),
+            point: SePoint(point),
+            key: Arc::new(key),
+        })
+    }
+
+    /// The text as it was given: what nonces and tokens hash.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The key itself.
+    pub fn point(&self) -> SePoint {
+        self.point
+    }
+
+    /// Checks a signature over `message` (not its digest): ECDSA with SHA-256.
+    pub fn verify(&self, message: &[u8], signature: &Signature) -> Result<(), BadSignature> {
+        self.key
+            .verify_sig(message, signature.as_der())
+            .map_err(|_| BadSignature)
+    }
+}
+
+impl SePoint {
+    /// `X‖Y`.
+    pub fn as_bytes(&self) -> &[u8; 64] {
+        &self.0
+    }
+}
+
+/// The text as it was given.
+impl fmt::Display for SePublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for SePublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SePublicKey({})", self.text)
+    }
+}
+
+/// The one text of the point: standard base64 of its 64 bytes.
+impl fmt::Display for SePoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for SePoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SePoint({self})")
+    }
+}
+
+impl Serialize for SePublicKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for SePublicKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_provider::{NONCE_SCHEMES, Provider};
+    use super::*;
+    use crate::ids::sha256;
+
+    fn texts() -> (String, String) {
+        let schemes: serde_json::Value = serde_json::from_str(NONCE_SCHEMES).expect("JSON");
+        let text = |name: &str| schemes[name].as_str().expect("text").to_owned();
+        (text("se_public_key"), text("se_public_key_65"))
+    }
+
+    #[test]
+    fn both_texts_of_a_key_are_one_point_and_two_texts() {
+        let (short, long) = texts();
+        let a = SePublicKey::parse(&short).expect("64 bytes");
+        let b = SePublicKey::parse(&long).expect("65 bytes");
+        assert_eq!(a.point(), b.point());
+        assert_eq!(a.point().to_string(), short);
+        assert_eq!((a.text(), b.text()), (&*short, &*long));
+        assert_eq!(b.to_string(), long);
+        // What each text makes of the historic nonce.
+        assert_eq!(
+            [&a, &b].map(|key| hex::encode(sha256(key.text().as_bytes()))),
+            [
+                "421c6758c40c0cb8f28ae7bbe1dffc9e3ea60c5994e13091c6881e94ec3c8ba7",
+                "494df96edf62ffd6cfcee15a3be4527f090ca81b78161acc893834e8257192ad"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_other_text_is_refused() {
+        use SeKeyRefusal::{NotAPoint, NotBase64, NotOnTheCurve};
+        let (short, long) = texts();
+        let bytes = STANDARD.decode(&long).expect("base64");
+        let with = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = bytes.clone();
+            change(&mut bytes);
+            STANDARD.encode(bytes)
+        };
+        let rows = [
+            (String::new(), NotAPoint),
+            (short.trim_end_matches('=').to_owned(), NotBase64),
+            (format!("{short}\n"), NotBase64),
+            (short.replace('+', "-").replace('/', "_"), NotBase64),
+            (short.replace("Eg==", "Eh=="), NotBase64),
+            (format!("{long}AAAA"), NotAPoint),
+            (with(&|bytes| bytes.truncate(33)), NotAPoint),
+            (with(&|bytes| bytes[0] = 0x06), NotAPoint),
+            (with(&|bytes| bytes[0] = 0x00), NotAPoint),
+            (with(&|bytes| bytes[64] ^= 1), NotOnTheCurve),
+            (STANDARD.encode([0; 64]), NotOnTheCurve),
+            (STANDARD.encode([0xff; 64]), NotOnTheCurve),
+        ];
+        for (text, refusal) in rows {
+            assert_eq!(SePublicKey::parse(&text).err(), Some(refusal), "{text}");
+            assert_eq!(refusal.reason(), Reason::KeyRejected);
+        }
+    }
+
+    #[test]
+    fn a_key_is_stored_as_its_text() {
+        let (_, long) = texts();
+        let key = SePublicKey::parse(&long).expect("a key");
+        let stored = serde_json::to_string(&key).expect("JSON");
+        assert_eq!(stored, format!("\"{long}\""));
+        let back: SePublicKey = serde_json::from_str(&stored).expect("a key");
+        assert_eq!((back.text(), back.point()), (key.text(), key.point()));
+        assert!(serde_json::from_str::<SePublicKey>("\"AAAA\"").is_err());
+    }
+
+    #[test]
+    fn a_signature_is_of_one_key_over_one_message() {
+        let (ours, other) = (Provider::new(), Provider::new());
+        let signature = Signature::parse(&ours.sign(b"message")).expect("a signature");
+        assert_eq!(ours.key().verify(b"message", &signature), Ok(()));
+        assert_eq!(ours.key().verify(b"Message", &signature), Err(BadSignature));
+        assert_eq!(
+            other.key().verify(b"message", &signature),
+            Err(BadSignature)
+        );
+    }
+}
