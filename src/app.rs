@@ -25,7 +25,9 @@ use crate::http::limit::PerClient;
 use crate::http::listener::Listener;
 use crate::http::proxies::Proxies;
 use crate::http::{self, Public};
-use crate::keys::{FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal};
+use crate::keys::{
+    BearerKey, FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal,
+};
 use crate::pki::{KnownIntermediates, OwnedCertificate, TrustAnchors, read_certificates};
 use crate::posture::policy::{Policy, STRICT};
 use crate::store::Store;
@@ -116,6 +118,7 @@ impl App {
             streams: Arc::default(),
             stop: stop_streams.clone(),
             proxies: Arc::clone(&proxies),
+            releases: Arc::default(),
         };
         let public = http::public(public, web::pages());
         let internal = http::internal(Arc::clone(&ctx));
@@ -308,7 +311,20 @@ pub fn settings(config: &Config) -> anyhow::Result<Settings> {
         attestation_hold: config.attestation.hold.0,
         patience: config.verification.patience.0,
         adopted_cas: adopted_cas(config)?,
+        release_key: release_key(config)?,
     })
+}
+
+/// The key of whoever registers releases without a token.
+///
+/// # Errors
+/// A file that cannot be read, or holds a key that must not be used.
+pub fn release_key(config: &Config) -> anyhow::Result<Option<BearerKey>> {
+    let Some(path) = &config.releases.key_file else {
+        return Ok(None);
+    };
+    let key = BearerKey::read(path).context("releases.key_file")?;
+    Ok(Some(key))
 }
 
 /// The policy that judges.

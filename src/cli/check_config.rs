@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Configured, UNUSABLE_CONFIGURATION, output};
-use crate::app::{database_url, master_key};
+use crate::app::{database_url, master_key, release_key};
 use crate::config::Config;
 use crate::posture::policy::{Policy, STRICT};
 
@@ -36,8 +36,9 @@ fn check(arguments: &Arguments) -> anyhow::Result<()> {
         insecure_http,
     } = &arguments.configured;
     let config = Config::load(config, *insecure_http)?;
-    // Read to see that it is there and strong; never shown.
+    // Read to see that they are there and strong; never shown.
     master_key(&config)?;
+    release_key(&config)?;
     let database = without_password(&database_url(&config)?);
     let policy = match &config.policy.file {
         None => Policy::parse(STRICT)?,

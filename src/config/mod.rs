@@ -43,6 +43,8 @@ pub struct Config {
     #[serde(default)]
     pub policy: PolicyFile,
     #[serde(default)]
+    pub releases: Releases,
+    #[serde(default)]
     pub log: Log,
 }
 
@@ -180,6 +182,15 @@ pub struct Verification {
 pub struct PolicyFile {
     /// Absent: the strict policy that ships with the server.
     pub file: Option<PathBuf>,
+}
+
+/// Who registers releases of the provider software, besides operators.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Releases {
+    /// A file of one bearer key of at least 32 characters, mode 0600: the key of a build machine, as
+    /// former coordinators had one. It registers releases and does nothing else. Absent: there is none.
+    pub key_file: Option<PathBuf>,
 }
 
 /// What is logged, to standard error.
@@ -382,6 +393,7 @@ impl Config {
             &mut self.apns.root,
             &mut self.attestation.root,
             &mut self.policy.file,
+            &mut self.releases.key_file,
         ]
         .into_iter()
         .flatten()

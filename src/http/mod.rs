@@ -19,6 +19,7 @@ pub mod postures;
 pub mod problem;
 pub mod progress;
 pub mod proxies;
+pub mod releases;
 pub mod revocations;
 pub mod scep;
 pub mod streams;
@@ -56,6 +57,7 @@ pub struct Public {
     /// Ends the streams, which would end by themselves much later than requests do.
     pub stop: CancellationToken,
     pub proxies: Arc<proxies::Proxies>,
+    pub releases: Arc<releases::Catalogue>,
 }
 
 /// What Macs and the world reach; `pages` are for people.
@@ -64,6 +66,8 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
     let routes = Router::new()
         .route("/v1/enroll", post(enroll::enroll))
         .route("/v1/enrollments/{progress_id}", get(progress::progress))
+        .route("/v1/releases", get(releases::list))
+        .route("/v1/releases/latest", get(releases::newest))
         .route("/mdm/checkin", put(mdm::message))
         .route("/mdm/connect", put(mdm::message))
         .route("/acme/{secret}/{*path}", any(acme::acme))
@@ -97,6 +101,11 @@ pub fn internal(ctx: Arc<Context>) -> Router {
             "/internal/v1/verifications/{verification_id}",
             get(verifications::read),
         )
+        .route(
+            "/internal/v1/releases",
+            get(releases::read).post(releases::add),
+        )
+        .route("/internal/v1/releases/revoke", post(releases::withdraw))
         .route("/internal/v1/status", get(internal::status))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))

@@ -70,6 +70,39 @@ impl Problem {
         .detail(detail)
     }
 
+    pub fn request_too_large(most: &str) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "request-too-large",
+            "The request is too large",
+        )
+        .detail(format!("at most {most}"))
+    }
+
+    pub fn release_not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "release-not-found",
+            "No such release",
+        )
+    }
+
+    pub fn release_differs() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "release-differs",
+            "This program is registered otherwise",
+        )
+    }
+
+    pub fn release_revoked() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "release-revoked",
+            "This program was withdrawn",
+        )
+    }
+
     pub fn unauthorized() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,

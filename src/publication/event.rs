@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::ids::DeviceId;
 use crate::posture::{Posture, Verdict};
+use crate::provider::Release;
 use crate::reason::Reason;
 use crate::verification::Verification;
 
@@ -16,6 +17,8 @@ pub const DEVICE_TAKEN_OVER: &str = "device.taken_over";
 pub const DEVICE_REVOKED: &str = "device.revoked";
 pub const DEVICE_RESTORED: &str = "device.restored";
 pub const DEVICE_CHECKED_OUT: &str = "device.checked_out";
+/// A release of the provider software was registered or withdrawn. It is about no Mac.
+pub const RELEASE_CHANGED: &str = "release.changed";
 
 /// Body of `posture.changed`.
 pub fn posture_changed(posture: &Posture, previous: Verdict, reasons: &[Reason]) -> Value {
@@ -54,6 +57,16 @@ pub fn taken_over(device_id: &DeviceId, contender: &DeviceId) -> Value {
 /// Body of `device.revoked` and `device.restored`: `note` is what the operator said.
 pub fn revocation(device_id: &DeviceId, revocation_epoch: u64, note: &str) -> Value {
     json!({ "device_id": device_id, "revocation_epoch": revocation_epoch, "note": note })
+}
+
+/// Body of `release.changed`. Sessions that run it are routable, or not, from now on.
+pub fn release_changed(release: &Release) -> Value {
+    json!({
+        "binary_hash": release.binary_hash,
+        "platform": release.platform,
+        "version": release.version,
+        "standing": release.standing(),
+    })
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ pub struct Event {
 pub struct NumberedEvent {
     /// Rises; there may be gaps.
     pub seq: i64,
-    pub device_id: DeviceId,
+    /// The Mac it is about; a provider session need not be about one.
+    pub device_id: Option<DeviceId>,
     pub event: Event,
 }
 
@@ -101,8 +102,18 @@ impl Write {
         device_id: &DeviceId,
         event: &Event,
     ) -> Result<(), StoreError> {
-        self.lock_outbox().await?;
         self.touch(device_id);
+        self.append_event_about(Some(device_id), event).await
+    }
+
+    /// Appends an event about a provider session, and the Mac it is about, if there is one. The Mac
+    /// itself does not change by it.
+    pub async fn append_event_about(
+        &mut self,
+        device_id: Option<&DeviceId>,
+        event: &Event,
+    ) -> Result<(), StoreError> {
+        self.lock_outbox().await?;
         if let Some(edit) = append(device_id, std::slice::from_ref(event))? {
             edit.apply(self.tx()).await?;
         }
@@ -111,13 +122,17 @@ impl Write {
 }
 
 /// One statement for all, so that they are numbered in the order given. `None` when there are none.
-pub(super) fn append(device_id: &DeviceId, events: &[Event]) -> Result<Option<Edit>, StoreError> {
+pub(super) fn append(
+    device_id: Option<&DeviceId>,
+    events: &[Event],
+) -> Result<Option<Edit>, StoreError> {
     if events.is_empty() {
         return Ok(None);
     }
     let mut sql = String::from("INSERT INTO events (device_id, name, at, body) VALUES ");
     let mut values = Vec::with_capacity(1 + 3 * events.len());
-    values.push(Datum::text(device_id));
+    // The column knows no NULL since its first step, and SQLite changes no column.
+    values.push(Datum::text(device_id.map_or("", DeviceId::as_str)));
     for (index, event) in events.iter().enumerate() {
         let comma = if index == 0 { "" } else { ", " };
         let first = 2 + 3 * index;
@@ -140,7 +155,10 @@ impl Row for Model {
     fn noun(self) -> Option<NumberedEvent> {
         Some(NumberedEvent {
             seq: self.seq,
-            device_id: row::parsed(&self.device_id, DeviceId::parse)?,
+            device_id: row::parsed_if_any(
+                Some(self.device_id.as_str()).filter(|id| !id.is_empty()),
+                DeviceId::parse,
+            )?,
             event: Event {
                 name: self.name,
                 at: Timestamp::from_millis(self.at),

@@ -298,7 +298,7 @@ impl Changes {
         if let Some(at) = self.proved_at {
             edits.push(enrollments::prove(device_id, at));
         }
-        edits.extend(events::append(device_id, &self.events)?);
+        edits.extend(events::append(Some(device_id), &self.events)?);
 
         let effect = Effect {
             changed: !edits.is_empty(),

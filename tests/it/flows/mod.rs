@@ -37,6 +37,7 @@ mod connect;
 
 mod init;
 mod read_posture;
+mod release;
 mod renew_by_scep;
 mod restart;
 mod revoke;

@@ -46,7 +46,7 @@ impl Scene {
             evidence: tx.evidence_of(&device_id, 100).await.expect("evidence"),
             events: events
                 .into_iter()
-                .filter(|event| event.device_id == device_id)
+                .filter(|event| event.device_id.as_ref() == Some(&device_id))
                 .collect(),
             verifications: tx
                 .verifications_of(&device_id, 100)

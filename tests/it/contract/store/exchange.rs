@@ -379,7 +379,7 @@ on_both! {
             assert_eq!(history.len(), 12, "every revision is kept");
             let told: Vec<_> = events
                 .iter()
-                .filter(|it| &it.device_id == mac.device_id())
+                .filter(|it| it.device_id.as_ref() == Some(mac.device_id()))
                 .map(|it| it.event.name.clone())
                 .collect();
             let in_order: Vec<_> = (1..=EACH + 2).map(|it| format!("revision {it}")).collect();
