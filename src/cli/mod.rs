@@ -13,6 +13,7 @@ mod push_cert;
 mod release;
 mod serve;
 mod store;
+mod ticket;
 mod token;
 mod verify;
 
@@ -51,6 +52,8 @@ enum Command {
     Token(token::Arguments),
     /// The push certificate from Apple that lets this server wake Macs.
     PushCert(push_cert::Arguments),
+    /// Have a profile made for somebody: a link to hand on, good once.
+    Ticket(ticket::Arguments),
     /// Releases of the provider software: which programs may be routed to.
     Release(release::Arguments),
     /// Withdraw trust in a Mac, or give it back.
@@ -84,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Token(arguments) => output::exit("token", token::run(&arguments)),
         Command::PushCert(arguments) => output::exit("push-cert", push_cert::run(&arguments)),
+        Command::Ticket(arguments) => output::exit("ticket", ticket::run(&arguments)),
         Command::Release(arguments) => output::exit("release", release::run(&arguments)),
         Command::Device(arguments) => output::exit("device", device::run(&arguments)),
         Command::Import(arguments) => output::exit("import", import::run(&arguments)),

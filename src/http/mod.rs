@@ -8,6 +8,7 @@ pub mod acme;
 pub mod body;
 pub mod client_tls;
 pub mod enroll;
+pub mod enroll_signed;
 pub mod error;
 pub mod health;
 pub mod idle;
@@ -23,6 +24,7 @@ pub mod releases;
 pub mod revocations;
 pub mod scep;
 pub mod streams;
+pub mod tickets;
 pub mod verifications;
 
 use std::sync::Arc;
@@ -65,6 +67,7 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
     let ctx = Arc::clone(&state.ctx);
     let routes = Router::new()
         .route("/v1/enroll", post(enroll::enroll))
+        .route("/v2/enroll", post(enroll_signed::enroll))
         .route("/v1/enrollments/{progress_id}", get(progress::progress))
         .route("/v1/releases", get(releases::list))
         .route("/v1/releases/latest", get(releases::newest))
@@ -106,6 +109,7 @@ pub fn internal(ctx: Arc<Context>) -> Router {
             get(releases::read).post(releases::add),
         )
         .route("/internal/v1/releases/revoke", post(releases::withdraw))
+        .route("/internal/v1/tickets", post(tickets::issue))
         .route("/internal/v1/status", get(internal::status))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))

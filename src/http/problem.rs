@@ -79,6 +79,30 @@ impl Problem {
         .detail(format!("at most {most}"))
     }
 
+    pub fn request_repeated() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "request-repeated",
+            "This request was granted before; sign a new one",
+        )
+    }
+
+    pub fn too_often() -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-requests",
+            "Too many requests came from this address",
+        )
+    }
+
+    pub fn no_push_certificate() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no-push-certificate",
+            "No push certificate is installed, so no Mac can be enrolled",
+        )
+    }
+
     pub fn release_not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,

@@ -18,6 +18,7 @@ mod attested_keys;
 mod commands;
 mod database;
 mod edit;
+mod enroll_requests;
 mod enrollments;
 mod error;
 mod events;

@@ -25,6 +25,7 @@ macro_rules! journey {
 mod bad_input;
 pub mod check_in;
 mod deliver_profile;
+mod enroll_signed;
 mod identify;
 mod identify_by_certificate;
 mod import_fleet;

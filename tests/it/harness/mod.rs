@@ -7,6 +7,7 @@ pub mod inside;
 pub mod internal_api;
 pub mod keys;
 pub mod process;
+pub mod provider;
 pub mod public_side;
 pub mod scene;
 pub mod talk;
