@@ -29,7 +29,7 @@ use crate::keys::{
     BearerKey, FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal,
 };
 use crate::pki::{KnownIntermediates, OwnedCertificate, TrustAnchors, read_certificates};
-use crate::posture::policy::{Policy, STRICT};
+use crate::posture::policy::{Policy, STRICT, shipped};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::time::{Clock, SystemClock};
@@ -332,13 +332,26 @@ pub fn release_key(config: &Config) -> anyhow::Result<Option<BearerKey>> {
 /// # Errors
 /// A file that cannot be read, or is no policy.
 pub fn policy(config: &Config) -> anyhow::Result<Policy> {
+    let policy = Policy::parse(&policy_text(config)?);
     match &config.policy.file {
-        None => Ok(Policy::parse(STRICT)?),
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("the policy {} cannot be read", path.display()))?;
-            Policy::parse(&text).with_context(|| format!("the policy {}", path.display()))
-        }
+        None => Ok(policy?),
+        Some(path) => policy.with_context(|| format!("the policy {}", path.display())),
+    }
+}
+
+/// The text of the policy that judges.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn policy_text(config: &Config) -> anyhow::Result<String> {
+    let settings = &config.policy;
+    match (&settings.file, settings.name.as_deref()) {
+        (Some(path), _) => std::fs::read_to_string(path)
+            .with_context(|| format!("the policy {} cannot be read", path.display())),
+        (None, Some(name)) => shipped(name)
+            .map(str::to_owned)
+            .with_context(|| format!("no policy called {name} ships with this server")),
+        (None, None) => Ok(STRICT.to_owned()),
     }
 }
 

@@ -25,10 +25,12 @@
 //! | [`refuse`] | something was refused: counted, and one line for the audit |
 //! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
 //! | [`rotate_push_certificate`] | the yearly push certificate |
+//! | [`check_policy`] | what another policy would change is asked before it is switched on |
 //! | [`authorize`] | who may use the internal API |
 
 pub mod authorize;
 pub mod check_in;
+pub mod check_policy;
 pub mod conclude;
 #[cfg(test)]
 mod conclude_test;

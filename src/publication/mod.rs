@@ -4,4 +4,5 @@ pub mod event;
 pub mod posture_v1;
 pub mod progress_v1;
 pub mod release_v1;
+pub mod snapshot_v1;
 pub mod verification_v1;

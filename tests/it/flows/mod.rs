@@ -24,6 +24,7 @@ macro_rules! journey {
 
 mod bad_input;
 pub mod check_in;
+mod check_policy;
 mod deliver_profile;
 mod enroll_signed;
 mod identify;
