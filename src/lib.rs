@@ -10,7 +10,7 @@
 //! ---------------- below: no async, no I/O, no clock ----------------
 //! publication -> verification -> posture -> attestation, mdm, provider
 //! publication -> enrollment -> mdm        acme -> attestation
-//! scep, ca, push, mdm, attestation, provider -> pki        (edges are transitive)
+//! scep, ca, push, mdm, attestation, provider -> pki        (edges between nouns are transitive)
 //! ids, json, time, network, entropy, secret, reason: open to all
 //! ```
 //!

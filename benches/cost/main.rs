@@ -11,6 +11,7 @@
 mod fleet;
 mod issuance;
 mod primitives;
+mod provider;
 mod report;
 mod server;
 
@@ -27,6 +28,7 @@ fn main() {
     );
     let mut report = Report::default();
     let yardstick = primitives::run(&mut report);
+    provider::run(&mut report);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         server::run(&mut report, yardstick, macs).await;

@@ -34,7 +34,7 @@ fn thread_cpu() -> Duration {
 }
 
 /// Median microseconds of CPU of each work, the works interleaved so that a drifting machine moves all.
-fn medians(works: &mut [(&str, &mut dyn FnMut())]) -> Vec<f64> {
+pub(super) fn medians(works: &mut [(&str, &mut dyn FnMut())]) -> Vec<f64> {
     let mut samples = vec![Vec::new(); works.len()];
     for _ in 0..ROUNDS {
         for (work, samples) in works.iter_mut().zip(&mut samples) {

@@ -134,3 +134,175 @@ impl EnrollRequest {
         &self.once
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::test_provider::Provider;
+    use super::*;
+
+    const SERVER: &str = "mdm.example.org";
+    const NONCE: &str = "BwcHBwcHBwcHBwcHBwcHBw==";
+
+    fn now() -> Timestamp {
+        Timestamp::parse("2026-09-20T12:00:00Z").expect("a time")
+    }
+
+    fn body(provider: &Provider, key: &str, nonce: &str, timestamp: &str) -> Value {
+        let signed = signed_bytes(SERVER, key, nonce, timestamp);
+        json!({
+            "se_public_key": key, "nonce": nonce, "timestamp": timestamp,
+            "signature": provider.sign(&signed),
+        })
+    }
+
+    fn verify(body: &Value) -> Result<EnrollRequest, EnrollRefusal> {
+        EnrollRequest::verify(body.to_string().as_bytes(), SERVER, now())
+    }
+
+    fn good(provider: &Provider) -> Value {
+        body(
+            provider,
+            provider.key().text(),
+            NONCE,
+            "2026-09-20T12:00:00Z",
+        )
+    }
+
+    #[test]
+    fn what_is_signed_is_what_the_document_says() {
+        assert_eq!(
+            signed_bytes("mdm.example.org", "BKey", "AA==", "2026-09-20T12:00:00Z"),
+            b"\0\0\0\x11attestd-enroll-v2\0\0\0\x0fmdm.example.org\0\0\0\x04BKey\
+              \0\0\0\x04AA==\0\0\0\x142026-09-20T12:00:00Z"
+        );
+    }
+
+    #[test]
+    fn a_provider_asks_for_a_profile_by_its_key() {
+        let provider = Provider::new();
+        let request = verify(&good(&provider)).expect("signed");
+        assert_eq!(request.key().text(), provider.key().text());
+        let again = verify(&good(&provider)).expect("signed");
+        assert_eq!(again.once(), request.once(), "only the signature differs");
+        // The same key by its other text is no new request.
+        let long = provider.key_65();
+        let other = body(&provider, long.text(), NONCE, "2026-09-20T12:00:01Z");
+        let other = verify(&other).expect("signed");
+        assert_eq!(other.once().name, request.once().name);
+        assert_eq!(other.key().text(), long.text());
+        let another = body(
+            &provider,
+            long.text(),
+            "CAgICAgICAgICAgICAgICA==",
+            "2026-09-20T12:00:00Z",
+        );
+        assert_ne!(verify(&another).expect("signed").once(), request.once());
+        let by_another = verify(&good(&Provider::new())).expect("signed");
+        assert_ne!(by_another.once().name, request.once().name);
+    }
+
+    #[test]
+    fn nothing_signed_for_something_else_is_a_request() {
+        let (provider, other) = (Provider::new(), Provider::new());
+        let request = good(&provider);
+        let bytes = request.to_string();
+        let elsewhere = EnrollRequest::verify(bytes.as_bytes(), "mdm.example.com", now());
+        assert_eq!(elsewhere.err(), Some(BadSignature.into()));
+        let long = provider.key_65();
+        for (name, value) in [
+            ("se_public_key", json!(other.key().text())),
+            ("se_public_key", json!(long.text())),
+            ("nonce", json!("CAgICAgICAgICAgICAgICA==")),
+            ("timestamp", json!("2026-09-20T12:00:01Z")),
+            ("timestamp", json!("2026-09-20T12:00:00.0Z")),
+            ("signature", json!(provider.sign(b"something else"))),
+        ] {
+            let mut changed = request.clone();
+            changed[name] = value;
+            let refused = verify(&changed).expect_err(name);
+            assert_eq!(refused, BadSignature.into());
+            assert_eq!(refused.reason(), Reason::SignatureInvalid);
+        }
+        // A challenge's answer: nonce and timestamp, nothing around them.
+        let mut answer = request;
+        answer["signature"] =
+            json!(provider.sign(format!("{NONCE}2026-09-20T12:00:00Z").as_bytes()));
+        assert_eq!(verify(&answer).err(), Some(BadSignature.into()));
+    }
+
+    #[test]
+    fn a_request_is_of_now_and_remembered_as_long_as_it_could_be_repeated() {
+        let provider = Provider::new();
+        for (timestamp, expected) in [
+            ("2026-09-20T11:58:00Z", true),
+            ("2026-09-20T11:57:59Z", false),
+            ("2026-09-20T12:02:00Z", true),
+            ("2026-09-20T12:02:01Z", false),
+        ] {
+            let request = body(&provider, provider.key().text(), NONCE, timestamp);
+            let result = verify(&request);
+            assert_eq!(result.is_ok(), expected, "{timestamp}");
+            match result {
+                Ok(request_of_now) => {
+                    let until = request_of_now.once().until;
+                    let bytes = request.to_string();
+                    let at = |now| EnrollRequest::verify(bytes.as_bytes(), SERVER, now).is_ok();
+                    assert!(!at(until));
+                    assert!(at(until.minus(std::time::Duration::from_millis(1))));
+                }
+                Err(refusal) => {
+                    assert_eq!(refusal.reason(), Reason::TimestampOutOfWindow);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_has_its_four_members_and_no_others() {
+        let request = good(&Provider::new());
+        for name in KNOWN {
+            let mut without = request.clone();
+            without[*name] = Value::Null;
+            assert_eq!(
+                verify(&without).err(),
+                Some(Malformed::Missing(name).into())
+            );
+        }
+        for (name, value, reason) in [
+            ("nonce", json!("BwcH"), Reason::RequestMalformed),
+            (
+                "nonce",
+                json!(STANDARD.encode([7; 65])),
+                Reason::RequestMalformed,
+            ),
+            (
+                "nonce",
+                json!(NONCE.trim_end_matches('=')),
+                Reason::RequestMalformed,
+            ),
+            ("timestamp", json!("today"), Reason::RequestMalformed),
+            ("se_public_key", json!("BwcH"), Reason::KeyRejected),
+            ("signature", json!("BwcH"), Reason::SignatureInvalid),
+            (
+                "serial_number",
+                json!("SIMQ4T2W7P"),
+                Reason::RequestMalformed,
+            ),
+            ("Nonce", json!(NONCE), Reason::RequestMalformed),
+        ] {
+            let mut wrong = request.clone();
+            wrong[name] = value;
+            let refused = verify(&wrong).expect_err(name);
+            assert_eq!(refused.reason(), reason, "{name}");
+        }
+        let twice = request.to_string().replacen('{', "{\"nonce\":\"\",", 1);
+        let refused = EnrollRequest::verify(twice.as_bytes(), SERVER, now()).err();
+        assert_eq!(refused, Some(Malformed::NotAnObject.into()));
+        let mut large = request;
+        large["nonce"] = json!("B".repeat(5000));
+        let refused = verify(&large).expect_err("too large");
+        assert_eq!(refused.reason(), Reason::RequestTooLarge);
+    }
+}

@@ -139,7 +139,8 @@ impl Liveness {
 
     /// The coordinator hands over an exchange of its own; [`AnswerRefusal::Late`] when nothing came.
     /// One that is no newer than what was counted already is a repetition: an old answer can neither
-    /// refresh nor darken a session.
+    /// refresh nor darken a session. One whose times cannot be says something of the coordinator's
+    /// clock, and nothing of the provider.
     pub fn handed_over(
         &mut self,
         challenge: &Challenge,
@@ -151,7 +152,7 @@ impl Liveness {
         let is_newer = self
             .counted_up_to
             .is_none_or(|before| challenge.issued_at() > before);
-        if !is_newer {
+        if !is_newer || outcome == Err(&AnswerRefusal::Untimely) {
             return Taken::Unsolicited;
         }
         self.count(challenge, outcome, rules, now);

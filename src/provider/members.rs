@@ -61,23 +61,14 @@ impl Members {
         if bytes.len() > most {
             return Err(Malformed::TooLarge(most));
         }
-        Self::of(
-            json::object(bytes).map_err(|_| Malformed::NotAnObject)?,
-            known,
-        )
-    }
-
-    /// As [`Members::read`], of an object already read.
-    pub(super) fn of(
-        members: Map<String, Value>,
-        known: &[&'static str],
-    ) -> Result<Self, Malformed> {
-        for name in members.keys() {
-            if let Some(known) = known.iter().find(|known| json::respells(name, &[known])) {
-                return Err(Malformed::Respelled(known));
-            }
+        let members = json::object(bytes).map_err(|_| Malformed::NotAnObject)?;
+        let mut respelled = members
+            .keys()
+            .filter_map(|name| json::respelled(name, known));
+        match respelled.next() {
+            Some(known) => Err(Malformed::Respelled(known)),
+            None => Ok(Self(members)),
         }
-        Ok(Self(members))
     }
 
     /// All members must be among `known`.

@@ -13,12 +13,20 @@
 //! hash it states.
 
 pub mod blob;
+#[cfg(test)]
+mod blob_test;
 pub mod challenge;
+#[cfg(test)]
+mod challenge_test;
 mod encryption_key;
 pub mod enroll_request;
 pub mod liveness;
+#[cfg(test)]
+mod liveness_test;
 mod members;
 pub mod release;
+#[cfg(test)]
+mod release_test;
 mod se_key;
 mod signature;
 pub mod status;

@@ -80,14 +80,6 @@ pub enum Standing {
     Unknown,
 }
 
-/// What a registration does to the registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Registered {
-    New(Release),
-    /// The same was said before; nothing changes.
-    Again,
-}
-
 /// Why a registration or a withdrawal is not possible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReleaseRefusal {
@@ -230,7 +222,8 @@ impl Registration {
         })
     }
 
-    /// What it does to the registry, in which `known` stands for this hash and platform.
+    /// The release that is new to the registry, in which `known` stands for this hash and platform;
+    /// nothing when the same was said before.
     ///
     /// # Refusals
     /// [`ReleaseRefusal::Contradiction`], [`ReleaseRefusal::Revoked`].
@@ -238,9 +231,9 @@ impl Registration {
         self,
         known: Option<&Release>,
         now: Timestamp,
-    ) -> Result<Registered, ReleaseRefusal> {
+    ) -> Result<Option<Release>, ReleaseRefusal> {
         let Some(known) = known else {
-            return Ok(Registered::New(Release {
+            return Ok(Some(Release {
                 binary_hash: self.binary_hash,
                 platform: self.platform,
                 version: self.version,
@@ -256,7 +249,7 @@ impl Registration {
         let is_same =
             known.version.as_str() == self.version.as_str() && known.details == self.details;
         if is_same {
-            Ok(Registered::Again)
+            Ok(None)
         } else {
             Err(ReleaseRefusal::Contradiction)
         }

@@ -11,8 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use crate::pki::tlv::{DerFault, tag, whole};
 use crate::reason::Reason;
 
-/// The longest text: a SEQUENCE of two INTEGERs of 33 bytes, 72 bytes, in base64.
-const LONGEST: usize = 96;
+/// No text longer than this is decoded; a SEQUENCE of two INTEGERs of 33 bytes has 72 bytes, which
+/// make 96 characters.
+const LONGEST: usize = 128;
 
 /// A signature that has the form of one. Whose it is, and over what, is not known yet.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::challenge::Challenge;
 use super::se_key::SePublicKey;
+use super::status::Status;
 use crate::pki::Signer as _;
 use crate::pki::test_key::TestKey;
 
@@ -64,5 +66,32 @@ impl Provider {
             "sipEnabled": true,
             "timestamp": "2026-09-20T11:59:30Z",
         })
+    }
+}
+
+impl Provider {
+    /// An answer to `challenge` as honest software writes it, with these members changed before it
+    /// is signed (`null` leaves one out).
+    pub(super) fn answer(&self, challenge: &Challenge, changes: Value) -> Value {
+        let mut answer = json!({
+            "type": "attestation_response",
+            "nonce": challenge.nonce(),
+            "public_key": K,
+            "binary_hash": "a1".repeat(32),
+            "model_hashes": {"b/model": "02", "A.Model": "01"},
+            "rdma_disabled": true,
+            "secure_boot_enabled": true,
+            "sip_enabled": true,
+        });
+        for (name, value) in changes.as_object().expect("an object") {
+            answer[name] = value.clone();
+        }
+        let mut status = answer.clone();
+        status["timestamp"] = json!(challenge.timestamp());
+        let status = Status::read(status.to_string().as_bytes(), 100_000).expect("a status");
+        let signed = format!("{}{}", challenge.nonce(), challenge.timestamp());
+        answer["signature"] = json!(self.sign(signed.as_bytes()));
+        answer["status_signature"] = json!(self.sign(status.canonical().as_bytes()));
+        answer
     }
 }

@@ -26,6 +26,19 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Unreadable> {
     Ok(bytes)
 }
 
+/// The bytes of a file that holds JSON, or at least begins as an object or array does.
+pub(super) fn json(path: &Path) -> Result<Vec<u8>, Unreadable> {
+    let bytes = bytes(path)?;
+    let begins = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let begins = begins.trim_ascii_start().first();
+    let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok();
+    if matches!(begins, Some(b'{' | b'[')) || is_json() {
+        Ok(bytes)
+    } else {
+        Err(Unreadable(format!("{} is not JSON", path.display())))
+    }
+}
+
 /// The certificates in a file. `Ok(Err)` is a certificate that breaks a rule.
 pub(super) fn certificates(
     path: &Path,

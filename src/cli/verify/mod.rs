@@ -7,11 +7,13 @@
 //! wrong, or the outer input is not its format at all.
 
 mod acme;
+mod blob;
 mod device_information;
 mod input;
 mod mda;
 mod mdm_signature;
 mod security_info;
+mod status;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -43,6 +45,10 @@ enum What {
     MdmSignature(mdm_signature::Arguments),
     /// An ACME attestation object with the request that is to be certified.
     Acme(acme::Arguments),
+    /// A provider's attestation blob, as it is sent with a registration.
+    Blob(blob::Arguments),
+    /// The canonical status of a provider, against what another writer made of the same values.
+    Status(status::Arguments),
 }
 
 /// The result of looking at readable input.
@@ -130,6 +136,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         }
         What::MdmSignature(arguments) => (mdm_signature::run(arguments), arguments.json),
         What::Acme(arguments) => (acme::run(arguments), arguments.json),
+        What::Blob(arguments) => (blob::run(arguments), arguments.json),
+        What::Status(arguments) => (status::run(arguments), arguments.json),
     };
     match answer {
         Ok(answer) => {

@@ -71,6 +71,16 @@ fn acme() {
 }
 
 #[test]
+fn blob() {
+    judge("blob");
+}
+
+#[test]
+fn status() {
+    judge("status");
+}
+
+#[test]
 fn every_subcommand_explains_itself() {
     for what in [
         "mda",
@@ -78,6 +88,8 @@ fn every_subcommand_explains_itself() {
         "device-information",
         "mdm-signature",
         "acme",
+        "blob",
+        "status",
     ] {
         let help = Command::new(env!("CARGO_BIN_EXE_attestd"))
             .args(["verify", what, "--help"])
@@ -98,20 +110,26 @@ fn no_fixture_is_left_out() {
         "device-information",
         "mdm-signature",
         "acme",
+        "blob",
+        "status",
     ]
     .map(|what| std::fs::read_to_string(table(what)).expect("a table"))
     .concat();
-    for folder in ["mda", "mdm", "acme"] {
+    for folder in ["mda", "mdm", "acme", "provider"] {
         for entry in std::fs::read_dir(fixtures().join(folder)).expect("fixtures") {
             let name = entry.expect("a file").file_name();
             let name = name.to_str().expect("ASCII");
             // The exact OID bytes behind the leaves, and a leaf that is in an object too: for people.
-            // The transcript is replayed, and what a server says is the server's, elsewhere.
+            // The transcript is replayed, and what a server says is the server's, elsewhere; so are
+            // challenges and nonces. The rows for status vectors name the entries.
             let elsewhere = [
                 "sim-mda-oid-values.json",
                 "sim-acme-attest-leaf.pem",
                 "acme-transcript-good.json",
                 "acme-error-badattestation.json",
+                "challenge.json",
+                "nonce_schemes.json",
+                "status_canonical_vectors.json",
             ];
             if !elsewhere.contains(&name) {
                 assert!(

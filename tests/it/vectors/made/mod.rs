@@ -3,6 +3,7 @@
 
 mod attestation_objects;
 mod chains;
+mod provider;
 mod replies;
 mod signatures;
 
@@ -23,6 +24,7 @@ pub(super) fn folder() -> PathBuf {
         let shelf = Shelf(folder.path());
         chains::put(&shelf).expect("OpenSSL");
         attestation_objects::put(&shelf).expect("OpenSSL");
+        provider::put(&shelf).expect("OpenSSL");
         replies::put(&shelf);
         signatures::put(&shelf).expect("OpenSSL");
         folder
