@@ -114,10 +114,28 @@ own_id!(
     ApiTokenId, "tok_"
 );
 own_id!(
+    /// One registration of a provider session: another key of the same session is another binding.
+    BindingId, "bnd_"
+);
+own_id!(
+    /// One challenge to a provider session.
+    ChallengeId, "chl_"
+);
+own_id!(
     /// One push certificate of ours.
     PushCertificateId, "psh_"
 );
 
+name!(
+    /// A provider session, by the name the coordinator gave it: 1 to 128 letters, digits and `-._:`,
+    /// the first a letter or digit, so that it is one segment of a path whoever writes it.
+    SessionId, "session",
+    |text| ((1..=128).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b)))
+        .then(|| text.to_owned()),
+    |text| text.to_owned()
+);
 name!(
     /// A hardware serial number: 8 to 14 upper-case letters and digits (the historic enrolment
     /// contract's `^[A-Z0-9]{8,14}$`).

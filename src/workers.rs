@@ -9,11 +9,19 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::flows::{Context, Failure, read_status, refuse, rotate_push_certificate, sweep, wake};
+use crate::flows::{
+    Context, Failure, challenge, read_status, refuse, rotate_push_certificate, sweep, wake,
+};
 use crate::ids::DeviceId;
 
 /// How often what is due is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often unanswered challenges are looked for.
+const CHALLENGES: Duration = Duration::from_secs(1);
+/// How often what other servers changed is looked for.
+const FOLLOW: Duration = Duration::from_millis(200);
+/// How often old sessions and challenges are removed.
+const TIDY: Duration = Duration::from_secs(60 * 60);
 /// How often a newly installed push certificate is looked for.
 const PUSH_CERTIFICATE: Duration = Duration::from_secs(5);
 /// How often "last seen" is written.
@@ -59,6 +67,27 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         stop.clone(),
         "identities",
         |ctx| async move { read_status::count_identities(&ctx).await.map(drop) },
+    ));
+    workers.spawn(every(
+        CHALLENGES,
+        Arc::clone(ctx),
+        stop.clone(),
+        "challenge",
+        |ctx| async move { challenge::expire_due(&ctx).await },
+    ));
+    workers.spawn(every(
+        FOLLOW,
+        Arc::clone(ctx),
+        stop.clone(),
+        "follow_changes",
+        |ctx| async move { Ok(ctx.store.follow_changes().await?) },
+    ));
+    workers.spawn(every(
+        TIDY,
+        Arc::clone(ctx),
+        stop.clone(),
+        "tidy",
+        |ctx| async move { challenge::tidy(&ctx).await },
     ));
     workers.spawn(every(
         SEEN,

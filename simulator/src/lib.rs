@@ -31,6 +31,7 @@ pub mod fleet;
 pub mod keys;
 pub mod mac;
 pub mod plist_xml;
+pub mod provider;
 #[cfg(test)]
 mod rehearsal;
 pub mod scep;
@@ -45,4 +46,5 @@ pub use mac::{
     FormerEnrollment, IdentityKind, Lie, Life, Loss, Mac, MacError, MacEvent, MacKind, MacSpec,
     MacStep, Reply, Signing,
 };
+pub use provider::{KeyText, Provider, ProviderLie};
 pub use world::{World, WorldError, WorldOptions};

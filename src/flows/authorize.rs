@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Reads, and asks for verifications.
+    /// Reads, asks for verifications, and tells of provider sessions.
     Coordinator,
     /// Everything a coordinator and a viewer may, and changes.
     Operator,
@@ -34,6 +34,8 @@ pub enum Act {
     ReadDevices,
     /// Ask a Mac for fresh evidence.
     Verify,
+    /// Register and end provider sessions, and challenge them.
+    Bind,
     /// Read the state of the service.
     ReadStatus,
     /// Have a profile made for somebody.
@@ -82,8 +84,8 @@ impl Role {
             (_, Act::ReadStatus) | (Self::Operator, _) => true,
             (_, Act::Administer) => false,
             (Self::Coordinator, _) | (Self::Auditor, Act::ReadDevices) => true,
-            (Self::Auditor, Act::Verify | Act::Enrol)
-            | (Self::Viewer, Act::ReadDevices | Act::Verify | Act::Enrol) => false,
+            (Self::Auditor, Act::Verify | Act::Bind | Act::Enrol)
+            | (Self::Viewer, Act::ReadDevices | Act::Verify | Act::Bind | Act::Enrol) => false,
         }
     }
 }
@@ -94,7 +96,8 @@ impl fmt::Display for Role {
     }
 }
 
-/// Whether the bearer of `token` may do `act`.
+/// Whether the bearer of `token` may do `act`. A token that another process withdrew is good for up to
+/// three seconds more; whatever is not good is looked up each time.
 pub async fn authorize(ctx: &Context, token: Option<&str>, act: Act) -> Result<Standing, Failure> {
     let now = ctx.clock.now();
     let Some(token) = token else {
@@ -102,7 +105,7 @@ pub async fn authorize(ctx: &Context, token: Option<&str>, act: Act) -> Result<S
     };
     // The look-up is by hash: its time says nothing about the secret.
     let secret = SecretHash::of(token.as_bytes());
-    let Some(token) = ctx.store.read().await?.api_token_by_secret(secret).await? else {
+    let Some(token) = ctx.store.api_token(secret).await? else {
         return Ok(Standing::Unauthorized);
     };
     let ended = token.revoked_at.is_some() || token.expires_at.is_some_and(|time| now >= time);
@@ -156,7 +159,8 @@ mod tests {
 
     #[test]
     fn roles_allow_what_their_names_say() {
-        assert!(Role::Coordinator.allows(Act::Verify));
+        assert!(Role::Coordinator.allows(Act::Verify) && Role::Coordinator.allows(Act::Bind));
+        assert!(!Role::Auditor.allows(Act::Bind) && !Role::Viewer.allows(Act::Bind));
         assert!(!Role::Auditor.allows(Act::Verify) && Role::Auditor.allows(Act::ReadDevices));
         assert!(!Role::Viewer.allows(Act::ReadDevices) && Role::Viewer.allows(Act::ReadStatus));
         assert!(Role::Coordinator.allows(Act::Enrol) && !Role::Auditor.allows(Act::Enrol));

@@ -1,6 +1,7 @@
 //! A Mac joins, changes its address, or leaves.
 
 use super::identify::{Identified, Proof, Signer, identify};
+use super::join_session::join_waiting;
 use super::refuse::{Refused, note};
 use super::verify_now::first_verification;
 use super::{Context, Failure};
@@ -381,6 +382,10 @@ async fn token_update(
             .await?;
         }
     }
+    let mut wake = Vec::new();
+    if let (true, Some(serial)) = (first, &enrollment.serial) {
+        wake = join_waiting(ctx, &mut tx, serial, now).await?;
+    }
     let mut owed = first;
     if !first && let Some(mut verification) = tx.open_verification(device_id).await? {
         owed = true;
@@ -394,7 +399,8 @@ async fn token_update(
     if first {
         tracing::info!(device.id = device_id.as_str(), "enrolled");
     }
-    if owed {
+    wake.extend(owed.then(|| device_id.clone()));
+    for device_id in &wake {
         ctx.wakeups.ask(device_id);
     }
     Ok(Reply::Empty)

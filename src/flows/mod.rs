@@ -19,6 +19,10 @@
 //! | [`sweep`] | what is due or overdue |
 //! | [`verify_now`] | the coordinator wants a fresh answer |
 //! | [`read_posture`] | the coordinator reads what is believed |
+//! | [`bind_provider`] | a provider session begins or ends; [`join_session`] finds the Mac it belongs to |
+//! | [`challenge`] | the holder of a session's key is asked whether it is still there |
+//! | [`read_binding`] | the coordinator asks whether it may route to a session |
+//! | [`approve_binding`] | an operator says that a session belongs to its Mac |
 //! | [`read_status`] | an operator, or a load balancer, asks how the service is |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`release`] | a release of the provider software is registered or withdrawn |
@@ -28,7 +32,10 @@
 //! | [`check_policy`] | what another policy would change is asked before it is switched on |
 //! | [`authorize`] | who may use the internal API |
 
+pub mod approve_binding;
 pub mod authorize;
+pub mod bind_provider;
+pub mod challenge;
 pub mod check_in;
 pub mod check_policy;
 pub mod conclude;
@@ -43,8 +50,10 @@ pub mod import_fleet;
 pub mod issue_by_acme;
 pub mod issue_by_scep;
 mod issue_identity;
+pub mod join_session;
 pub mod offer_profile;
 pub mod poll_by_scep;
+pub mod read_binding;
 pub mod read_posture;
 pub mod read_status;
 pub mod refuse;

@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use super::conclude::channel;
+use super::read_binding::glance_at_mac;
 use super::{Context, Failure};
 use crate::enrollment::{Enrollment, Identity, State};
 use crate::ids::{DeviceId, SerialNumber, Udid, VerificationId};
+use crate::posture::policy::{Policy, SessionRule};
 use crate::posture::{Channel, Posture, Verdict};
-use crate::publication::posture_v1::{PostureV1, Sources};
+use crate::provider::Session;
+use crate::publication::binding_v1::Standing;
+use crate::publication::posture_v1::{Believed, PostureV1, Sources, relation};
 use crate::publication::verification_v1::VerificationV1;
 use crate::reason::Reason;
 use crate::store::{Read, Refusal, Watched};
@@ -54,39 +58,73 @@ pub async fn find(ctx: &Context, name: &Name) -> Result<Vec<Found>, Failure> {
     Ok(found)
 }
 
-/// The posture of a Mac as of now.
+/// The posture of a Mac as of now, with the provider session that stands on it.
 pub async fn read_posture(
     ctx: &Context,
     device_id: &DeviceId,
 ) -> Result<Option<PostureV1>, Failure> {
-    let now = ctx.clock.now();
-    let tx = ctx.store.read().await?;
+    let Some(glance) = glance_at_mac(ctx, device_id).await? else {
+        return Ok(None);
+    };
+    let (now, policy, mac) = (ctx.clock.now(), &ctx.policy, &*glance.mac);
+    let standings = glance.sessions.iter().map(|(session, release)| Standing {
+        session,
+        mac: Some(mac),
+        release: *release,
+    });
+    let best = standings
+        .filter(|standing| is_joined(standing.session, mac, policy))
+        .max_by_key(|standing| {
+            let judged = standing.judge(policy, now);
+            let is_routable = judged.routability.routable;
+            (judged.trust.level, is_routable, standing.session.began_at)
+        });
+    Ok(Some(PostureV1::new(&Sources {
+        mac,
+        policy,
+        anchor: ctx.anchors.kind(),
+        session: best.and_then(|standing| standing.at(policy, now)),
+        now,
+    })))
+}
+
+/// Whether a session is more to this Mac than somebody who claims it.
+fn is_joined(session: &Session, mac: &Believed, policy: &Policy) -> bool {
+    match policy.rules.hardware.session {
+        SessionRule::Proved => mac.posture.proof_of(session.key.text()).is_some(),
+        SessionRule::ClaimedSerial => {
+            session.claimed_serial.is_some() && session.claimed_serial == mac.serial
+        }
+    }
+}
+
+/// Everything about a Mac that is judged when somebody asks; `None` when there is no such Mac.
+pub(super) async fn believed(
+    tx: &Read,
+    device_id: &DeviceId,
+    now: Timestamp,
+) -> Result<Option<Believed>, Failure> {
     let Some(enrollment) = tx.enrollment(device_id).await? else {
         return Ok(None);
     };
     let identity = tx.identity(enrollment.identity).await?;
-    let channel = identity.map_or(Channel::Software, |identity| channel(identity.kind));
     let posture = match tx.posture(device_id).await? {
         Some(posture) => posture,
         None => Posture::unknown(device_id.clone(), now),
     };
-    let identity = tx.identity(enrollment.identity).await?;
     let last = tx.verifications_of(device_id, 1).await?.pop();
     let attempt = match (&enrollment.state, &last) {
-        (State::Enrolled, Some(verification)) => reasons(&tx, verification).await?,
+        (State::Enrolled, Some(verification)) => reasons(tx, verification).await?,
         _ => Vec::new(),
     };
-    Ok(Some(PostureV1::new(&Sources {
-        enrollment: &enrollment,
-        identity: identity.as_ref(),
-        posture: &posture,
-        policy: &ctx.policy,
-        anchor: ctx.anchors.kind(),
-        channel,
-        session: None,
-        attempt: &attempt,
-        now,
-    })))
+    Ok(Some(Believed {
+        device_id: device_id.clone(),
+        relation: relation(&enrollment, identity.as_ref()),
+        channel: identity.map_or(Channel::Software, |identity| channel(identity.kind)),
+        serial: enrollment.serial,
+        posture,
+        attempt,
+    }))
 }
 
 /// An attempt as of now.

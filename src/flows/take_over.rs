@@ -6,6 +6,7 @@
 
 use super::check_in::{give_up_queue, revise};
 use super::conclude::verdict_step;
+use super::join_session::join_waiting;
 use super::{Context, Failure};
 use crate::enrollment::trace::{Entry, Step};
 use crate::enrollment::{Enrollment, State};
@@ -133,6 +134,10 @@ async fn take_over(
     if let Some(verification) = &again {
         tx.save_verification(verification).await?;
     }
+    let wake = match &successor.serial {
+        Some(serial) => join_waiting(ctx, &mut tx, serial, now).await?,
+        None => Vec::new(),
+    };
     let name = event::DEVICE_TAKEN_OVER.to_owned();
     let body = event::taken_over(&to, &from);
     tx.append_event(
@@ -151,7 +156,7 @@ async fn take_over(
         contender.id = from.as_str(),
         "a contender was proved and took the place"
     );
-    if again.is_some() {
+    if again.is_some() || !wake.is_empty() {
         ctx.wakeups.ask(&to);
     }
     Ok(Some(to))

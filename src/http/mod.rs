@@ -5,7 +5,9 @@
 //! are read, so that each route refuses a larger one in its own shape.
 
 pub mod acme;
+pub mod bindings;
 pub mod body;
+pub mod challenges;
 pub mod client_tls;
 pub mod enroll;
 pub mod enroll_signed;
@@ -98,6 +100,21 @@ pub fn internal(ctx: Arc<Context>) -> Router {
         .route(
             "/internal/v1/devices/{device_id}/restore",
             post(revocations::give_back),
+        )
+        .route(
+            "/internal/v1/bindings/{session}",
+            put(bindings::put)
+                .get(bindings::get)
+                .delete(bindings::delete),
+        )
+        .route(
+            "/internal/v1/bindings/{session}/approve",
+            post(bindings::approve),
+        )
+        .route("/internal/v1/challenges", post(challenges::start))
+        .route(
+            "/internal/v1/challenges/{challenge_id}/response",
+            post(challenges::respond),
         )
         .route("/internal/v1/verifications", post(verifications::start))
         .route(

@@ -37,6 +37,44 @@ impl Problem {
         )
     }
 
+    pub fn binding_not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "binding-not-found",
+            "No such provider session",
+        )
+    }
+
+    pub fn binding_mismatch() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "binding-mismatch",
+            "The provider session is another's",
+        )
+    }
+
+    pub fn challenge_not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "challenge-not-found",
+            "No such challenge",
+        )
+    }
+
+    pub fn challenge_outstanding() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "challenge-outstanding",
+            "A challenge waits for its answer",
+        )
+    }
+
+    pub fn invalid_session() -> Self {
+        Self::invalid_request(
+            "a session has 1 to 128 letters, digits and -._: and begins with a letter or digit",
+        )
+    }
+
     pub fn not_enrolled() -> Self {
         Self::new(
             StatusCode::CONFLICT,

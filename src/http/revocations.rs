@@ -72,7 +72,7 @@ async fn asked(
 }
 
 /// The note in a body; nothing at all is no note.
-fn note(body: &[u8]) -> Result<String, String> {
+pub(super) fn note(body: &[u8]) -> Result<String, String> {
     if body.is_empty() {
         return Ok(String::new());
     }

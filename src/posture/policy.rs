@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::appraisal::APPLE_WINDOW;
 use crate::ids::sha256;
+use crate::provider::challenge::StatusSignature;
+use crate::provider::liveness;
 use crate::time::Span;
 
 /// The policy that ships as the default.
@@ -189,6 +191,26 @@ impl Policy {
         .into_iter()
         .filter_map(|(demanded, name)| (!demanded).then_some(name))
         .collect()
+    }
+}
+
+impl Challenge {
+    /// The same for those who count challenges.
+    pub fn rules(&self) -> liveness::Rules {
+        liveness::Rules {
+            every: self.interval.0,
+            answer_within: self.answer_within.0,
+            max_age: self.max_age.0,
+            time_outs: self.max_failures,
+        }
+    }
+
+    /// Whether the status in an answer must be signed.
+    pub fn status_signature(&self) -> StatusSignature {
+        match self.status_signature_required {
+            true => StatusSignature::Required,
+            false => StatusSignature::Optional,
+        }
     }
 }
 

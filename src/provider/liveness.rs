@@ -198,6 +198,19 @@ impl Liveness {
         }
     }
 
+    /// Writes down that the outstanding challenge was not answered in time: who asks sees it in any
+    /// case. False when nothing was to be written.
+    pub fn expire(&mut self, now: Timestamp) -> bool {
+        let has_expired = self.waiting(now).is_err();
+        self.settle(now);
+        has_expired
+    }
+
+    /// Until when the challenge that was issued last may be answered; nothing once it was.
+    pub fn answer_by(&self) -> Option<Timestamp> {
+        self.outstanding.as_ref().map(|waiting| waiting.answer_by)
+    }
+
     /// Counts the outstanding challenge as timed out once its time is up.
     fn settle(&mut self, now: Timestamp) {
         if let Some(expired) = self.outstanding.take_if(|waiting| now > waiting.answer_by) {

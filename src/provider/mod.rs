@@ -28,6 +28,7 @@ pub mod release;
 #[cfg(test)]
 mod release_test;
 mod se_key;
+pub mod session;
 mod signature;
 pub mod status;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use self::liveness::Liveness;
 pub use self::members::Malformed;
 pub use self::release::{BinaryHash, Platform, Release};
 pub use self::se_key::{SeKeyRefusal, SePoint, SePublicKey};
+pub use self::session::{Registration, Session};
 pub use self::signature::{BadSignature, Signature, SignatureRefusal};
 pub use self::status::Status;
 pub use self::version::{NotAVersion, Version};

@@ -2,10 +2,12 @@
 
 use serde_json::{Value, json};
 
+use super::binding_v1::Judgement;
 use crate::ids::DeviceId;
 use crate::posture::{Posture, Verdict};
-use crate::provider::Release;
+use crate::provider::{Release, Session};
 use crate::reason::Reason;
+use crate::time::Timestamp;
 use crate::verification::Verification;
 
 pub const POSTURE_CHANGED: &str = "posture.changed";
@@ -19,6 +21,13 @@ pub const DEVICE_RESTORED: &str = "device.restored";
 pub const DEVICE_CHECKED_OUT: &str = "device.checked_out";
 /// A release of the provider software was registered or withdrawn. It is about no Mac.
 pub const RELEASE_CHANGED: &str = "release.changed";
+
+/// A provider session began, ended, was joined to its Mac, or began or ceased to be answered for.
+pub const BINDING_CHANGED: &str = "binding.changed";
+/// Two sessions that live, of different keys, claim one Mac.
+pub const BINDING_CONFLICT: &str = "binding.conflict";
+/// A challenge was not answered: the next is due at once.
+pub const CHALLENGE_DUE: &str = "challenge.due";
 
 /// Body of `posture.changed`.
 pub fn posture_changed(posture: &Posture, previous: Verdict, reasons: &[Reason]) -> Value {
@@ -69,11 +78,49 @@ pub fn release_changed(release: &Release) -> Value {
     })
 }
 
+/// Body of `binding.changed`: what happened, and what the session amounts to since.
+pub fn binding_changed(session: &Session, change: &str, judgement: &Judgement) -> Value {
+    let Judgement { trust, routability } = judgement;
+    json!({
+        "session": session.session_id,
+        "binding_id": session.binding_id,
+        "device_id": session.device_id,
+        "change": change,
+        "routable": routability.routable,
+        "trust_level": trust.level,
+        "se_key_bound": trust.se_key_bound,
+        "reasons": routability.reasons,
+        "routable_until": routability.routable_until,
+    })
+}
+
+/// Body of `binding.conflict`. It lowers nothing.
+pub fn binding_conflict(device_id: &DeviceId, newcomer: &Session, other: &Session) -> Value {
+    let side = |session: &Session| {
+        json!({
+            "session": session.session_id,
+            "binding_id": session.binding_id,
+            "se_public_key": session.key,
+        })
+    };
+    json!({ "device_id": device_id, "newcomer": side(newcomer), "other": side(other) })
+}
+
+/// Body of `challenge.due`.
+pub fn challenge_due(session: &Session, now: Timestamp) -> Value {
+    json!({
+        "session": session.session_id,
+        "binding_id": session.binding_id,
+        "device_id": session.device_id,
+        "due_at": session.liveness.due_at(now),
+        "time_outs": session.liveness.time_outs(now),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::entropy::SeededEntropy;
-    use crate::time::Timestamp;
 
     #[test]
     fn a_change_of_posture_has_the_members_that_subscribers_read() {

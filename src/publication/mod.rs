@@ -1,5 +1,6 @@
 //! Posture as others read it.
 
+pub mod binding_v1;
 pub mod event;
 pub mod posture_v1;
 pub mod progress_v1;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::attestation::Anchor;
 use crate::attestation::Freshness;
 use crate::enrollment::{Enrollment, Identity, State};
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, SerialNumber};
 use crate::posture::appraisal::{Circumstances, Relation, appraise};
 use crate::posture::claim::{Claim, claims};
 use crate::posture::key_binding::{KeyBinding, Proof};
@@ -76,50 +76,59 @@ pub struct NextAction {
     pub not_before: Option<Timestamp>,
 }
 
+/// Everything about a Mac that is judged when somebody asks; nothing in it changes as time passes.
+#[derive(Debug, Clone)]
+pub struct Believed {
+    pub device_id: DeviceId,
+    /// The serial number it enrolled with.
+    pub serial: Option<SerialNumber>,
+    pub relation: Relation,
+    /// Of the identity that speaks for the Mac now.
+    pub channel: Channel,
+    pub posture: Posture,
+    /// Why the attempt under way has not brought evidence yet.
+    pub attempt: Vec<Reason>,
+}
+
 /// What the answer is made of.
 #[derive(Debug)]
 pub struct Sources<'a> {
-    pub enrollment: &'a Enrollment,
-    /// The identity it is enrolled with.
-    pub identity: Option<&'a Identity>,
-    pub posture: &'a Posture,
+    pub mac: &'a Believed,
     pub policy: &'a Policy,
     pub anchor: Anchor,
-    /// Of the identity that speaks for the Mac now.
-    pub channel: Channel,
     /// The provider session that is bound to it.
     pub session: Option<Session<'a>>,
-    /// Why the attempt under way has not brought evidence yet.
-    pub attempt: &'a [Reason],
     pub now: Timestamp,
+}
+
+impl Believed {
+    /// As trust sees it.
+    pub fn at(&self, now: Timestamp) -> Mac<'_> {
+        Mac {
+            posture: &self.posture,
+            circumstances: Circumstances {
+                relation: self.relation,
+                attempt: &self.attempt,
+                now,
+            },
+            channel: self.channel,
+            serial: self.serial.as_ref(),
+        }
+    }
 }
 
 impl PostureV1 {
     /// The posture as of `now`.
     pub fn new(sources: &Sources<'_>) -> Self {
         let Sources {
-            enrollment,
-            identity,
-            posture,
+            mac: believed,
             policy,
             anchor,
-            channel,
             session,
-            attempt,
             now,
         } = *sources;
-        let enrolled = enrollment.state == State::Enrolled;
-        let circumstances = Circumstances {
-            relation: relation(enrollment, identity),
-            attempt,
-            now,
-        };
-        let mac = Mac {
-            posture,
-            circumstances,
-            channel,
-            serial: enrollment.serial.as_ref(),
-        };
+        let (posture, mac) = (&believed.posture, believed.at(now));
+        let circumstances = mac.circumstances;
         let judged = trust(Some(mac), session, policy);
         let appraisal = appraise(posture, policy, circumstances);
         let (verdict, level) = (appraisal.verdict, judged.level);
@@ -141,8 +150,8 @@ impl PostureV1 {
             policy_waives: policy.waives(),
             anchor,
             reasons: judged.reasons,
-            enrolled,
-            channel,
+            enrolled: believed.relation.enrolled,
+            channel: believed.channel,
             freshness: posture
                 .attested
                 .as_ref()

@@ -1,10 +1,14 @@
 //! Bearer tokens of the internal API; only their hashes are kept.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use sea_orm::entity::prelude::*;
 use sea_orm::{ActiveValue::Set, QueryOrder, sea_query::Expr};
 
 use super::row::{self, Row};
-use super::{Read, StoreError, Write};
+use super::board::Key;
+use super::{Read, Store, StoreError, Write};
 use crate::ids::{ApiTokenId, SecretHash};
 use crate::time::Timestamp;
 
@@ -45,6 +49,24 @@ mod table {
 }
 
 use table::{ActiveModel, Column, Entity, Model};
+
+impl Store {
+    /// The token with this hash, be it expired or revoked; as it was at most
+    /// [`TOKEN_KEPT`](super::TOKEN_KEPT) ago, if it was there.
+    pub async fn api_token(&self, secret: SecretHash) -> Result<Option<Arc<ApiToken>>, StoreError> {
+        if let Some(token) = self.board().token(&secret) {
+            return Ok(Some(token));
+        }
+        let fill = self.board().begin();
+        let read_at = Instant::now();
+        let token = self.read().await?.api_token_by_secret(secret).await?;
+        let token = token.map(Arc::new);
+        if let Some(token) = &token {
+            fill.keep_token(token, read_at);
+        }
+        Ok(token)
+    }
+}
 
 impl Read {
     /// The token with this hash, be it expired or revoked.
@@ -96,6 +118,7 @@ impl Write {
         api_token_id: &ApiTokenId,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
+        self.changes(Key::Tokens);
         let outcome = Entity::update_many()
             .col_expr(Column::RevokedAt, Expr::value(now.millis()))
             .filter(Column::ApiTokenId.eq(api_token_id.as_str()))

@@ -15,6 +15,9 @@
 mod acme_directories;
 mod api_tokens;
 mod attested_keys;
+mod bindings;
+mod board;
+mod changes;
 mod commands;
 mod database;
 mod edit;
@@ -49,6 +52,8 @@ use tokio::sync::watch::Receiver;
 
 pub use self::acme_directories::{AttestedIssuance, OpenDirectory};
 pub use self::api_tokens::ApiToken;
+pub use self::bindings::IssuedChallenge;
+pub use self::board::{Board, Fill, Glance, MacGlance, TOKEN_KEPT};
 use self::database::{Backend, Connections};
 pub use self::error::{Cause, StoreError};
 pub use self::events::{Event, NumberedEvent};
@@ -81,6 +86,9 @@ struct Inner {
     baton: Arc<Mutex<()>>,
     roster: Arc<Roster>,
     announcer: Arc<Announcer>,
+    board: Arc<Board>,
+    /// How far the log of changes was read.
+    position: changes::Position,
     seen: Seen,
     /// Held as long as the store is open.
     _lock: Option<File>,
@@ -119,9 +127,11 @@ impl Store {
         let baton = Arc::default();
         let roster = Arc::default();
         let announcer = Arc::new(Announcer::new());
+        let is_sqlite = connections.backend.is_sqlite();
+        let board = Arc::new(Board::new(lock.is_some() || !is_sqlite, !is_sqlite));
         let writer = match (&connections.backend, &lock) {
             (Backend::Sqlite(path), Some(_)) => {
-                Some(Writer::start(path, &baton, &roster, &announcer)?)
+                Some(Writer::start(path, &baton, &roster, &announcer, &board)?)
             }
             _ => None,
         };
@@ -132,6 +142,8 @@ impl Store {
             baton,
             roster,
             announcer,
+            board,
+            position: changes::Position::default(),
             seen: Seen::default(),
             _lock: lock,
         }));
@@ -261,6 +273,11 @@ impl Store {
     /// Waits for commits of this process that change a Mac, or the steps of an enrolment.
     pub fn watch(&self, subject: Watched<'_>) -> Watch {
         self.0.announcer.follow(subject)
+    }
+
+    /// What is kept in memory for those who ask often.
+    pub fn board(&self) -> &Board {
+        &self.0.board
     }
 
     /// Changes whenever a commit of this process appended events.

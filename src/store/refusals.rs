@@ -10,6 +10,7 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait as _},
 };
 
+use super::board::Key;
 use super::row::{self, Row};
 use super::{Read, StoreError, Write};
 use crate::ids::DeviceId;
@@ -137,6 +138,9 @@ impl Write {
     /// Writes a refusal down, or counts it with the line of the same kind that is less than a
     /// minute old.
     pub async fn record_refusal(&mut self, refusal: &Refusal) -> Result<(), StoreError> {
+        if let Some(device_id) = &refusal.device_id {
+            self.changes(Key::Mac(device_id.clone()));
+        }
         let counted = row::counted(refusal.count);
         let same = Entity::find()
             .filter(Column::Subject.eq(refusal.subject.as_str()))

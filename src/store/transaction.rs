@@ -9,9 +9,12 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement, Value};
 use tokio::sync::OwnedMutexGuard;
 
 use super::Inner;
+use super::board::Key;
+use super::changes;
 use super::error::StoreError;
 use super::watch::Watched;
 use crate::ids::{DeviceId, TicketId};
+use crate::provider::Session;
 
 /// Holding it makes the other writers of a device, and the reader of the outbox, wait
 /// (PostgreSQL); any fixed number of our own.
@@ -34,7 +37,11 @@ pub struct Write {
     touched: BTreeSet<DeviceId>,
     /// Enrolments whose steps change.
     stepped: BTreeSet<TicketId>,
+    /// What memory must forget.
+    keys: BTreeSet<Key>,
     appended: bool,
+    /// The lock of the outbox is held.
+    in_order: bool,
     baton: Option<OwnedMutexGuard<()>>,
 }
 
@@ -58,7 +65,9 @@ impl Write {
             read,
             touched: BTreeSet::new(),
             stepped: BTreeSet::new(),
+            keys: BTreeSet::new(),
             appended: false,
+            in_order: false,
             baton,
         }
     }
@@ -70,20 +79,26 @@ impl Write {
     ///
     /// # Errors
     /// `Unavailable`, when nobody knows whether it was committed; `NotTheOwner`.
-    pub async fn commit(self) -> Result<(), StoreError> {
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        self.note_changes().await?;
         let Self {
             read: Read { tx, inner },
             touched,
             stepped,
+            keys,
             appended,
             baton,
+            ..
         } = self;
-        if !touched.is_empty() && !inner.may_touch_devices() {
+        // Tokens are kept for moments only, so that a command may withdraw one beside the server.
+        let needs_owner = keys.iter().any(|key| *key != Key::Tokens);
+        if needs_owner && !inner.may_touch_devices() {
             tx.rollback().await?;
             return Err(StoreError::NotTheOwner);
         }
         let finish = tokio::spawn(async move {
             let committed = tx.commit().await;
+            inner.board.forget(keys);
             for device_id in &touched {
                 inner.renew(device_id).await;
                 inner.announcer.changed(Watched::Device(device_id));
@@ -104,6 +119,38 @@ impl Write {
     pub(super) fn touch(&mut self, device_id: &DeviceId) {
         if !self.touched.contains(device_id) {
             self.touched.insert(device_id.clone());
+        }
+        self.changes(Key::Mac(device_id.clone()));
+    }
+
+    /// This transaction changes what memory may hold.
+    pub(super) fn changes(&mut self, key: Key) {
+        self.keys.insert(key);
+    }
+
+    /// This transaction changes a session.
+    pub(super) fn session_changes(&mut self, session: &Session) {
+        self.changes(Key::Session(session.session_id.clone()));
+        if let Some(device_id) = &session.device_id {
+            self.changes(Key::SessionsOf(device_id.clone()));
+        }
+    }
+
+    /// Whether nobody else can write until the end (SQLite), so that nothing need be locked.
+    pub fn is_alone(&self) -> bool {
+        self.inner.connections.backend.is_sqlite()
+    }
+
+    /// Tells the other servers on a PostgreSQL what changed.
+    async fn note_changes(&mut self) -> Result<(), StoreError> {
+        if self.is_alone() || self.keys.is_empty() {
+            return Ok(());
+        }
+        self.take_turn().await?;
+        let keys: Vec<_> = self.keys.iter().cloned().collect();
+        match changes::note(&keys) {
+            Some(edit) => edit.apply(self.tx()).await,
+            None => Ok(()),
         }
     }
 
@@ -130,15 +177,16 @@ impl Write {
     /// Events are about to be appended: on PostgreSQL the reader of the outbox must wait for this
     /// transaction, or it would skip events that are numbered now and committed later.
     pub(super) async fn lock_outbox(&mut self) -> Result<(), StoreError> {
-        if !self.appended {
-            self.appended = true;
-            if !self.inner.connections.backend.is_sqlite() {
-                self.read
-                    .tx
-                    .execute_unprepared(&format!(
-                        "SELECT pg_advisory_xact_lock_shared({OUTBOX_LOCK})"
-                    ))
-                    .await?;
+        self.appended = true;
+        self.take_turn().await
+    }
+
+    async fn take_turn(&mut self) -> Result<(), StoreError> {
+        if !self.in_order {
+            self.in_order = true;
+            if !self.is_alone() {
+                let share = format!("SELECT pg_advisory_xact_lock_shared({OUTBOX_LOCK})");
+                self.read.tx.execute_unprepared(&share).await?;
             }
         }
         Ok(())

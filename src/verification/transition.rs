@@ -97,6 +97,17 @@ impl Verification {
         }
     }
 
+    /// What a kind was held back for has come.
+    pub fn recall(&mut self, kind: Kind) {
+        if let Some(part) = self.part_mut(kind)
+            && part.progress == Progress::Deferred
+        {
+            part.progress = Progress::Queued;
+            part.reason = None;
+            part.not_before = None;
+        }
+    }
+
     /// Whether nothing is owed any more.
     pub fn is_finished(&self) -> bool {
         self.finished.is_some()

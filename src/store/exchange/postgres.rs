@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, QueryResult, Statement, Value};
 
 use super::{About, Changes, Columns, Exchange, Loaded, judge, load as load_sql};
+use crate::store::board::Key;
+use crate::store::changes;
 use crate::store::edit::Edit;
 use crate::store::transaction::OUTBOX_LOCK;
 use crate::store::watch::Watched;
@@ -21,12 +23,18 @@ pub(in crate::store) async fn exchange<T>(
     let Some(exchange) = load(&tx, &about).await? else {
         return Ok(None);
     };
-    let (subject, changes, answer) = judge(exchange, decide)?;
-    let (edits, effect) = changes.edits(subject)?;
+    let (subject, decided, answer) = judge(exchange, decide)?;
+    let (mut edits, effect) = decided.edits(subject)?;
+    let about = [Key::Mac(effect.device_id.clone())];
     if !edits.is_empty() {
+        edits.extend(changes::note(&about));
         write_all(&tx, edits).await?;
     }
-    tx.commit().await?;
+    let committed = tx.commit().await;
+    if effect.changed {
+        inner.board.forget(about);
+    }
+    committed?;
     if effect.changed {
         inner.announcer.changed(Watched::Device(&effect.device_id));
     }

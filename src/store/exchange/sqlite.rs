@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::{Mutex, oneshot};
 
 use super::{About, Changes, Columns, Effect, Exchange, Loaded, judge, load as load_sql};
+use crate::store::board::{Board, Key};
 use crate::store::database::sqlite_for_the_writer;
 use crate::store::edit::Edit;
 use crate::store::roster::Roster;
@@ -36,12 +37,14 @@ impl Writer {
         baton: &Arc<Mutex<()>>,
         roster: &Arc<Roster>,
         announcer: &Arc<Announcer>,
+        board: &Arc<Board>,
     ) -> Result<Self, StoreError> {
         let desk = Desk {
             connection: sqlite_for_the_writer(database)?,
             baton: Arc::clone(baton),
             roster: Arc::clone(roster),
             announcer: Arc::clone(announcer),
+            board: Arc::clone(board),
         };
         let (jobs, inbox) = channel();
         let thread = thread::Builder::new()
@@ -203,6 +206,7 @@ struct Desk {
     baton: Arc<Mutex<()>>,
     roster: Arc<Roster>,
     announcer: Arc<Announcer>,
+    board: Arc<Board>,
 }
 
 impl Desk {
@@ -271,6 +275,11 @@ impl Desk {
     }
 
     fn publish(&self, effects: &[Effect]) {
+        let changed = effects.iter().filter(|effect| effect.changed);
+        let mut changed = changed.map(|effect| Key::Mac(effect.device_id.clone())).peekable();
+        if changed.peek().is_some() {
+            self.board.forget(changed);
+        }
         for effect in effects {
             if let Some(owes_from) = effect.owes {
                 self.roster.owe(&effect.device_id, owes_from);

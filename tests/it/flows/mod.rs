@@ -23,6 +23,8 @@ macro_rules! journey {
 }
 
 mod bad_input;
+mod bind_provider;
+mod challenge;
 pub mod check_in;
 mod check_policy;
 mod deliver_profile;

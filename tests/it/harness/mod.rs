@@ -2,10 +2,12 @@
 
 pub mod browser;
 pub mod cert_rep;
+pub mod coordinator;
 pub mod database;
 pub mod inside;
 pub mod internal_api;
 pub mod keys;
+pub mod plane;
 pub mod process;
 pub mod provider;
 pub mod public_side;

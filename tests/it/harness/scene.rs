@@ -151,10 +151,17 @@ impl Scene {
         } else {
             "[verification]\npatience = \"10m\"\n"
         };
+        let (tables, hold) = match tables.split_once("[attestation]\nhold = ") {
+            None => (tables.to_owned(), "\"0s\""),
+            Some((before, rest)) => {
+                let (hold, after) = rest.split_once('\n').expect("a line");
+                (format!("{before}{after}"), hold)
+            }
+        };
         // Most stories are told with identities in software, as the Macs of all servers know them.
         let tables = match tables.split_once("[enrollment]\n") {
             None => format!("{tables}[enrollment]\nidentity = \"scep\"\n"),
-            Some((_, own)) if own.contains("identity = ") => tables.to_owned(),
+            Some((_, own)) if own.contains("identity = ") => tables,
             Some((before, own)) => {
                 format!("{before}[enrollment]\nidentity = \"scep\"\n{own}")
             }
@@ -166,7 +173,7 @@ impl Scene {
              scep_per_minute = 100000\nacme_per_minute = 100000\n{tls_lines}{}\n\
              [internal]\nlisten = \"127.0.0.1:0\"\n\
              [apns]\nurl = \"{}\"\nroot = \"{}\"\n\
-             [attestation]\nhold = \"0s\"\nroot = \"{}\"\n\
+             [attestation]\nhold = {hold}\nroot = \"{}\"\n\
              {database_table}{patience}{tables}",
             public.lines,
             world.apns().url(),

@@ -1,0 +1,120 @@
+//! May requests be routed to this session? Asked thousands of times a second, so it is answered from
+//! memory, and judged at the moment of the question.
+
+use std::sync::Arc;
+
+use super::read_posture::believed;
+use super::{Context, Failure};
+use crate::ids::{DeviceId, SessionId};
+use crate::provider::{BinaryHash, Platform, Session};
+use crate::publication::binding_v1::{Judgement, Standing};
+use crate::reason::Reason;
+use crate::store::{Glance, MacGlance, Read};
+use crate::time::Timestamp;
+
+/// A session that lives, or can be taken up again, with all that its judgement needs.
+pub async fn read_binding(
+    ctx: &Context,
+    session_id: &SessionId,
+) -> Result<Option<Glance>, Failure> {
+    let glance = glance(ctx, session_id).await?;
+    Ok(glance.filter(|glance| glance.session.is_known(ctx.clock.now())))
+}
+
+/// As it is to be judged.
+pub fn standing(glance: &Glance) -> Standing<'_> {
+    Standing {
+        session: &glance.session,
+        mac: glance.mac.as_deref(),
+        release: glance.release,
+    }
+}
+
+async fn glance(ctx: &Context, session_id: &SessionId) -> Result<Option<Glance>, Failure> {
+    let board = ctx.store.board();
+    if let Some(glance) = board.glance(session_id) {
+        return Ok(Some(glance));
+    }
+    let fill = board.begin();
+    let tx = ctx.store.read().await?;
+    let Some(session) = tx.session(session_id).await? else {
+        return Ok(None);
+    };
+    let glance = look(&tx, Arc::new(session), ctx.clock.now()).await?;
+    fill.keep(&glance);
+    Ok(Some(glance))
+}
+
+/// A Mac with the sessions about it; `None` when there is no such Mac.
+pub(super) async fn glance_at_mac(
+    ctx: &Context,
+    device_id: &DeviceId,
+) -> Result<Option<MacGlance>, Failure> {
+    let board = ctx.store.board();
+    if let Some(glance) = board.glance_at_mac(device_id) {
+        return Ok(Some(glance));
+    }
+    let fill = board.begin();
+    let tx = ctx.store.read().await?;
+    let Some(mac) = believed(&tx, device_id, ctx.clock.now()).await? else {
+        return Ok(None);
+    };
+    let mut sessions = Vec::new();
+    for session in tx.sessions_of(device_id).await? {
+        let release = release(&tx, &session).await?;
+        sessions.push((Arc::new(session), release));
+    }
+    let mac = Arc::new(mac);
+    let glance = MacGlance { mac, sessions };
+    fill.keep_all(&glance);
+    Ok(Some(glance))
+}
+
+/// Reads what belongs to a session.
+async fn look(tx: &Read, session: Arc<Session>, now: Timestamp) -> Result<Glance, Failure> {
+    let mac = match &session.device_id {
+        None => None,
+        Some(device_id) => believed(tx, device_id, now).await?,
+    };
+    Ok(Glance {
+        release: release(tx, &session).await?,
+        session,
+        mac: mac.map(Arc::new),
+    })
+}
+
+/// What a session amounts to, in the state that a transaction sees.
+pub(super) async fn judged(
+    ctx: &Context,
+    tx: &Read,
+    session: &Session,
+    now: Timestamp,
+) -> Result<Judgement, Failure> {
+    let glance = look(tx, Arc::new(session.clone()), now).await?;
+    Ok(standing(&glance).judge(&ctx.policy, now))
+}
+
+/// What the registry says of every program a session was said to run.
+async fn release(tx: &Read, session: &Session) -> Result<Result<(), Reason>, Failure> {
+    for binary in session.binaries() {
+        // What is no hash is no registered program.
+        let known = match binary.and_then(BinaryHash::parse) {
+            None => Err(Reason::ReleaseUnknown),
+            Some(hash) => release_standing(tx, &hash, &Platform::default()).await?,
+        };
+        if known.is_err() {
+            return Ok(known);
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Nothing is registered where there is no registry.
+#[expect(clippy::unused_async, reason = "the registry of releases is asked here")]
+async fn release_standing(
+    _: &Read,
+    _: &BinaryHash,
+    _: &Platform,
+) -> Result<Result<(), Reason>, Failure> {
+    Ok(Err(Reason::ReleaseUnknown))
+}
