@@ -15,8 +15,8 @@ use super::store::with_desk;
 use super::{Configured, output};
 use crate::flows::check_policy::{Fleet, subject};
 use crate::ids::{DeviceId, SerialNumber};
-use crate::posture::forecast::{Change, Comparison, Explanation, Outlook, Subject, Summary};
 use crate::posture::policy::{Policy, SHIPPED, shipped};
+use crate::publication::forecast::{Change, Comparison, Explanation, Outlook, Subject, Summary};
 use crate::publication::snapshot_v1::HeaderV1;
 use crate::time::Timestamp;
 
@@ -197,8 +197,9 @@ fn against_snapshot(
 }
 
 fn is_called(subject: &Subject, name: &str) -> bool {
-    let serial = subject.serial.as_ref().map(SerialNumber::as_str);
-    subject.device_id.as_str() == name || serial == Some(name)
+    let mac = &subject.mac;
+    let serial = mac.serial.as_ref().map(SerialNumber::as_str);
+    mac.device_id.as_str() == name || serial == Some(name)
 }
 
 /// What is told, as it is found: nothing is kept but the totals.
@@ -347,7 +348,7 @@ fn tell(why: &Explanation) {
     let mut table = Table::new();
     table.set_header(["demand", "in force", "checked"]);
     for demand in &why.demands {
-        let answer = |answer: &crate::posture::forecast::Answer| {
+        let answer = |answer: &crate::publication::forecast::Answer| {
             let reasons: Vec<_> = answer.reasons.iter().map(|reason| reason.code()).collect();
             let met = match answer.met {
                 Some(true) => "met".to_owned(),
@@ -373,7 +374,7 @@ fn tell(why: &Explanation) {
             .value
             .as_ref()
             .map_or(Value::Null, |value| json!(value));
-        let term = |term: &crate::posture::forecast::Term| {
+        let term = |term: &crate::publication::forecast::Term| {
             let age = json!(term.age).as_str().unwrap_or_default().to_owned();
             match term.expires_at {
                 Some(until) => format!("{age} until {until}"),

@@ -57,7 +57,16 @@ pub async fn approve_binding(
     if is_last {
         return Ok(Outcome::Approved { changed: false });
     }
-    prove(ctx, &mut tx, &enrollment, key, Proof::Operator, Some(posture), now).await?;
+    prove(
+        ctx,
+        &mut tx,
+        &enrollment,
+        key,
+        Proof::Operator,
+        Some(posture),
+        now,
+    )
+    .await?;
     let wake = release_attestation(&mut tx, &enrollment, now).await?;
     let judgement = judged(ctx, &tx, &session, now).await?;
     let mut body = event::binding_changed(&session, "approved", &judgement);

@@ -54,7 +54,9 @@ pub async fn bind_provider(
     }
     match read_binding(ctx, session_id).await? {
         Some(glance) => Ok(Outcome::Bound(glance)),
-        None => Err(Failure::Inconsistent("a session ended as it was registered")),
+        None => Err(Failure::Inconsistent(
+            "a session ended as it was registered",
+        )),
     }
 }
 

@@ -60,7 +60,11 @@ pub async fn issue(ctx: &Context, session_id: &SessionId) -> Result<Issued, Fail
         return Ok(Issued::BindingNotFound);
     };
     let challenge = Challenge::mint(draw(ctx.entropy.as_ref()), now);
-    if session.liveness.issue(challenge.clone(), &rules, now).is_err() {
+    if session
+        .liveness
+        .issue(challenge.clone(), &rules, now)
+        .is_err()
+    {
         let until = session.liveness.answer_by().unwrap_or(now);
         return Ok(Issued::Outstanding(until));
     }
@@ -240,7 +244,11 @@ async fn conclude_once(
         let after = session.liveness.good_until(&rules, now);
         let runs_another = session.runs_instead != asked.runs_instead;
         if before.is_some() != after.is_some() || runs_another {
-            let change = if after.is_some() { "answered" } else { "refused" };
+            let change = if after.is_some() {
+                "answered"
+            } else {
+                "refused"
+            };
             tell(ctx, &mut tx, &session, change, now).await?;
         }
     }

@@ -5,11 +5,12 @@ use std::collections::HashMap;
 
 use super::Failure;
 use super::conclude::channel;
+use super::read_binding::release;
 use crate::enrollment::{Enrollment, Identity, State};
 use crate::ids::DeviceId;
-use crate::posture::forecast::Subject;
 use crate::posture::{Channel, Posture};
-use crate::publication::posture_v1::relation;
+use crate::publication::forecast::{Seen, Subject};
+use crate::publication::posture_v1::{Believed, relation};
 use crate::store::{Read, Store};
 use crate::time::Timestamp;
 
@@ -80,6 +81,14 @@ async fn subjects(
         .into_iter()
         .map(|identity| (identity.certificate, identity))
         .collect();
+    let mut sessions: HashMap<DeviceId, Vec<Seen>> = HashMap::new();
+    for session in tx.sessions_of_all(&devices).await? {
+        let release = release(tx, &session).await?.err();
+        if let Some(device_id) = session.device_id.clone() {
+            let seen = Seen { session, release };
+            sessions.entry(device_id).or_default().push(seen);
+        }
+    }
     Ok(enrollments
         .into_iter()
         .map(|enrollment| {
@@ -87,14 +96,16 @@ async fn subjects(
             let relation = relation(&enrollment, identity);
             let device_id = enrollment.device_id;
             let posture = postures.remove(&device_id);
-            Subject {
+            let sessions = sessions.remove(&device_id).unwrap_or_default();
+            let mac = Believed {
                 relation,
                 channel: identity.map_or(Channel::Software, |identity| channel(identity.kind)),
                 posture: posture.unwrap_or_else(|| Posture::unknown(device_id.clone(), now)),
                 serial: enrollment.serial,
+                attempt: Vec::new(),
                 device_id,
-                sessions: Vec::new(),
-            }
+            };
+            Subject { mac, sessions }
         })
         .collect())
 }

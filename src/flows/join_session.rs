@@ -42,8 +42,12 @@ pub(super) async fn locked(
         true => None,
         false => Read::session(tx, session_id).await?,
     };
-    let known = found.as_ref().and_then(|found| found.claimed_serial.as_ref());
-    let is_settled = found.as_ref().is_some_and(|found| found.device_id.is_some())
+    let known = found
+        .as_ref()
+        .and_then(|found| found.claimed_serial.as_ref());
+    let is_settled = found
+        .as_ref()
+        .is_some_and(|found| found.device_id.is_some())
         && claimed.is_none_or(|claimed| Some(claimed) == known);
     if !tx.is_alone()
         && !is_settled
@@ -81,7 +85,10 @@ pub(super) async fn join(
         session.key.text(),
         posture.unwrap_or_else(|| Posture::unknown(device_id.clone(), now)),
     );
-    let Some(proof) = posture.proof_of(text).or(proof_by(session, ticket.as_ref())) else {
+    let Some(proof) = posture
+        .proof_of(text)
+        .or(proof_by(session, ticket.as_ref()))
+    else {
         return Ok(joined);
     };
     let is_named = |key: &crate::posture::key_binding::ProvedKey| key.se_public_key == text;

@@ -5,7 +5,7 @@
 //! 86 of 1,145 Macs).
 
 use super::Failure;
-use crate::provider::release::{Registered, Registration, ReleaseRefusal};
+use crate::provider::release::{Registration, ReleaseRefusal};
 use crate::provider::{BinaryHash, Platform, Release, Version};
 use crate::publication::event;
 use crate::store::{Event, ReleaseAction, ReleaseEntry, Store, StoreError, Write};
@@ -78,12 +78,12 @@ async fn register_once(
     let known = tx.release(hash, platform).await?;
     let release = match (registration.clone().register(known.as_ref(), now), known) {
         (Err(refusal), _) => return Ok(Err(refusal)),
-        (Ok(Registered::New(release)), _) => release,
-        (Ok(Registered::Again), Some(release)) => {
+        (Ok(Some(release)), _) => release,
+        (Ok(None), Some(release)) => {
             let changed = false;
             return Ok(Ok(Done { release, changed }));
         }
-        (Ok(Registered::Again), None) => return Err(StoreError::Conflict),
+        (Ok(None), None) => return Err(StoreError::Conflict),
     };
     tx.insert_release(&release).await?;
     tell(&mut tx, &release, ReleaseAction::Registered, who, now).await?;

@@ -118,7 +118,9 @@ fn read_registration(body: &[u8]) -> Result<Registration, String> {
             && !account.chars().any(char::is_control)
     };
     if !account.as_ref().is_none_or(is_name) {
-        return Err(format!("account must be 1 to {MAX_ACCOUNT} plain characters"));
+        return Err(format!(
+            "account must be 1 to {MAX_ACCOUNT} plain characters"
+        ));
     }
     let version = request.provider_version.as_deref();
     let version = version.map(Version::parse).transpose();

@@ -207,7 +207,12 @@ mod tests {
         let silent = whole.replace("{ \"a\" : 1 }", "null");
         let request = read_request(silent.as_bytes()).expect("well formed");
         assert_eq!(request.exchange.expect("an exchange").response, None);
-        assert!(read_request(b"{\"session\":\"s-1\"}").expect("read").exchange.is_none());
+        assert!(
+            read_request(b"{\"session\":\"s-1\"}")
+                .expect("read")
+                .exchange
+                .is_none()
+        );
 
         for bad in [
             "{}",

@@ -25,7 +25,7 @@ use crate::flows::release::{Done, Which, register, registry, releases_since, rev
 use crate::flows::{Context, Failure};
 use crate::ids::sha256;
 use crate::provider::release::{Registration, ReleaseRefusal, latest};
-use crate::provider::{BinaryHash, Platform, Version};
+use crate::provider::{BinaryHash, Platform, Release, Version};
 use crate::publication::release_v1::{ReleaseV1, ReleasesV1};
 use crate::reason::Reason;
 
@@ -228,28 +228,33 @@ impl Catalogue {
         let known = kept.as_ref().map(|kept| kept.generation);
         let found = releases_since(&ctx.store, known).await?;
         let renewed = match (found, kept.take()) {
+            (Some((generation, releases)), _) => Kept {
+                generation,
+                looked_at,
+                told: Arc::new(Told::of(&releases)),
+            },
             (None, Some(same)) => Kept { looked_at, ..same },
-            (found, _) => {
-                let (generation, releases) = found.unwrap_or_default();
-                let platforms = releases.iter().map(|release| &release.platform);
-                let latest = platforms.filter_map(|platform| {
-                    let release = latest(&releases, platform)?;
-                    Some((platform.clone(), Document::of(&ReleaseV1::new(release))))
-                });
-                let told = Arc::new(Told {
-                    latest: latest.collect(),
-                    list: Document::of(&ReleasesV1::new(&releases)),
-                });
-                Kept {
-                    generation,
-                    looked_at,
-                    told,
-                }
+            (None, None) => {
+                return Err(Failure::Inconsistent("a registry that nobody read is known"));
             }
         };
         let told = Arc::clone(&renewed.told);
         *kept = Some(renewed);
         Ok(told)
+    }
+}
+
+impl Told {
+    fn of(releases: &[Release]) -> Self {
+        let platforms = releases.iter().map(|release| &release.platform);
+        let latest = platforms.filter_map(|platform| {
+            let release = latest(releases, platform)?;
+            Some((platform.clone(), Document::of(&ReleaseV1::new(release))))
+        });
+        Self {
+            latest: latest.collect(),
+            list: Document::of(&ReleasesV1::new(releases)),
+        }
     }
 }
 

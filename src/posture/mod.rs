@@ -3,16 +3,12 @@
 //! Evidence is never merged into one boolean. [`Posture`] keeps the last reading from each source;
 //! [`claim`] gives every property its value, assurance and times; [`merge`] decides what newer
 //! evidence does to what was believed; [`appraisal`] judges the whole by a [`policy`];
-//! [`key_binding`] joins a provider's key to the Mac, and [`trust`] says how far both are trusted;
-//! [`forecast`] says what another policy would make of it.
+//! [`key_binding`] joins a provider's key to the Mac, and [`trust`] says how far both are trusted.
 
 pub mod appraisal;
 #[cfg(test)]
 mod appraisal_test;
 pub mod claim;
-pub mod forecast;
-#[cfg(test)]
-mod forecast_test;
 pub mod key_binding;
 pub mod merge;
 pub mod policy;

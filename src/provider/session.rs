@@ -117,7 +117,8 @@ pub struct OtherAccount;
 impl Registration {
     /// Verifies the blob over its exact bytes, and judges what it says.
     pub fn judge(self, now: Timestamp) -> Judged {
-        let signed = Blob::parse(&self.blob).and_then(|blob| blob.verify(&self.key, &self.signature));
+        let signed =
+            Blob::parse(&self.blob).and_then(|blob| blob.verify(&self.key, &self.signature));
         let signed = match signed {
             Ok(signed) => signed,
             Err(refusal) => {
@@ -130,8 +131,7 @@ impl Registration {
             }
         };
         let version = self.provider_version.as_ref();
-        let by_this_process =
-            signed.names(&self.encryption_key) && signed.is_timely(version, now);
+        let by_this_process = signed.names(&self.encryption_key) && signed.is_timely(version, now);
         // Blobs are published. An old one that was bad then must not count anew, whatever version
         // its sender claims.
         let negatives = match by_this_process && signed.is_timely(None, now) {
@@ -171,7 +171,10 @@ impl Registration {
             version.unwrap_or_default().as_bytes(),
             given(account.is_some()),
             account.unwrap_or_default().as_bytes(),
-            serial.map(SerialNumber::as_str).unwrap_or_default().as_bytes(),
+            serial
+                .map(SerialNumber::as_str)
+                .unwrap_or_default()
+                .as_bytes(),
             &self.blob,
             self.signature.as_bytes(),
         ];
@@ -332,7 +335,10 @@ impl Session {
     pub fn hear(&mut self, answer: &VerifiedAnswer) {
         let stated = answer.status().binary_hash.as_ref();
         if let Some(stated) = stated.filter(|hash| !hash.is_empty()) {
-            let registered = self.said.as_ref().and_then(|said| said.binary_hash.as_ref());
+            let registered = self
+                .said
+                .as_ref()
+                .and_then(|said| said.binary_hash.as_ref());
             self.runs_instead = (Some(stated) != registered).then(|| stated.clone());
         }
     }
@@ -340,7 +346,10 @@ impl Session {
     /// The hashes of every program it was said to run: all must be released. `None` where the blob
     /// names none.
     pub fn binaries(&self) -> impl Iterator<Item = Option<&str>> {
-        let registered = self.said.as_ref().and_then(|said| said.binary_hash.as_deref());
+        let registered = self
+            .said
+            .as_ref()
+            .and_then(|said| said.binary_hash.as_deref());
         let instead = self.runs_instead.as_deref().map(Some);
         std::iter::once(registered).chain(instead)
     }

@@ -173,10 +173,7 @@ impl<'a> Standing<'a> {
                 reasons: &session.blob_reasons,
             },
             last_good_at: session.liveness.last_good_at(),
-            next_challenge_at: session
-                .liveness
-                .due_at(now)
-                .filter(|_| session.is_live()),
+            next_challenge_at: session.liveness.due_at(now).filter(|_| session.is_live()),
             resumable_until: session.ended.and_then(|ended| ended.resumable_until),
             policy_id: &policy.id,
         }

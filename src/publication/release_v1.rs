@@ -140,12 +140,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::provider::release::{Registered, Registration};
+    use crate::provider::release::Registration;
 
     fn release(body: &serde_json::Value) -> Release {
         let registration = Registration::parse(body.to_string().as_bytes()).expect("well formed");
         match registration.register(None, Timestamp::from_seconds(1_790_847_007)) {
-            Ok(Registered::New(release)) => release,
+            Ok(Some(release)) => release,
             other => panic!("{other:?}"),
         }
     }

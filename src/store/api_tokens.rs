@@ -6,8 +6,8 @@ use std::time::Instant;
 use sea_orm::entity::prelude::*;
 use sea_orm::{ActiveValue::Set, QueryOrder, sea_query::Expr};
 
-use super::row::{self, Row};
 use super::board::Key;
+use super::row::{self, Row};
 use super::{Read, Store, StoreError, Write};
 use crate::ids::{ApiTokenId, SecretHash};
 use crate::time::Timestamp;

@@ -74,13 +74,22 @@ pub struct IssuedChallenge {
 impl Read {
     /// The session.
     pub async fn session(&self, session_id: &SessionId) -> Result<Option<Session>, StoreError> {
-        let found = Entity::find_by_id(session_id.as_str()).one(self.tx()).await?;
+        let found = Entity::find_by_id(session_id.as_str())
+            .one(self.tx())
+            .await?;
         row::read_one(found)
     }
 
     /// Sessions about a Mac that have not ended, the oldest first.
     pub async fn sessions_of(&self, device_id: &DeviceId) -> Result<Vec<Session>, StoreError> {
-        self.live_sessions(Column::DeviceId.eq(device_id.as_str())).await
+        self.live_sessions(Column::DeviceId.eq(device_id.as_str()))
+            .await
+    }
+
+    /// Sessions about any of these Macs that have not ended, the oldest first.
+    pub async fn sessions_of_all(&self, devices: &[DeviceId]) -> Result<Vec<Session>, StoreError> {
+        let names = devices.iter().map(DeviceId::as_str);
+        self.live_sessions(Column::DeviceId.is_in(names)).await
     }
 
     /// Sessions that claim this serial number and have not ended, the oldest first.
@@ -110,7 +119,8 @@ impl Read {
 
     /// Sessions of this key that have not ended, the oldest first.
     pub async fn sessions_of_key(&self, point: SePoint) -> Result<Vec<Session>, StoreError> {
-        self.live_sessions(Column::SePoint.eq(point.to_string())).await
+        self.live_sessions(Column::SePoint.eq(point.to_string()))
+            .await
     }
 
     async fn live_sessions(&self, condition: Expr) -> Result<Vec<Session>, StoreError> {
@@ -171,7 +181,9 @@ impl Read {
         &self,
         session_id: &SessionId,
     ) -> Result<Option<serde_json::Value>, StoreError> {
-        let found = Entity::find_by_id(session_id.as_str()).one(self.tx()).await?;
+        let found = Entity::find_by_id(session_id.as_str())
+            .one(self.tx())
+            .await?;
         Ok(found.and_then(|row| serde_json::from_str(&row.registration).ok()))
     }
 
@@ -180,7 +192,9 @@ impl Read {
         &self,
         session_id: &SessionId,
     ) -> Result<Option<serde_json::Value>, StoreError> {
-        let found = Entity::find_by_id(session_id.as_str()).one(self.tx()).await?;
+        let found = Entity::find_by_id(session_id.as_str())
+            .one(self.tx())
+            .await?;
         let exchange = found.and_then(|row| row.exchange);
         Ok(exchange.and_then(|exchange| serde_json::from_str(&exchange).ok()))
     }

@@ -282,7 +282,11 @@ impl Fill<'_> {
         if !shelves.is_true(&Key::Session(session_id.clone()), self.epoch) {
             return;
         }
-        keep(&mut shelves.sessions, session_id.clone(), Arc::clone(session));
+        keep(
+            &mut shelves.sessions,
+            session_id.clone(),
+            Arc::clone(session),
+        );
         if shelves.is_true(&Key::Releases, self.epoch) {
             keep(&mut shelves.releases, session_id, release);
         }
@@ -332,6 +336,9 @@ impl Key {
 
     /// Those of the texts, each once.
     pub(super) fn distinct(texts: &[String]) -> HashSet<Self> {
-        texts.iter().filter_map(|text| Self::from_text(text)).collect()
+        texts
+            .iter()
+            .filter_map(|text| Self::from_text(text))
+            .collect()
     }
 }

@@ -45,6 +45,7 @@ mod watch;
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use migrations::{Migrator, MigratorTrait};
 use tokio::sync::Mutex;
@@ -89,6 +90,8 @@ struct Inner {
     board: Arc<Board>,
     /// How far the log of changes was read.
     position: changes::Position,
+    /// The generation of the registry of releases that memory was last brought up to.
+    releases_seen: AtomicI64,
     seen: Seen,
     /// Held as long as the store is open.
     _lock: Option<File>,
@@ -144,6 +147,7 @@ impl Store {
             announcer,
             board,
             position: changes::Position::default(),
+            releases_seen: AtomicI64::default(),
             seen: Seen::default(),
             _lock: lock,
         }));

@@ -1,12 +1,15 @@
 //! Releases of the provider software, and all that happened to them. No row is ever deleted.
 
+use std::sync::atomic::Ordering;
+
 use sea_orm::entity::prelude::*;
 use sea_orm::{ActiveValue::Set, QueryOrder, QuerySelect};
 use serde::Serialize;
 
+use super::board::Key;
 use super::edit::{Datum, Edit};
 use super::row::{self, Row};
-use super::{Read, StoreError, Write};
+use super::{Read, Store, StoreError, Write};
 use crate::provider::{BinaryHash, Platform, Release, Version};
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -96,6 +99,18 @@ mod history {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+impl Store {
+    /// Forgets what memory holds of the registry if a command has changed it beside this server since
+    /// this was called last.
+    pub(super) async fn follow_releases(&self) -> Result<(), StoreError> {
+        let generation = self.read().await?.release_generation().await?;
+        if self.0.releases_seen.swap(generation, Ordering::SeqCst) != generation {
+            self.0.board.forget([Key::Releases]);
+        }
+        Ok(())
+    }
+}
+
 impl Read {
     /// The release with this hash for this platform.
     pub async fn release(
@@ -169,6 +184,7 @@ impl Write {
     /// # Errors
     /// `Conflict` when its hash is registered for its platform.
     pub async fn insert_release(&mut self, release: &Release) -> Result<(), StoreError> {
+        self.changes(Key::Releases);
         let model = current::ActiveModel {
             binary_hash: Set(release.binary_hash.as_bytes().to_vec()),
             platform: Set(release.platform.to_string()),
@@ -188,6 +204,7 @@ impl Write {
     /// # Errors
     /// `Conflict` when it is not there, or was withdrawn before.
     pub async fn withdraw_release(&mut self, release: &Release) -> Result<(), StoreError> {
+        self.changes(Key::Releases);
         let revoked_at = release.revoked.as_ref().map(|revoked| revoked.at);
         Edit::that_must_change(
             "UPDATE releases SET revoked_at = $1, body = $2 \

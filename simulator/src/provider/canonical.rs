@@ -12,7 +12,9 @@ pub(super) fn swift(members: &Value) -> String {
 /// The status: names by their UTF-8 bytes at every level, nothing absent or empty, `/` as it is, and
 /// the two separators that end lines in other languages escaped.
 pub(super) fn status(members: &Value) -> String {
-    let text = write(&without_empty(members), &|a, b| a.as_bytes().cmp(b.as_bytes()));
+    let text = write(&without_empty(members), &|a, b| {
+        a.as_bytes().cmp(b.as_bytes())
+    });
     text.replace('\u{2028}', "\\u2028")
         .replace('\u{2029}', "\\u2029")
 }
@@ -34,7 +36,10 @@ fn without_empty(members: &Value) -> Value {
         Value::Object(members) => !members.is_empty(),
         _ => true,
     });
-    Value::Object(kept.map(|(name, value)| (name.clone(), value.clone())).collect())
+    Value::Object(
+        kept.map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
+    )
 }
 
 fn write(value: &Value, order: &dyn Fn(&str, &str) -> std::cmp::Ordering) -> String {

@@ -16,11 +16,7 @@ pub(super) fn point(key: &PKey<Private>) -> Result<Vec<u8>, ErrorStack> {
 }
 
 /// DER, with S in the upper half of the group's order where `high`, else in the lower.
-pub(super) fn sign(
-    key: &PKey<Private>,
-    message: &[u8],
-    high: bool,
-) -> Result<Vec<u8>, ErrorStack> {
+pub(super) fn sign(key: &PKey<Private>, message: &[u8], high: bool) -> Result<Vec<u8>, ErrorStack> {
     let key = key.ec_key()?;
     let digest = hash(MessageDigest::sha256(), message)?;
     let signature = EcdsaSig::sign(&digest, &key)?;

@@ -27,7 +27,10 @@ fn a_blob_is_written_as_swift_writes_it_and_signed_over_its_bytes() {
     let (blob, signature) = provider.blob().unwrap();
     assert!(verifies(&provider, blob.as_bytes(), &signature));
     assert!(blob.starts_with("{\"authenticatedRootEnabled\":true,\"binaryHash\":\"a1a1"));
-    assert!(blob.ends_with("\"timestamp\":\"2026-10-01T09:30:07Z\"}"), "{blob}");
+    assert!(
+        blob.ends_with("\"timestamp\":\"2026-10-01T09:30:07Z\"}"),
+        "{blob}"
+    );
     assert!(!blob.contains(": ") && !blob.replace("\\/", "").contains('/'));
     let read: Value = serde_json::from_str(&blob).unwrap();
     assert_eq!(read["publicKey"], provider.public_key().unwrap());
@@ -53,7 +56,11 @@ fn an_answer_is_signed_twice_and_does_not_repeat_the_time() {
     let provider = provider();
     let answer = provider.answer("bm9uY2U=", "2026-10-01T08:50:07Z").unwrap();
     let text = |name: &str| answer[name].as_str().unwrap().to_owned();
-    assert!(verifies(&provider, b"bm9uY2U=2026-10-01T08:50:07Z", &text("signature")));
+    assert!(verifies(
+        &provider,
+        b"bm9uY2U=2026-10-01T08:50:07Z",
+        &text("signature")
+    ));
     assert_eq!(answer.get("timestamp"), None);
     let mut status = answer.clone();
     for name in ["type", "public_key", "signature", "status_signature"] {
@@ -61,7 +68,11 @@ fn an_answer_is_signed_twice_and_does_not_repeat_the_time() {
     }
     status["timestamp"] = json!("2026-10-01T08:50:07Z");
     let signed = canonical::status(&status);
-    assert!(verifies(&provider, signed.as_bytes(), &text("status_signature")));
+    assert!(verifies(
+        &provider,
+        signed.as_bytes(),
+        &text("status_signature")
+    ));
 }
 
 #[test]
@@ -88,5 +99,11 @@ fn each_lie_is_told_and_no_other() {
     assert_eq!(trailing.last(), Some(&0));
     provider.lie = None;
     provider.key_text = KeyText::Bytes65;
-    assert_eq!(STANDARD.decode(provider.public_key().unwrap()).unwrap().len(), 65);
+    assert_eq!(
+        STANDARD
+            .decode(provider.public_key().unwrap())
+            .unwrap()
+            .len(),
+        65
+    );
 }

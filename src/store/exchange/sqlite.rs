@@ -276,7 +276,9 @@ impl Desk {
 
     fn publish(&self, effects: &[Effect]) {
         let changed = effects.iter().filter(|effect| effect.changed);
-        let mut changed = changed.map(|effect| Key::Mac(effect.device_id.clone())).peekable();
+        let mut changed = changed
+            .map(|effect| Key::Mac(effect.device_id.clone()))
+            .peekable();
         if changed.peek().is_some() {
             self.board.forget(changed);
         }

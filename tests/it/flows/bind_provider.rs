@@ -24,7 +24,9 @@ fn reasons(binding: &Value) -> Vec<&str> {
 async fn trusted(plane: &Plane, session: &str, provider: &Provider) -> Value {
     let api = &plane.scene.api;
     api.bound(session, provider, Some(OWNER)).await;
-    plane.once(session, "hardware", |it| it["trust_level"] == "hardware").await;
+    plane
+        .once(session, "hardware", |it| it["trust_level"] == "hardware")
+        .await;
     api.challenge(session, provider).await;
     let binding = api.binding(session).await;
     assert_eq!(binding["routable"], true, "{binding:#}");
@@ -34,7 +36,9 @@ async fn trusted(plane: &Plane, session: &str, provider: &Provider) -> Value {
 /// The keys that nonces for this Mac ever named.
 async fn named(plane: &Plane, mac: &Mac) -> Option<String> {
     let posture = plane.scene.api.posture(&mac.serial()).await;
-    posture["freshness"]["se_public_key"].as_str().map(str::to_owned)
+    posture["freshness"]["se_public_key"]
+        .as_str()
+        .map(str::to_owned)
 }
 
 journey! {
@@ -340,10 +344,7 @@ journey! {
 }
 
 /// The key that the statement a Mac was asked for names; `null` when there is none so far.
-async fn plane_freshness(
-    api: &crate::harness::internal_api::InternalApi,
-    serial: &str,
-) -> Value {
+async fn plane_freshness(api: &crate::harness::internal_api::InternalApi, serial: &str) -> Value {
     api.posture(serial).await["freshness"]["se_public_key"].clone()
 }
 

@@ -18,14 +18,21 @@ async fn routable(plane: &Plane) -> (Mac, Life, Provider) {
     let provider = plane.provider_on(&mac);
     let api = &plane.scene.api;
     api.bound("s", &provider, Some(OWNER)).await;
-    plane.once("s", "hardware", |it| it["trust_level"] == "hardware").await;
+    plane
+        .once("s", "hardware", |it| it["trust_level"] == "hardware")
+        .await;
     assert_eq!(api.challenge("s", &provider).await["routable"], true);
     (mac, life, provider)
 }
 
 /// What was told under this name so far.
 async fn events(scene: &Scene, name: &str) -> Vec<NumberedEvent> {
-    let all = scene.ctx().store.events_after(0, 1000).await.expect("events");
+    let all = scene
+        .ctx()
+        .store
+        .events_after(0, 1000)
+        .await
+        .expect("events");
     all.into_iter().filter(|it| it.event.name == name).collect()
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::harness::inside::eventually;
 use crate::harness::internal_api::InternalApi;
+use crate::harness::plane::{OWNER, Plane};
 use crate::harness::scene::{Scene, attestd};
 
 const KEY: &str = "8c1f0b6e4d2a97530ace8642fdb97531-build";
@@ -345,6 +346,53 @@ journey! {
         }
         let (code, ..) = run(&["revoke", "1.0.0"]);
         assert_eq!(code, Some(2), "a withdrawal has a reason");
+    }
+}
+
+journey! {
+    async fn a_session_is_routed_to_while_its_program_is_released(backend: Backend) {
+        let plane = Plane::changed(backend, &[], "").await;
+        let (scene, api) = (&plane.scene, &plane.scene.api);
+        let (mac, life) = plane.mac_of(Some(OWNER)).await;
+        let provider = plane.provider_on(&mac);
+        api.bound("s", &provider, Some(OWNER)).await;
+        plane.once("s", "hardware", |it| it["trust_level"] == "hardware").await;
+        assert_eq!(api.challenge("s", &provider).await["routable"], false);
+        drop(life);
+        let unknown = api.binding("s").await;
+        assert_eq!((&unknown["routable"], &unknown["reasons"]), (&json!(false), &json!(["release_unknown"])));
+        let before = scene.kept(&mac).await;
+
+        // Registered by a command beside the server, which takes note by itself.
+        let config = scene.config().to_str().expect("a path");
+        let beside = ["--insecure-http", "--config", config];
+        let program = hash(0xa1);
+        let add = ["release", "add", "--version", "0.8.16", "--binary-hash", &program];
+        assert!(attestd(&[&add[..], &beside].concat()).status.success());
+        let routable = plane.once("s", "released", |it| it["routable"] == true).await;
+        assert_eq!((&routable["trust_level"], &routable["reasons"]), (&json!("hardware"), &json!([])));
+
+        // A policy is checked with the sessions there are.
+        let at = scene.now().to_string();
+        let check = ["policy", "check", "darkbloom-2026", "--json", "--at", &at, "--against", &mac.serial()];
+        let checked = attestd(&[&check[..], &beside].concat());
+        let checked: Value = serde_json::from_slice(&checked.stdout).expect("JSON");
+        assert_eq!((&checked["device"]["session_assumed"], &checked["device"]["in_force"]["routable"]),
+            (&json!(false), &json!(true)), "{checked:#}");
+        let demands = checked["explanation"]["demands"].as_array().expect("demands");
+        let release = demands.iter().find(|it| it["demand"] == "routing.release").expect("a demand");
+        assert_eq!(release["in_force"], json!({ "demanded": true, "met": true, "reasons": [] }));
+
+        // Withdrawn by an operator: over with the answer.
+        let operator = api.with_token(scene.token("operator"));
+        let withdrawal = json!({ "version": "0.8.16", "reason": "leaks prompts" });
+        assert_eq!(post(&operator, "/internal/v1/releases/revoke", &withdrawal).await.0, 200);
+        let withdrawn = api.binding("s").await;
+        assert_eq!((&withdrawn["routable"], &withdrawn["reasons"], &withdrawn["routable_until"]),
+            (&json!(false), &json!(["release_revoked"]), &json!(null)));
+        // The Mac, and how far it is trusted, are what they were.
+        assert_eq!(withdrawn["trust_level"], "hardware");
+        assert_eq!(scene.kept(&mac).await, before);
     }
 }
 

@@ -79,19 +79,17 @@ impl Plane {
     ///
     /// # Panics
     /// When it does not come to that.
-    pub async fn once(
-        &self,
-        session: &str,
-        what: &str,
-        wanted: impl Fn(&Value) -> bool,
-    ) -> Value {
+    pub async fn once(&self, session: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
         loop {
             let binding = self.scene.api.binding(session).await;
             if wanted(&binding) {
                 return binding;
             }
-            assert!(std::time::Instant::now() < until, "never {what}: {binding:#}");
+            assert!(
+                std::time::Instant::now() < until,
+                "never {what}: {binding:#}"
+            );
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     }

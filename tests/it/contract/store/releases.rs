@@ -1,7 +1,7 @@
 //! The registry of releases, and requests for profiles that are granted once.
 
 use attestd::provider::Release;
-use attestd::provider::release::{Registered, Registration};
+use attestd::provider::release::Registration;
 use attestd::reason::Reason;
 use attestd::store::{ReleaseAction, ReleaseEntry, StoreError};
 
@@ -14,7 +14,7 @@ fn release(byte: u8, platform: &str) -> Release {
     );
     let registration = Registration::parse(body.as_bytes()).expect("well formed");
     match registration.register(None, later(u64::from(byte))) {
-        Ok(Registered::New(release)) => release,
+        Ok(Some(release)) => release,
         other => panic!("{other:?}"),
     }
 }

@@ -8,27 +8,23 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::appraisal::{Circumstances, Relation};
-use super::claim::{Age, Assurance, Value, claims};
-use super::key_binding::KeyBinding;
-use super::policy::{Policy, SessionRule};
-use super::trust::{Alive, Level, Mac, Session, routability, trust};
-use super::{Channel, Posture, Verdict};
+use super::binding_v1::Standing;
+use super::posture_v1::Believed;
 use crate::ids::{DeviceId, SerialNumber};
+use crate::posture::Verdict;
+use crate::posture::claim::{Age, Assurance, Value, claims};
+use crate::posture::key_binding::KeyBinding;
+use crate::posture::policy::{Policy, SessionRule};
+use crate::posture::trust::{Alive, Level, Routability, Session, Trust, routability, trust};
+use crate::provider::Session as ProviderSession;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
 /// A Mac with everything a policy judges it by, as it is stored; nothing in it changes as time
 /// passes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Subject {
-    pub device_id: DeviceId,
-    /// The serial number it enrolled with.
-    pub serial: Option<SerialNumber>,
-    pub relation: Relation,
-    /// Whose key signs what it reports now.
-    pub channel: Channel,
-    pub posture: Posture,
+    pub mac: Believed,
     /// The provider sessions on it. With none, the best that could be is assumed: one of the key that
     /// was proved last, in good order.
     #[serde(default)]
@@ -36,16 +32,10 @@ pub struct Subject {
 }
 
 /// A provider session as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Seen {
-    pub se_public_key: String,
-    pub claimed_serial: Option<SerialNumber>,
-    /// Why its blob is not good.
-    pub blob: Option<Reason>,
-    pub last_good_at: Option<Timestamp>,
-    /// Why it is not routed to whatever the time.
-    pub ended: Option<Reason>,
-    /// Why its program is no registered release.
+    pub session: ProviderSession,
+    /// Why a program of it is no registered release.
     pub release: Option<Reason>,
 }
 
@@ -154,21 +144,29 @@ pub struct Pair {
 }
 
 impl Seen {
-    fn session(&self) -> Session<'_> {
-        Session {
-            se_public_key: &self.se_public_key,
-            claimed_serial: self.claimed_serial.as_ref(),
-            blob: self.blob.map_or(Ok(()), Err),
-            alive: Alive {
-                last_good_at: self.last_good_at,
-                ended: self.ended,
-            },
-            release: self.release.map_or(Ok(()), Err),
-        }
+    fn release(&self) -> Result<(), Reason> {
+        self.release.map_or(Ok(()), Err)
     }
 }
 
 impl Outlook {
+    fn of(trust: Trust, routability: Routability) -> Self {
+        let mut reasons = trust.reasons;
+        for reason in routability.reasons {
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+        Self {
+            verdict: trust.verdict,
+            trust_level: trust.level,
+            se_key_bound: trust.se_key_bound,
+            routable: routability.routable,
+            reasons,
+            usable_until: trust.usable_until,
+        }
+    }
+
     /// What can be lost; more is better in each.
     fn standing(&self) -> [u8; 3] {
         let level = match self.trust_level {
@@ -176,18 +174,17 @@ impl Outlook {
             Level::SelfSigned => 1,
             Level::Hardware => 2,
         };
-        [level, u8::from(self.routable), self.verdict.rank()]
+        [level, u8::from(self.routable), rank(self.verdict)]
     }
 }
 
-impl Verdict {
-    fn rank(self) -> u8 {
-        match self {
-            Self::Contraindicated => 0,
-            Self::Unknown => 1,
-            Self::Warning => 2,
-            Self::Affirming => 3,
-        }
+/// More is better.
+fn rank(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Contraindicated => 0,
+        Verdict::Unknown => 1,
+        Verdict::Warning => 2,
+        Verdict::Affirming => 3,
     }
 }
 
@@ -209,35 +206,29 @@ impl Change {
 impl Subject {
     /// What a policy makes of it.
     pub fn outlook(&self, policy: &Policy, now: Timestamp) -> Outlook {
-        let of = |session: Session<'_>| {
-            let judged = trust(Some(self.mac(now)), Some(session), policy);
-            let routability = routability(&judged, session, policy, now);
-            let mut reasons = judged.reasons;
-            for reason in routability.reasons {
-                if !reasons.contains(&reason) {
-                    reasons.push(reason);
-                }
-            }
-            Outlook {
-                verdict: judged.verdict,
-                trust_level: judged.level,
-                se_key_bound: judged.se_key_bound,
-                routable: routability.routable,
-                reasons,
-                usable_until: judged.usable_until,
-            }
-        };
-        let seen = self.sessions.iter().map(Seen::session).map(of);
-        seen.max_by_key(Outlook::standing)
-            .unwrap_or_else(|| of(self.assumed(now)))
+        let seen = self.sessions.iter().map(|seen| {
+            let standing = Standing {
+                session: &seen.session,
+                mac: Some(&self.mac),
+                release: seen.release(),
+            };
+            let judgement = standing.judge(policy, now);
+            Outlook::of(judgement.trust, judgement.routability)
+        });
+        seen.max_by_key(Outlook::standing).unwrap_or_else(|| {
+            let session = self.assumed(now);
+            let trust = trust(Some(self.mac.at(now)), Some(session), policy);
+            let routability = routability(&trust, session, policy, now);
+            Outlook::of(trust, routability)
+        })
     }
 
     /// It, under the policy in force and under one that is checked.
     pub fn compare(&self, in_force: &Policy, checked: &Policy, now: Timestamp) -> Comparison {
         let (from, to) = (self.outlook(in_force, now), self.outlook(checked, now));
         Comparison {
-            device_id: self.device_id.clone(),
-            serial_number: self.serial.clone(),
+            device_id: self.mac.device_id.clone(),
+            serial_number: self.mac.serial.clone(),
             session_assumed: self.sessions.is_empty(),
             change: Change::between(&from, &to),
             in_force: from,
@@ -252,8 +243,8 @@ impl Subject {
             in_force: self.answer(rule, in_force, now),
             checked: self.answer(rule, checked, now),
         });
-        let mut other = claims(&self.posture, checked, now);
-        let claims = claims(&self.posture, in_force, now)
+        let mut other = claims(&self.mac.posture, checked, now);
+        let claims = claims(&self.mac.posture, in_force, now)
             .into_iter()
             .filter_map(|(name, claim)| {
                 let under = other.remove(name)?;
@@ -280,25 +271,12 @@ impl Subject {
         }
     }
 
-    fn mac(&self, now: Timestamp) -> Mac<'_> {
-        Mac {
-            posture: &self.posture,
-            circumstances: Circumstances {
-                relation: self.relation,
-                attempt: &[],
-                now,
-            },
-            channel: self.channel,
-            serial: self.serial.as_ref(),
-        }
-    }
-
     /// A session in good order, of the key that was proved last.
     fn assumed(&self, now: Timestamp) -> Session<'_> {
-        let key = self.posture.key_to_name();
+        let key = self.mac.posture.key_to_name();
         Session {
             se_public_key: key.map_or("", |key| &key.se_public_key),
-            claimed_serial: self.serial.as_ref(),
+            claimed_serial: self.mac.serial.as_ref(),
             blob: Ok(()),
             alive: Alive {
                 last_good_at: Some(now),
@@ -311,11 +289,8 @@ impl Subject {
     /// How it stands to one demand, as if that were the only one.
     fn answer(&self, rule: Rule, policy: &Policy, now: Timestamp) -> Answer {
         let demanded = rule.is_in(policy);
-        let sessions = || self.sessions.iter().map(Seen::session);
         if rule == Rule::Release {
-            let release = sessions()
-                .map(|session| session.release)
-                .collect::<Vec<_>>();
+            let release: Vec<_> = self.sessions.iter().map(Seen::release).collect();
             let met = release.iter().any(Result::is_ok);
             return Answer {
                 demanded,
@@ -327,12 +302,13 @@ impl Subject {
                     .collect(),
             };
         }
-        let key = sessions().next().unwrap_or_else(|| self.assumed(now));
+        let key = self.sessions.first().map(|seen| seen.session.key.text());
+        let assumed = self.assumed(now);
         let session = Session {
-            se_public_key: key.se_public_key,
-            ..self.assumed(now)
+            se_public_key: key.unwrap_or(assumed.se_public_key),
+            ..assumed
         };
-        let judged = |policy: &Policy| trust(Some(self.mac(now)), Some(session), policy);
+        let judged = |policy: &Policy| trust(Some(self.mac.at(now)), Some(session), policy);
         let without = judged(&rule.needs(policy));
         let with = judged(&rule.alone(policy));
         let reasons: Vec<_> = with

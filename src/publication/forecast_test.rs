@@ -2,22 +2,35 @@
 
 use std::time::Duration;
 
-use super::appraisal::Relation;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
 use super::forecast::{Change, Demand, Seen, Subject, Summary};
-use super::key_binding::{KeyBinding, Proof};
-use super::policy::{ADOPTED, DARKBLOOM_2026, Policy, STRICT};
-use super::trust::Level;
-use super::{Attested, Channel, Occasion, Posture, Reported, Verdict};
+use super::posture_v1::Believed;
 use crate::attestation::statement::SecureBoot;
 use crate::attestation::{Freshness, Statement};
 use crate::entropy::SeededEntropy;
-use crate::ids::{DeviceId, EvidenceId, SerialNumber};
+use crate::ids::{BindingId, DeviceId, EvidenceId, SerialNumber, SessionId};
 use crate::mdm::security_info::{SecureBootLevel, SecurityInfo};
+use crate::posture::appraisal::Relation;
+use crate::posture::key_binding::{KeyBinding, Proof};
+use crate::posture::policy::{ADOPTED, DARKBLOOM_2026, Policy, STRICT};
+use crate::posture::trust::Level;
+use crate::posture::{Attested, Channel, Occasion, Posture, Reported, Verdict};
+use crate::provider::session::Registration;
+use crate::provider::{EncryptionKey, SePublicKey, Session};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
 const DAY: u64 = 24 * 3_600;
-const KEY: &str = "BKeyOfTheProvider";
+
+/// The generator of P-256: a point like any.
+fn key() -> String {
+    let point = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
+                 4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
+    STANDARD.encode(hex::decode(point).expect("hexadecimal"))
+}
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_seconds(1_790_847_007).plus(Duration::from_secs(seconds))
@@ -35,7 +48,7 @@ fn serial() -> SerialNumber {
 fn good() -> Subject {
     let device_id = DeviceId::new(at(0), &SeededEntropy::new(1));
     let mut posture = Posture::unknown(device_id.clone(), at(0));
-    posture.prove_key(KEY, Proof::Ticket, at(0));
+    posture.prove_key(&key(), Proof::Ticket, at(0));
     let statement = Attested {
         occasion: Occasion::Mda,
         facts: Statement {
@@ -47,14 +60,14 @@ fn good() -> Subject {
         },
         freshness: Freshness::Fresh {
             minted_at: at(0),
-            se_public_key: KEY.to_owned(),
+            se_public_key: key(),
         },
         evidence_id: EvidenceId::of(b"chain"),
         observed_at: at(0),
         not_after: at(90 * DAY),
     };
     posture.attest(statement, at(0));
-    let mut subject = Subject {
+    let mac = Believed {
         device_id,
         serial: Some(serial()),
         relation: Relation {
@@ -64,6 +77,10 @@ fn good() -> Subject {
         },
         channel: Channel::HardwareAttested,
         posture,
+        attempt: Vec::new(),
+    };
+    let mut subject = Subject {
+        mac,
         sessions: Vec::new(),
     };
     report(&mut subject, Some(true), 0);
@@ -82,18 +99,34 @@ fn report(subject: &mut Subject, filevault: Option<bool>, seconds: u64) {
         evidence_id: EvidenceId::of(b"report"),
         asked_at: at(seconds),
         observed_at: at(seconds),
-        channel: subject.channel,
+        channel: subject.mac.channel,
     };
-    subject.posture.report(report, at(seconds));
+    subject.mac.posture.report(report, at(seconds));
 }
 
+/// A session of the Mac's key, its blob good and its challenge answered at 60 s.
 fn session() -> Seen {
-    Seen {
-        se_public_key: KEY.to_owned(),
+    let registration = Registration {
+        key: SePublicKey::parse(&key()).expect("a key"),
+        encryption_key: EncryptionKey::parse(&STANDARD.encode([7; 32])).expect("a key"),
+        provider_version: None,
+        account: None,
         claimed_serial: Some(serial()),
-        blob: None,
-        last_good_at: Some(at(60)),
-        ended: None,
+        blob: b"{}".to_vec(),
+        signature: String::new(),
+    };
+    let session_id = SessionId::parse("session-1").expect("well formed");
+    let binding_id = BindingId::new(at(0), &SeededEntropy::new(2));
+    let mut session = Session::begin(session_id, binding_id, registration.judge(at(0)), at(0));
+    // What its blob is worth is told elsewhere.
+    session.blob_reasons.clear();
+    session.liveness = serde_json::from_value(json!({
+        "last_good_at": at(60), "counted_up_to": null, "time_outs": 0, "outstanding": null,
+        "due_at": at(360), "refused": null, "reported_bad": null,
+    }))
+    .expect("its form");
+    Seen {
+        session,
         release: None,
     }
 }
@@ -132,12 +165,12 @@ fn who_meets_everything_is_the_same_under_every_policy() {
 #[test]
 fn each_demand_that_is_taken_away_helps_whom_it_kept_down() {
     let mut software = good();
-    software.channel = Channel::Software;
+    software.mac.channel = Channel::Software;
     let mut unproved = good();
-    unproved.posture.keys.clear();
+    unproved.mac.posture.keys.clear();
     let mut unattested = good();
-    unattested.posture.attested = None;
-    unattested.posture.named = None;
+    unattested.mac.posture.attested = None;
+    unattested.mac.posture.named = None;
     let mut unencrypted = good();
     report(&mut unencrypted, Some(false), 1);
     for (subject, to, name, reason) in [
@@ -192,8 +225,8 @@ fn a_demand_is_explained_by_itself() {
     }
     // A definite negative decides before what is missing is looked at.
     let mut dark = good();
-    dark.posture.attested = None;
-    dark.posture.revoke(at(1));
+    dark.mac.posture.attested = None;
+    dark.mac.posture.revoke(at(1));
     let why = dark.explain(&policy(STRICT), &policy(ADOPTED), at(60));
     assert_eq!(
         demand(&why.demands, "require.apple_chain").in_force.met,
@@ -234,8 +267,8 @@ fn clocks_that_differ_show_as_ages_and_ends() {
     assert_eq!(sip.in_force.expires_at, Some(at(14 * DAY)));
     assert_eq!(sip.checked.expires_at, Some(at(21 * DAY)));
     assert_eq!(
-        serde_json::json!([sip.in_force.age, sip.checked.age]),
-        serde_json::json!(["expired", "stale"])
+        json!([sip.in_force.age, sip.checked.age]),
+        json!(["expired", "stale"])
     );
 
     // Only the end moves: that is worth a line, and is no loss.
@@ -247,9 +280,9 @@ fn clocks_that_differ_show_as_ages_and_ends() {
 #[test]
 fn totals_count_every_mac_under_both_policies() {
     let mut software = good();
-    software.channel = Channel::Software;
+    software.mac.channel = Channel::Software;
     let mut dark = good();
-    dark.posture.revoke(at(1));
+    dark.mac.posture.revoke(at(1));
     let mut summary = Summary::default();
     for subject in [good(), good(), software, dark] {
         summary.add(&subject.compare(&policy(ADOPTED), &policy(STRICT), at(60)));
@@ -282,8 +315,11 @@ fn a_mac_reads_back_from_a_snapshot() {
     let mut subject = good();
     subject.sessions.push(session());
     let line = serde_json::to_string(&subject).expect("JSON");
+    let read: Subject = serde_json::from_str(&line).expect("reads");
+    assert_eq!(serde_json::to_string(&read).expect("JSON"), line);
+    let strict = policy(STRICT);
     assert_eq!(
-        serde_json::from_str::<Subject>(&line).expect("reads"),
-        subject
+        read.compare(&strict, &strict, at(70)),
+        subject.compare(&strict, &strict, at(70))
     );
 }
