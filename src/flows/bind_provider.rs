@@ -94,7 +94,11 @@ async fn register(
         tx.save_session(&session).await?;
         tx.keep_registration(session_id, &registration).await?;
     }
-    darken(ctx, &mut tx, &session, &negatives, now).await?;
+    // Blobs tell whole seconds, and a Mac's clock may be ahead.
+    let said_at = session.said.as_ref().map_or(now, |said| {
+        said.signed_at.plus(Duration::from_millis(999)).min(now)
+    });
+    darken(ctx, &mut tx, &session, &negatives, said_at, now).await?;
     let asks = match done {
         Registered::Replaced | Registered::Renewed => {
             ask_after_restart(ctx, &mut tx, &session, former.as_ref(), now).await?

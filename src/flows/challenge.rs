@@ -283,7 +283,7 @@ async fn take_in(
         // One that is handed over long afterwards says nothing of the Mac as it is now.
         let is_recent = now.since(answer.received_at()) <= ctx.policy.rules.challenge.max_age.0;
         if is_recent {
-            darken(ctx, tx, session, &negatives, now).await?;
+            darken(ctx, tx, session, &negatives, answer.received_at(), now).await?;
         }
         return Ok(None);
     }

@@ -290,24 +290,30 @@ pub(super) async fn tell(
         .await?)
 }
 
-/// The provider's key, if it is proved for its Mac, says something against that Mac. True when it
-/// counts.
+/// The provider's key, if it is proved for its Mac, said something against that Mac. What Apple has
+/// stated for a nonce of afterwards is newer: a blob can be shown again. True when it counts.
 pub(super) async fn darken(
     ctx: &Context,
     tx: &mut Write,
     session: &Session,
     negatives: &[Reason],
+    said_at: Timestamp,
     now: Timestamp,
 ) -> Result<bool, Failure> {
     let Some(device_id) = session.device_id.as_ref().filter(|_| !negatives.is_empty()) else {
         return Ok(false);
     };
     let posture = tx.posture(device_id).await?;
-    let is_proved = |posture: &Posture| posture.proof_of(session.key.text()).is_some();
+    let counts = |posture: &Posture| {
+        let stated = posture.attested.as_ref();
+        let stated = stated.filter(|stated| !stated.facts.contradicts_full_security());
+        let minted_at = stated.and_then(|stated| stated.freshness.minted_at());
+        posture.proof_of(session.key.text()).is_some() && minted_at.is_none_or(|at| at <= said_at)
+    };
     let Some(enrollment) = tx.enrollment(device_id).await? else {
         return Ok(false);
     };
-    if !posture.as_ref().is_some_and(is_proved) {
+    if !posture.as_ref().is_some_and(counts) {
         return Ok(false);
     }
     let identity = tx.identity(enrollment.identity).await?;

@@ -235,7 +235,9 @@ impl Catalogue {
             },
             (None, Some(same)) => Kept { looked_at, ..same },
             (None, None) => {
-                return Err(Failure::Inconsistent("a registry that nobody read is known"));
+                return Err(Failure::Inconsistent(
+                    "a registry that nobody read is known",
+                ));
             }
         };
         let told = Arc::clone(&renewed.told);
