@@ -144,10 +144,8 @@ mod tests {
 
     fn release(body: &serde_json::Value) -> Release {
         let registration = Registration::parse(body.to_string().as_bytes()).expect("well formed");
-        match registration.register(None, Timestamp::from_seconds(1_790_847_007)) {
-            Ok(Some(release)) => release,
-            other => panic!("{other:?}"),
-        }
+        let registered = registration.register(None, Timestamp::from_seconds(1_790_847_007));
+        registered.expect("is possible").expect("is new")
     }
 
     #[test]

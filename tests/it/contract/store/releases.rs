@@ -13,10 +13,8 @@ fn release(byte: u8, platform: &str) -> Release {
         "{{\"version\":\"1.0.{byte}\",\"binary_hash\":\"{hash}\",\"platform\":\"{platform}\"}}"
     );
     let registration = Registration::parse(body.as_bytes()).expect("well formed");
-    match registration.register(None, later(u64::from(byte))) {
-        Ok(Some(release)) => release,
-        other => panic!("{other:?}"),
-    }
+    let registered = registration.register(None, later(u64::from(byte)));
+    registered.expect("is possible").expect("is new")
 }
 
 fn entry(release: &Release, action: ReleaseAction) -> ReleaseEntry {
