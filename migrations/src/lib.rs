@@ -15,6 +15,7 @@ mod m0006_acme;
 mod m0007_scep_transactions;
 mod m0008_provider_sessions;
 mod m0009_agendas;
+mod m0010_releases;
 mod m0011_verdict_ends;
 
 /// The history.
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_scep_transactions::Migration),
             Box::new(m0008_provider_sessions::Migration),
             Box::new(m0009_agendas::Migration),
+            Box::new(m0010_releases::Migration),
             Box::new(m0011_verdict_ends::Migration),
         ]
     }

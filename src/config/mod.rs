@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::unusable::Unusable;
 use crate::enrollment::Protocol;
 use crate::network::Network;
+use crate::posture::policy::shipped;
 use crate::time::Span;
 
 /// The file as written. Unknown members are refused: a misspelt setting must not vanish.
@@ -45,6 +46,8 @@ pub struct Config {
     pub verification: Verification,
     #[serde(default)]
     pub policy: PolicyFile,
+    #[serde(default)]
+    pub releases: Releases,
     #[serde(default)]
     pub log: Log,
 }
@@ -188,8 +191,20 @@ pub struct Verification {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyFile {
-    /// Absent: the strict policy that ships with the server.
+    /// A policy that ships with the server: `strict`, `adopted` or `darkbloom-2026`. Absent, and no
+    /// file either: `strict`.
+    pub name: Option<String>,
+    /// A policy of your own.
     pub file: Option<PathBuf>,
+}
+
+/// Who registers releases of the provider software, besides operators.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Releases {
+    /// A file of one bearer key of at least 32 characters, mode 0600: the key of a build machine, as
+    /// former coordinators had one. It registers releases and does nothing else. Absent: there is none.
+    pub key_file: Option<PathBuf>,
 }
 
 /// What is logged, to standard error.
@@ -336,6 +351,13 @@ impl Config {
             (Some(url), None) if has_password(url) => return Err(Unusable::PasswordInFile),
             _ => {}
         }
+        match (&self.policy.name, &self.policy.file) {
+            (Some(_), Some(_)) => return Err(Unusable::TwoPolicies),
+            (Some(name), None) if shipped(name).is_none() => {
+                return Err(Unusable::PolicyName(name.clone()));
+            }
+            _ => {}
+        }
         let adopted = &self.enrollment.adopted;
         for identifier in [
             &self.enrollment.identifier,
@@ -370,6 +392,7 @@ impl Config {
             &mut self.apns.root,
             &mut self.attestation.root,
             &mut self.policy.file,
+            &mut self.releases.key_file,
         ]
         .into_iter()
         .flatten()
@@ -524,6 +547,14 @@ mod tests {
             (
                 format!("{MINIMAL}[database]\nurl = \"postgres://a:b@h/d\"\n"),
                 "url_file",
+            ),
+            (
+                format!("{MINIMAL}[policy]\nname = \"lenient\"\n"),
+                "darkbloom-2026",
+            ),
+            (
+                format!("{MINIMAL}[policy]\nname = \"strict\"\nfile = \"p.toml\"\n"),
+                "not both",
             ),
             (
                 format!("{MINIMAL}[database]\nurl = \"a\"\nurl_file = \"b\"\n"),

@@ -54,6 +54,12 @@ pub enum Unusable {
     },
     #[error("database: give url or url_file, not both")]
     TwoDatabases,
+    #[error("policy: give name or file, not both")]
+    TwoPolicies,
+    #[error(
+        "policy.name must be strict, adopted or darkbloom-2026, but is {0:?}; a policy of your own goes into policy.file"
+    )]
+    PolicyName(String),
     #[error("database.url holds a password; put the URL into a file and name it in url_file")]
     PasswordInFile,
     #[error(

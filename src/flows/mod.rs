@@ -26,9 +26,11 @@
 //! | [`approve_binding`] | an operator says that a session belongs to its Mac |
 //! | [`read_status`] | an operator, or a load balancer, asks how the service is |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
+//! | [`release`] | a release of the provider software is registered or withdrawn |
 //! | [`refuse`] | something was refused: counted, and one line for the audit |
 //! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
 //! | [`rotate_push_certificate`] | the yearly push certificate |
+//! | [`check_policy`] | what another policy would change is asked before it is switched on |
 //! | [`authorize`] | who may use the internal API |
 
 pub mod approve_binding;
@@ -36,6 +38,7 @@ pub mod authorize;
 pub mod bind_provider;
 pub mod challenge;
 pub mod check_in;
+pub mod check_policy;
 pub mod conclude;
 #[cfg(test)]
 mod conclude_test;
@@ -55,6 +58,7 @@ pub mod read_binding;
 pub mod read_posture;
 pub mod read_status;
 pub mod refuse;
+pub mod release;
 pub mod renew_by_scep;
 pub mod revoke;
 pub mod rotate_push_certificate;
@@ -74,6 +78,7 @@ use crate::ca::ProvedSigner;
 use crate::enrollment::Protocol;
 use crate::enrollment::profile::Constants;
 use crate::entropy::Entropy;
+use crate::keys::BearerKey;
 use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, TrustAnchors};
 use crate::posture::policy::Policy;
 use crate::secret::Sealer;
@@ -135,6 +140,8 @@ pub struct Settings {
     pub rules: Arc<Rules>,
     /// Authorities of former servers whose identities may say Authenticate.
     pub adopted_cas: Option<TrustAnchors>,
+    /// Whoever presents it may register releases, and nothing else.
+    pub release_key: Option<BearerKey>,
 }
 
 /// The service could not do its work. Nobody outside is to blame.

@@ -24,6 +24,7 @@ mod commands;
 mod database;
 mod directories;
 mod edit;
+mod enroll_requests;
 mod enrollments;
 mod error;
 mod events;
@@ -36,6 +37,7 @@ mod nonces;
 mod postures;
 mod push_certificates;
 mod refusals;
+mod releases;
 mod review;
 mod roster;
 mod row;
@@ -47,6 +49,7 @@ mod verifications;
 mod watch;
 
 use std::fs::File;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use migrations::{Migrator, MigratorTrait};
@@ -67,6 +70,7 @@ pub use self::exchange::{Changes, Exchange};
 use self::lookup::Lookup;
 pub use self::push_certificates::{PushCertificate, Standing};
 pub use self::refusals::Refusal;
+pub use self::releases::{ReleaseAction, ReleaseEntry};
 pub use self::review::Review;
 use self::roster::Roster;
 pub use self::roster::{Known, Speaker};
@@ -98,6 +102,8 @@ struct Inner {
     board: Arc<Board>,
     /// How far the log of changes was read.
     position: changes::Position,
+    /// The generation of the registry of releases that memory was last brought up to.
+    releases_seen: AtomicI64,
     seen: Seen,
     /// By what agendas are kept.
     rules: RwLock<Arc<Rules>>,
@@ -158,6 +164,7 @@ impl Store {
             announcer,
             board,
             position: changes::Position::default(),
+            releases_seen: AtomicI64::default(),
             seen: Seen::default(),
             rules: RwLock::new(Arc::new(Rules::usual())),
             _lock: lock,

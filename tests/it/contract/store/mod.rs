@@ -22,13 +22,14 @@ macro_rules! on_both {
 }
 
 mod agenda;
-mod directories;
 mod bindings;
+mod directories;
 mod enrollment;
 mod events;
 mod exchange;
 mod fixture;
 mod operation;
+mod releases;
 mod roster;
 mod schema;
 mod sealing;
