@@ -25,9 +25,11 @@ use crate::http::limit::PerClient;
 use crate::http::listener::Listener;
 use crate::http::proxies::Proxies;
 use crate::http::{self, Public};
-use crate::keys::{FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal};
+use crate::keys::{
+    BearerKey, FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal,
+};
 use crate::pki::{KnownIntermediates, OwnedCertificate, TrustAnchors, read_certificates};
-use crate::posture::policy::{Policy, STRICT};
+use crate::posture::policy::{Policy, STRICT, shipped};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::time::{Clock, SystemClock};
@@ -116,6 +118,7 @@ impl App {
             streams: Arc::default(),
             stop: stop_streams.clone(),
             proxies: Arc::clone(&proxies),
+            releases: Arc::default(),
         };
         let public = http::public(public, web::pages());
         let internal = http::internal(Arc::clone(&ctx));
@@ -308,7 +311,20 @@ pub fn settings(config: &Config) -> anyhow::Result<Settings> {
         attestation_hold: config.attestation.hold.0,
         patience: config.verification.patience.0,
         adopted_cas: adopted_cas(config)?,
+        release_key: release_key(config)?,
     })
+}
+
+/// The key of whoever registers releases without a token.
+///
+/// # Errors
+/// A file that cannot be read, or holds a key that must not be used.
+pub fn release_key(config: &Config) -> anyhow::Result<Option<BearerKey>> {
+    let Some(path) = &config.releases.key_file else {
+        return Ok(None);
+    };
+    let key = BearerKey::read(path).context("releases.key_file")?;
+    Ok(Some(key))
 }
 
 /// The policy that judges.
@@ -316,13 +332,26 @@ pub fn settings(config: &Config) -> anyhow::Result<Settings> {
 /// # Errors
 /// A file that cannot be read, or is no policy.
 pub fn policy(config: &Config) -> anyhow::Result<Policy> {
+    let policy = Policy::parse(&policy_text(config)?);
     match &config.policy.file {
-        None => Ok(Policy::parse(STRICT)?),
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("the policy {} cannot be read", path.display()))?;
-            Policy::parse(&text).with_context(|| format!("the policy {}", path.display()))
-        }
+        None => Ok(policy?),
+        Some(path) => policy.with_context(|| format!("the policy {}", path.display())),
+    }
+}
+
+/// The text of the policy that judges.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn policy_text(config: &Config) -> anyhow::Result<String> {
+    let settings = &config.policy;
+    match (&settings.file, settings.name.as_deref()) {
+        (Some(path), _) => std::fs::read_to_string(path)
+            .with_context(|| format!("the policy {} cannot be read", path.display())),
+        (None, Some(name)) => shipped(name)
+            .map(str::to_owned)
+            .with_context(|| format!("no policy called {name} ships with this server")),
+        (None, None) => Ok(STRICT.to_owned()),
     }
 }
 

@@ -6,9 +6,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Configured, UNUSABLE_CONFIGURATION, output};
-use crate::app::{database_url, master_key};
+use crate::app::{database_url, master_key, policy, release_key};
 use crate::config::Config;
-use crate::posture::policy::{Policy, STRICT};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Exit status: 0 usable, 64 not usable.")]
@@ -36,18 +35,17 @@ fn check(arguments: &Arguments) -> anyhow::Result<()> {
         insecure_http,
     } = &arguments.configured;
     let config = Config::load(config, *insecure_http)?;
-    // Read to see that it is there and strong; never shown.
+    // Read to see that they are there and strong; never shown.
     master_key(&config)?;
+    release_key(&config)?;
     let database = without_password(&database_url(&config)?);
-    let policy = match &config.policy.file {
-        None => Policy::parse(STRICT)?,
-        Some(path) => Policy::parse(&std::fs::read_to_string(path)?)?,
-    };
+    let policy = policy(&config)?;
     if arguments.json {
         let view = json!({
             "configuration": config,
             "database": database,
             "policy_id": policy.id,
+            "policy_waives": policy.waives(),
             "payload_identifier": config.payload_identifier(),
             "master_key": "[secret]",
         });
@@ -56,6 +54,12 @@ fn check(arguments: &Arguments) -> anyhow::Result<()> {
         output::line(toml::to_string_pretty(&config)?);
         output::line(format!("# database: {database}"));
         output::line(format!("# policy: {}", policy.id));
+        if !policy.waives().is_empty() {
+            output::line(format!(
+                "# it does not demand: {}",
+                policy.waives().join(", ")
+            ));
+        }
         output::line(format!(
             "# payload identifiers begin with: {}",
             config.payload_identifier()

@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// The Mac of this id, or the one that stands under this serial number.
-async fn named(desk: &Desk, name: &str) -> anyhow::Result<DeviceId> {
+pub(super) async fn named(desk: &Desk, name: &str) -> anyhow::Result<DeviceId> {
     if let Ok(device_id) = DeviceId::parse(name) {
         return Ok(device_id);
     }

@@ -7,10 +7,14 @@ mod check_config;
 mod device;
 mod import;
 mod init;
+mod input;
 mod output;
+mod policy;
 mod push_cert;
+mod release;
 mod serve;
 mod store;
+mod ticket;
 mod token;
 mod verify;
 
@@ -49,6 +53,12 @@ enum Command {
     Token(token::Arguments),
     /// The push certificate from Apple that lets this server wake Macs.
     PushCert(push_cert::Arguments),
+    /// Have a profile made for somebody: a link to hand on, good once.
+    Ticket(ticket::Arguments),
+    /// Policies: what each demands, and what one would change before it is switched on.
+    Policy(policy::Arguments),
+    /// Releases of the provider software: which programs may be routed to.
+    Release(release::Arguments),
     /// Withdraw trust in a Mac, or give it back.
     Device(device::Arguments),
     /// Adopt the Macs of another server.
@@ -80,6 +90,9 @@ pub fn run() -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Token(arguments) => output::exit("token", token::run(&arguments)),
         Command::PushCert(arguments) => output::exit("push-cert", push_cert::run(&arguments)),
+        Command::Ticket(arguments) => output::exit("ticket", ticket::run(&arguments)),
+        Command::Policy(arguments) => policy::run(&arguments),
+        Command::Release(arguments) => output::exit("release", release::run(&arguments)),
         Command::Device(arguments) => output::exit("device", device::run(&arguments)),
         Command::Import(arguments) => output::exit("import", import::run(&arguments)),
         Command::Verify(arguments) => verify::run(&arguments),

@@ -6,20 +6,27 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::Configured;
-use crate::app::{database_url, master_key, policy, settings};
+use crate::app::{database_url, master_key, policy, policy_text, settings};
 use crate::config::Config;
+use crate::enrollment::Protocol;
 use crate::enrollment::profile::Constants;
 use crate::entropy::{Entropy, OsEntropy};
 use crate::keys::MasterSeal;
 use crate::posture::policy::Policy;
+use crate::secret::Sealer;
 use crate::store::{Store, StoreError};
 use crate::time::{Clock as _, SystemClock, Timestamp};
 
 /// What commands that change stored state work with.
 pub(super) struct Desk {
     pub(super) store: Store,
+    pub(super) sealer: Arc<dyn Sealer>,
+    pub(super) base_url: String,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) policy: Policy,
+    pub(super) policy_text: String,
+    /// The identity of a profile where nothing speaks for another.
+    pub(super) identity: Protocol,
     /// What profiles of this server say.
     pub(super) profiles: Constants,
     pub(super) attestation_hold: Duration,
@@ -50,16 +57,17 @@ fn at_desk<R>(
 ) -> anyhow::Result<R> {
     let config = Config::load(&configured.config, configured.insecure_http)?;
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy::default());
-    let seal = Arc::new(MasterSeal::new(&master_key(&config)?, Arc::clone(&entropy)));
+    let seal = MasterSeal::new(&master_key(&config)?, Arc::clone(&entropy));
+    let seal: Arc<dyn Sealer> = Arc::new(seal);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let url = database_url(&config)?;
         let opened = if owner {
-            Store::open_exclusive(&url, seal).await
+            Store::open_exclusive(&url, Arc::clone(&seal)).await
         } else {
-            Store::open(&url, seal).await
+            Store::open(&url, Arc::clone(&seal)).await
         };
         let store = match opened {
             Err(StoreError::InUse(_)) => bail!(
@@ -74,8 +82,12 @@ fn at_desk<R>(
         }
         act(&Desk {
             store,
+            sealer: seal,
+            base_url: config.base_url.clone(),
             entropy,
             policy: policy(&config)?,
+            policy_text: policy_text(&config)?,
+            identity: config.enrollment.identity,
             profiles: settings(&config)?.profile,
             attestation_hold: config.attestation.hold.0,
             now: SystemClock.now(),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::enrollment::Protocol;
 use crate::network::Network;
+use crate::posture::policy::shipped;
 use crate::time::Span;
 
 /// The file as written. Unknown members are refused: a misspelt setting must not vanish.
@@ -42,6 +43,8 @@ pub struct Config {
     pub verification: Verification,
     #[serde(default)]
     pub policy: PolicyFile,
+    #[serde(default)]
+    pub releases: Releases,
     #[serde(default)]
     pub log: Log,
 }
@@ -178,8 +181,20 @@ pub struct Verification {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyFile {
-    /// Absent: the strict policy that ships with the server.
+    /// A policy that ships with the server: `strict`, `adopted` or `darkbloom-2026`. Absent, and no
+    /// file either: `strict`.
+    pub name: Option<String>,
+    /// A policy of your own.
     pub file: Option<PathBuf>,
+}
+
+/// Who registers releases of the provider software, besides operators.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Releases {
+    /// A file of one bearer key of at least 32 characters, mode 0600: the key of a build machine, as
+    /// former coordinators had one. It registers releases and does nothing else. Absent: there is none.
+    pub key_file: Option<PathBuf>,
 }
 
 /// What is logged, to standard error.
@@ -242,6 +257,12 @@ pub enum Unusable {
     Zero(&'static str),
     #[error("database: give url or url_file, not both")]
     TwoDatabases,
+    #[error("policy: give name or file, not both")]
+    TwoPolicies,
+    #[error(
+        "policy.name must be strict, adopted or darkbloom-2026, but is {0:?}; a policy of your own goes into policy.file"
+    )]
+    PolicyName(String),
     #[error("database.url holds a password; put the URL into a file and name it in url_file")]
     PasswordInFile,
     #[error(
@@ -348,6 +369,13 @@ impl Config {
             (Some(url), None) if has_password(url) => return Err(Unusable::PasswordInFile),
             _ => {}
         }
+        match (&self.policy.name, &self.policy.file) {
+            (Some(_), Some(_)) => return Err(Unusable::TwoPolicies),
+            (Some(name), None) if shipped(name).is_none() => {
+                return Err(Unusable::PolicyName(name.clone()));
+            }
+            _ => {}
+        }
         let adopted = &self.enrollment.adopted;
         for identifier in [
             &self.enrollment.identifier,
@@ -382,6 +410,7 @@ impl Config {
             &mut self.apns.root,
             &mut self.attestation.root,
             &mut self.policy.file,
+            &mut self.releases.key_file,
         ]
         .into_iter()
         .flatten()
@@ -523,6 +552,14 @@ mod tests {
             (
                 format!("{MINIMAL}[database]\nurl = \"postgres://a:b@h/d\"\n"),
                 "url_file",
+            ),
+            (
+                format!("{MINIMAL}[policy]\nname = \"lenient\"\n"),
+                "darkbloom-2026",
+            ),
+            (
+                format!("{MINIMAL}[policy]\nname = \"strict\"\nfile = \"p.toml\"\n"),
+                "not both",
             ),
             (
                 format!("{MINIMAL}[database]\nurl = \"a\"\nurl_file = \"b\"\n"),

@@ -47,6 +47,11 @@ pub struct Bounds {
     pub protocol: Protocol,
 }
 
+/// Whether this can be the name of an account: 1 to 256 characters, none of them a control character.
+pub fn is_account(text: &str) -> bool {
+    (1..=256).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
 /// Whether this can be the name of a progress page. Nothing else reaches the store: a database may
 /// fail on text that another stores (PostgreSQL on NUL), and a stranger must not choose which.
 pub fn is_progress_id(text: &str) -> bool {

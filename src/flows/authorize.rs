@@ -38,7 +38,9 @@ pub enum Act {
     Bind,
     /// Read the state of the service.
     ReadStatus,
-    /// Change what is believed of a Mac, or who speaks for it.
+    /// Have a profile made for somebody.
+    Enrol,
+    /// Change what is believed of a Mac, who speaks for it, or what may run there.
     Administer,
 }
 
@@ -82,8 +84,8 @@ impl Role {
             (_, Act::ReadStatus) | (Self::Operator, _) => true,
             (_, Act::Administer) => false,
             (Self::Coordinator, _) | (Self::Auditor, Act::ReadDevices) => true,
-            (Self::Auditor, Act::Verify | Act::Bind)
-            | (Self::Viewer, Act::ReadDevices | Act::Verify | Act::Bind) => false,
+            (Self::Auditor, Act::Verify | Act::Bind | Act::Enrol)
+            | (Self::Viewer, Act::ReadDevices | Act::Verify | Act::Bind | Act::Enrol) => false,
         }
     }
 }
@@ -113,6 +115,14 @@ pub async fn authorize(ctx: &Context, token: Option<&str>, act: Act) -> Result<S
         Some(role) if role.allows(act) => Standing::Allowed,
         _ => Standing::Forbidden,
     })
+}
+
+/// Who the bearer of `token` is, for the record of what was done: the token's id and label.
+pub async fn name_of(ctx: &Context, token: &str) -> Result<String, Failure> {
+    let secret = SecretHash::of(token.as_bytes());
+    let found = ctx.store.read().await?.api_token_by_secret(secret).await?;
+    let token = found.ok_or(Failure::Inconsistent("a token that was let pass is gone"))?;
+    Ok(format!("{} ({})", token.api_token_id, token.label))
 }
 
 /// Makes a token. The secret is returned once and not kept.
@@ -153,6 +163,7 @@ mod tests {
         assert!(!Role::Auditor.allows(Act::Bind) && !Role::Viewer.allows(Act::Bind));
         assert!(!Role::Auditor.allows(Act::Verify) && Role::Auditor.allows(Act::ReadDevices));
         assert!(!Role::Viewer.allows(Act::ReadDevices) && Role::Viewer.allows(Act::ReadStatus));
+        assert!(Role::Coordinator.allows(Act::Enrol) && !Role::Auditor.allows(Act::Enrol));
         for role in Role::ALL {
             assert_eq!(role.allows(Act::Administer), role == Role::Operator);
             assert_eq!(Role::from_word(role.as_str()), Some(role));

@@ -9,7 +9,10 @@ use crate::enrollment::trace::{Entry, Step};
 use crate::enrollment::{Protocol, Ticket};
 use crate::ids::Topic;
 use crate::pki::cms::SignedDataBuilder;
+use crate::provider::enroll_request::Once;
+use crate::reason::Reason;
 use crate::secret::Secret;
+use crate::store::Store;
 use crate::time::Timestamp;
 
 /// A profile ready to be installed.
@@ -25,22 +28,63 @@ pub struct Delivered {
 /// The profile names URLs from the configuration only, and the topic of the push certificate in
 /// force: without one no Mac could ever be woken, so none is enrolled.
 pub async fn deliver_profile(ctx: &Context, bounds: Bounds) -> Result<Delivered, Failure> {
+    let delivered = deliver(ctx, bounds, None).await?;
+    delivered.ok_or(Failure::Inconsistent("a profile was refused to nobody"))
+}
+
+/// As [`deliver_profile`], for a request that is granted once: it is remembered in the step that
+/// keeps the ticket.
+///
+/// # Refusals
+/// `nonce_unusable` for one that was granted before.
+pub async fn deliver_profile_once(
+    ctx: &Context,
+    bounds: Bounds,
+    once: &Once,
+) -> Result<Result<Delivered, Reason>, Failure> {
+    // Found here, it costs no signature; found again below, where only one of two can be first.
+    let tx = ctx.store.read().await?;
+    let granted = tx.enroll_request_granted(&once.name).await?;
+    drop(tx);
+    if granted {
+        return Ok(Err(Reason::NonceUnusable));
+    }
+    let delivered = deliver(ctx, bounds, Some(once)).await?;
+    Ok(delivered.ok_or(Reason::NonceUnusable))
+}
+
+/// `None` when the request was granted before.
+async fn deliver(
+    ctx: &Context,
+    bounds: Bounds,
+    once: Option<&Once>,
+) -> Result<Option<Delivered>, Failure> {
     let now = ctx.clock.now();
     let topic = topic(ctx).await?.ok_or(Failure::NoPushCertificate)?;
     let (ticket, secret) = Ticket::issue(bounds, now, ctx.entropy.as_ref());
     let profile = make(ctx, &topic, &ticket, &secret, now)?;
 
     let mut tx = ctx.store.write().await?;
+    if let Some(Once { name, until }) = once
+        && !tx.grant_enroll_request(name, *until, now).await?
+    {
+        return Ok(None);
+    }
     tx.insert_ticket(&ticket).await?;
     tx.put_step(&ticket.ticket_id, &Entry::done(Step::Profile, now))
         .await?;
     tx.commit().await?;
-    Ok(Delivered { ticket, profile })
+    Ok(Some(Delivered { ticket, profile }))
 }
 
 /// The topic of the push certificate in force.
 pub(super) async fn topic(ctx: &Context) -> Result<Option<Topic>, Failure> {
-    let certificates = ctx.store.read().await?.push_certificates().await?;
+    topic_in_force(&ctx.store).await
+}
+
+/// As [`topic`], of a store.
+pub(super) async fn topic_in_force(store: &Store) -> Result<Option<Topic>, Failure> {
+    let certificates = store.read().await?.push_certificates().await?;
     let active = certificates
         .into_iter()
         .find(|certificate| certificate.standing == crate::store::Standing::Active);

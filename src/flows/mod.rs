@@ -25,9 +25,11 @@
 //! | [`approve_binding`] | an operator says that a session belongs to its Mac |
 //! | [`read_status`] | an operator, or a load balancer, asks how the service is |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
+//! | [`release`] | a release of the provider software is registered or withdrawn |
 //! | [`refuse`] | something was refused: counted, and one line for the audit |
 //! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
 //! | [`rotate_push_certificate`] | the yearly push certificate |
+//! | [`check_policy`] | what another policy would change is asked before it is switched on |
 //! | [`authorize`] | who may use the internal API |
 
 pub mod approve_binding;
@@ -35,6 +37,7 @@ pub mod authorize;
 pub mod bind_provider;
 pub mod challenge;
 pub mod check_in;
+pub mod check_policy;
 pub mod conclude;
 #[cfg(test)]
 mod conclude_test;
@@ -54,6 +57,7 @@ pub mod read_binding;
 pub mod read_posture;
 pub mod read_status;
 pub mod refuse;
+pub mod release;
 pub mod renew_by_scep;
 pub mod revoke;
 pub mod rotate_push_certificate;
@@ -71,6 +75,7 @@ use crate::attestation::Anchors;
 use crate::enrollment::Protocol;
 use crate::enrollment::profile::Constants;
 use crate::entropy::Entropy;
+use crate::keys::BearerKey;
 use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, Signer, TrustAnchors};
 use crate::posture::policy::Policy;
 use crate::secret::Sealer;
@@ -129,6 +134,8 @@ pub struct Settings {
     pub patience: Duration,
     /// Authorities of former servers whose identities may say Authenticate.
     pub adopted_cas: Option<TrustAnchors>,
+    /// Whoever presents it may register releases, and nothing else.
+    pub release_key: Option<BearerKey>,
 }
 
 /// The service could not do its work. Nobody outside is to blame.

@@ -12,14 +12,17 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::deliver_profile::{Delivered, make, topic};
+use super::deliver_profile::{Delivered, make, topic, topic_in_force};
 use super::{Context, Failure};
 use crate::enrollment::Ticket;
 use crate::enrollment::ticket::{Bounds, is_progress_id};
 use crate::enrollment::trace::{Entry, Standing, Step};
-use crate::ids::SecretHash;
+use crate::entropy::Entropy;
+use crate::ids::{SecretHash, TicketId};
 use crate::reason::Reason;
-use crate::secret::Secret;
+use crate::secret::{Sealer, Secret};
+use crate::store::Store;
+use crate::time::Timestamp;
 
 /// How long after the ticket was made its profile can be fetched.
 pub const WINDOW: Duration = Duration::from_secs(10 * 60);
@@ -30,9 +33,37 @@ const MAX_CLAIM: usize = 200;
 /// A profile that waits to be fetched.
 #[derive(Debug)]
 pub struct Offer {
+    pub ticket_id: TicketId,
     pub progress_id: String,
+    /// Until when the profile can be fetched.
+    pub fetch_until: Timestamp,
+    /// Until when it can be installed.
+    pub expires_at: Timestamp,
     /// Whoever has it can fetch the profile; base64url characters.
     pub claim: Secret<String>,
+}
+
+/// Where an offer is taken up. All but the progress are good for whoever has them.
+#[derive(Debug)]
+pub struct Links {
+    /// What is installed, in words, and the profile.
+    pub page: Secret<String>,
+    pub profile: Secret<String>,
+    /// Authorises nothing.
+    pub progress: String,
+}
+
+impl Links {
+    /// The links of an offer of the server with this base URL.
+    pub fn of(offer: &Offer, base_url: &str) -> Self {
+        let (progress_id, claim) = (&offer.progress_id, offer.claim.expose());
+        let page = format!("{base_url}/enroll/{progress_id}/{claim}");
+        Self {
+            profile: Secret::new(format!("{page}/profile")),
+            page: Secret::new(page),
+            progress: format!("{base_url}/v1/enrollments/{progress_id}"),
+        }
+    }
 }
 
 /// Makes a ticket within `bounds`, and a claim to its profile.
@@ -40,21 +71,36 @@ pub struct Offer {
 /// # Errors
 /// `NoPushCertificate`, as for a profile that is delivered at once.
 pub async fn offer_profile(ctx: &Context, bounds: Bounds) -> Result<Offer, Failure> {
-    if topic(ctx).await?.is_none() {
+    let (sealer, entropy) = (ctx.sealer.as_ref(), ctx.entropy.as_ref());
+    offer(&ctx.store, sealer, entropy, bounds, ctx.clock.now()).await
+}
+
+/// As [`offer_profile`], beside the server that will hand the profile out.
+///
+/// # Errors
+/// As [`offer_profile`].
+pub async fn offer(
+    store: &Store,
+    sealer: &dyn Sealer,
+    entropy: &dyn Entropy,
+    bounds: Bounds,
+    now: Timestamp,
+) -> Result<Offer, Failure> {
+    if topic_in_force(store).await?.is_none() {
         return Err(Failure::NoPushCertificate);
     }
-    let now = ctx.clock.now();
-    let (ticket, secret) = Ticket::issue(bounds, now, ctx.entropy.as_ref());
-    let sealed = ctx
-        .sealer
-        .seal(&place(&ticket.progress_id), secret.expose().as_bytes());
+    let (ticket, secret) = Ticket::issue(bounds, now, entropy);
+    let sealed = sealer.seal(&place(&ticket.progress_id), secret.expose().as_bytes());
 
-    let mut tx = ctx.store.write().await?;
+    let mut tx = store.write().await?;
     tx.insert_ticket(&ticket).await?;
     let waits = Entry::waiting(Step::Profile, None, now);
     tx.put_step(&ticket.ticket_id, &waits).await?;
     tx.commit().await?;
     Ok(Offer {
+        ticket_id: ticket.ticket_id,
+        fetch_until: ticket.created_at.plus(WINDOW),
+        expires_at: ticket.expires_at,
         progress_id: ticket.progress_id,
         claim: Secret::new(URL_SAFE_NO_PAD.encode(sealed)),
     })

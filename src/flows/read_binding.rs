@@ -95,29 +95,16 @@ pub(super) async fn judged(
 }
 
 /// What the registry says of every program a session was said to run.
-async fn release(tx: &Read, session: &Session) -> Result<Result<(), Reason>, Failure> {
+pub(super) async fn release(tx: &Read, session: &Session) -> Result<Result<(), Reason>, Failure> {
     for binary in session.binaries() {
         // What is no hash is no registered program.
         let known = match binary.and_then(BinaryHash::parse) {
             None => Err(Reason::ReleaseUnknown),
-            Some(hash) => release_standing(tx, &hash, &Platform::default()).await?,
+            Some(hash) => tx.release_standing(&hash, &Platform::default()).await?,
         };
         if known.is_err() {
             return Ok(known);
         }
     }
     Ok(Ok(()))
-}
-
-/// Nothing is registered where there is no registry.
-#[expect(
-    clippy::unused_async,
-    reason = "the registry of releases is asked here"
-)]
-async fn release_standing(
-    _: &Read,
-    _: &BinaryHash,
-    _: &Platform,
-) -> Result<Result<(), Reason>, Failure> {
-    Ok(Err(Reason::ReleaseUnknown))
 }

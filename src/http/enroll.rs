@@ -17,7 +17,8 @@ use crate::enrollment::platform::{self, MacKind};
 use crate::enrollment::profile::file_name;
 use crate::enrollment::ticket::Bounds;
 use crate::enrollment::{Platform, Protocol};
-use crate::flows::deliver_profile::deliver_profile;
+use crate::flows::Context;
+use crate::flows::deliver_profile::{Delivered, deliver_profile};
 use crate::ids::SerialNumber;
 use crate::mdm::PROFILE;
 use crate::reason::Reason;
@@ -33,6 +34,37 @@ struct EnrollRequest {
     hardware: Option<MacKind>,
     #[serde(default)]
     os_version: Option<String>,
+}
+
+/// What a request says of the Mac that a profile is for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Described {
+    pub identity: Option<Protocol>,
+    pub hardware: Option<MacKind>,
+    pub os_version: Option<String>,
+}
+
+impl Described {
+    /// Which identity its profile asks for; `otherwise` where it says nothing that decides.
+    ///
+    /// # Refusals
+    /// No version; the text is for the person who asked.
+    pub fn protocol(&self, otherwise: Protocol) -> Result<Protocol, String> {
+        let macos = match self.os_version.as_deref() {
+            None | Some("") => None,
+            Some(version) => Some(
+                platform::major(version)
+                    .ok_or_else(|| "os_version must be a version such as 14.5".to_owned())?,
+            ),
+        };
+        let platform = Platform {
+            wanted: self.identity,
+            hardware: self.hardware,
+            macos,
+        };
+        Ok(platform.protocol(otherwise))
+    }
 }
 
 /// Its name in metrics and audit.
@@ -78,23 +110,26 @@ pub async fn enroll(
         }
     };
     match deliver_profile(&public.ctx, bounds).await {
-        Ok(delivered) => {
-            let progress = format!(
-                "<{}/v1/enrollments/{}>; rel=\"status\"",
-                public.ctx.settings.server_id, delivered.ticket.progress_id
-            );
-            let name = file_name(delivered.ticket.serial.as_ref());
-            let disposition = format!("attachment; filename=\"{name}\"");
-            let headers = [
-                (header::CONTENT_TYPE, PROFILE.to_owned()),
-                (header::CONTENT_DISPOSITION, disposition),
-                (header::LINK, progress),
-                (header::CACHE_CONTROL, "no-store".to_owned()),
-            ];
-            (headers, delivered.profile).into_response()
-        }
+        Ok(delivered) => attached(&public.ctx, delivered),
         Err(failure) => error::to_enroll(&failure),
     }
+}
+
+/// A profile as a file to be installed, with a link to the progress of its enrolment.
+pub fn attached(ctx: &Context, delivered: Delivered) -> Response {
+    let progress = format!(
+        "<{}/v1/enrollments/{}>; rel=\"status\"",
+        ctx.settings.server_id, delivered.ticket.progress_id
+    );
+    let name = file_name(delivered.ticket.serial.as_ref());
+    let disposition = format!("attachment; filename=\"{name}\"");
+    let headers = [
+        (header::CONTENT_TYPE, PROFILE.to_owned()),
+        (header::CONTENT_DISPOSITION, disposition),
+        (header::LINK, progress),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    (headers, delivered.profile).into_response()
 }
 
 /// What a request asks for: `{}`, or one serial number the ticket is bound to; and which identity,
@@ -118,21 +153,14 @@ pub fn bounds(body: &[u8], otherwise: Protocol) -> Result<Bounds, String> {
                 .map_err(|_| "serial_number must match ^[A-Z0-9]{8,14}$".to_owned())?,
         ),
     };
-    let macos = match request.os_version.as_deref() {
-        None | Some("") => None,
-        Some(version) => Some(
-            platform::major(version)
-                .ok_or_else(|| "os_version must be a version such as 14.5".to_owned())?,
-        ),
-    };
-    let platform = Platform {
-        wanted: request.identity,
+    let described = Described {
+        identity: request.identity,
         hardware: request.hardware,
-        macos,
+        os_version: request.os_version,
     };
     Ok(Bounds {
         serial,
-        protocol: platform.protocol(otherwise),
+        protocol: described.protocol(otherwise)?,
         ..Bounds::default()
     })
 }

@@ -20,15 +20,19 @@ use crate::flows::{Context, Failure};
 use crate::ids::{DeviceId, SerialNumber, Udid};
 use crate::time::Timestamp;
 
-/// Lets the request pass, or says why not.
-pub async fn allowed(ctx: &Context, headers: &HeaderMap, act: Act) -> Result<(), Response> {
-    let token = headers
+/// The bearer token of a request.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim());
-    match authorize(ctx, token, act).await {
+        .map(|(_, token)| token.trim())
+}
+
+/// Lets the request pass, or says why not.
+pub async fn allowed(ctx: &Context, headers: &HeaderMap, act: Act) -> Result<(), Response> {
+    match authorize(ctx, bearer(headers), act).await {
         Ok(Standing::Allowed) => Ok(()),
         Ok(Standing::Unauthorized) => Err(Problem::unauthorized().into_response()),
         Ok(Standing::Forbidden) => Err(Problem::forbidden().into_response()),

@@ -10,6 +10,7 @@ pub mod body;
 pub mod challenges;
 pub mod client_tls;
 pub mod enroll;
+pub mod enroll_signed;
 pub mod error;
 pub mod health;
 pub mod idle;
@@ -21,9 +22,11 @@ pub mod postures;
 pub mod problem;
 pub mod progress;
 pub mod proxies;
+pub mod releases;
 pub mod revocations;
 pub mod scep;
 pub mod streams;
+pub mod tickets;
 pub mod verifications;
 
 use std::sync::Arc;
@@ -58,6 +61,7 @@ pub struct Public {
     /// Ends the streams, which would end by themselves much later than requests do.
     pub stop: CancellationToken,
     pub proxies: Arc<proxies::Proxies>,
+    pub releases: Arc<releases::Catalogue>,
 }
 
 /// What Macs and the world reach; `pages` are for people.
@@ -65,7 +69,10 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
     let ctx = Arc::clone(&state.ctx);
     let routes = Router::new()
         .route("/v1/enroll", post(enroll::enroll))
+        .route("/v2/enroll", post(enroll_signed::enroll))
         .route("/v1/enrollments/{progress_id}", get(progress::progress))
+        .route("/v1/releases", get(releases::list))
+        .route("/v1/releases/latest", get(releases::newest))
         .route("/mdm/checkin", put(mdm::message))
         .route("/mdm/connect", put(mdm::message))
         .route("/acme/{secret}/{*path}", any(acme::acme))
@@ -114,6 +121,12 @@ pub fn internal(ctx: Arc<Context>) -> Router {
             "/internal/v1/verifications/{verification_id}",
             get(verifications::read),
         )
+        .route(
+            "/internal/v1/releases",
+            get(releases::read).post(releases::add),
+        )
+        .route("/internal/v1/releases/revoke", post(releases::withdraw))
+        .route("/internal/v1/tickets", post(tickets::issue))
         .route("/internal/v1/status", get(internal::status))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))

@@ -108,6 +108,63 @@ impl Problem {
         .detail(detail)
     }
 
+    pub fn request_too_large(most: &str) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "request-too-large",
+            "The request is too large",
+        )
+        .detail(format!("at most {most}"))
+    }
+
+    pub fn request_repeated() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "request-repeated",
+            "This request was granted before; sign a new one",
+        )
+    }
+
+    pub fn too_often() -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too-many-requests",
+            "Too many requests came from this address",
+        )
+    }
+
+    pub fn no_push_certificate() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no-push-certificate",
+            "No push certificate is installed, so no Mac can be enrolled",
+        )
+    }
+
+    pub fn release_not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "release-not-found",
+            "No such release",
+        )
+    }
+
+    pub fn release_differs() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "release-differs",
+            "This program is registered otherwise",
+        )
+    }
+
+    pub fn release_revoked() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "release-revoked",
+            "This program was withdrawn",
+        )
+    }
+
     pub fn unauthorized() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,

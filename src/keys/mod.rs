@@ -5,6 +5,7 @@
 //! implements the same trait. Push certificate keys are many and come and go, so they are rows in
 //! the store, sealed with the same [`MasterSeal`]; [`KeyPair`] makes and opens those.
 
+mod bearer;
 mod decrypt;
 pub mod file;
 pub mod master;
@@ -15,6 +16,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use bearer::{BearerKey, BearerKeyFault};
 pub use file::FileKeeper;
 pub use master::{MasterKey, MasterKeyFault, MasterKeySource};
 pub use pair::KeyPair;

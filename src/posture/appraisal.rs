@@ -1,5 +1,7 @@
 //! The judgement: posture and policy in, verdict and reasons out.
 
+use serde::{Deserialize, Serialize};
+
 use super::policy::Policy;
 use super::{Attested, Posture, Reported, Verdict};
 use crate::attestation::Freshness;
@@ -23,7 +25,7 @@ pub struct Appraisal {
 }
 
 /// How the Mac stands to this service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relation {
     /// The Mac is enrolled now: TokenUpdate arrived and no CheckOut since.
     pub enrolled: bool,

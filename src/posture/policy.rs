@@ -18,6 +18,19 @@ pub const ADOPTED: &str = include_str!("../../profiles/policies/adopted.toml");
 /// The rule of the coordinator's first years, to migrate from.
 pub const DARKBLOOM_2026: &str = include_str!("../../profiles/policies/darkbloom-2026.toml");
 
+/// The policies that ship, by the names that a configuration selects them with.
+pub const SHIPPED: [(&str, &str); 3] = [
+    ("strict", STRICT),
+    ("adopted", ADOPTED),
+    ("darkbloom-2026", DARKBLOOM_2026),
+];
+
+/// The text of a policy that ships.
+pub fn shipped(name: &str) -> Option<&'static str> {
+    let found = SHIPPED.iter().find(|(known, _)| *known == name);
+    found.map(|(_, text)| *text)
+}
+
 /// A policy and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -292,6 +305,15 @@ mod tests {
             with("apple_chain = true", "apple_chain = false"),
             Err(Unusable::NothingNamesTheKey)
         );
+    }
+
+    #[test]
+    fn every_shipped_policy_is_found_by_the_name_it_gives_itself() {
+        for (name, text) in SHIPPED {
+            assert_eq!(Policy::parse(text).expect("shipped").rules.name, name);
+            assert_eq!(shipped(name), Some(text));
+        }
+        assert_eq!(shipped("Strict"), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::binding_v1::Judgement;
 use crate::ids::DeviceId;
 use crate::posture::{Posture, Verdict};
-use crate::provider::Session;
+use crate::provider::{Release, Session};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 use crate::verification::Verification;
@@ -19,6 +19,8 @@ pub const DEVICE_TAKEN_OVER: &str = "device.taken_over";
 pub const DEVICE_REVOKED: &str = "device.revoked";
 pub const DEVICE_RESTORED: &str = "device.restored";
 pub const DEVICE_CHECKED_OUT: &str = "device.checked_out";
+/// A release of the provider software was registered or withdrawn. It is about no Mac.
+pub const RELEASE_CHANGED: &str = "release.changed";
 
 /// A provider session began, ended, was joined to its Mac, or began or ceased to be answered for.
 pub const BINDING_CHANGED: &str = "binding.changed";
@@ -64,6 +66,16 @@ pub fn taken_over(device_id: &DeviceId, contender: &DeviceId) -> Value {
 /// Body of `device.revoked` and `device.restored`: `note` is what the operator said.
 pub fn revocation(device_id: &DeviceId, revocation_epoch: u64, note: &str) -> Value {
     json!({ "device_id": device_id, "revocation_epoch": revocation_epoch, "note": note })
+}
+
+/// Body of `release.changed`. Sessions that run it are routable, or not, from now on.
+pub fn release_changed(release: &Release) -> Value {
+    json!({
+        "binary_hash": release.binary_hash,
+        "platform": release.platform,
+        "version": release.version,
+        "standing": release.standing(),
+    })
 }
 
 /// Body of `binding.changed`: what happened, and what the session amounts to since.

@@ -2,6 +2,11 @@
 
 pub mod binding_v1;
 pub mod event;
+pub mod forecast;
+#[cfg(test)]
+mod forecast_test;
 pub mod posture_v1;
 pub mod progress_v1;
+pub mod release_v1;
+pub mod snapshot_v1;
 pub mod verification_v1;

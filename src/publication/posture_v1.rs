@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::attestation::Anchor;
 use crate::attestation::Freshness;
@@ -77,7 +77,7 @@ pub struct NextAction {
 }
 
 /// Everything about a Mac that is judged when somebody asks; nothing in it changes as time passes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Believed {
     pub device_id: DeviceId,
     /// The serial number it enrolled with.

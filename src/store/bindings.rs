@@ -86,6 +86,12 @@ impl Read {
             .await
     }
 
+    /// Sessions about any of these Macs that have not ended, the oldest first.
+    pub async fn sessions_of_all(&self, devices: &[DeviceId]) -> Result<Vec<Session>, StoreError> {
+        let names = devices.iter().map(DeviceId::as_str);
+        self.live_sessions(Column::DeviceId.is_in(names)).await
+    }
+
     /// Sessions that claim this serial number and have not ended, the oldest first.
     pub async fn sessions_claiming(
         &self,

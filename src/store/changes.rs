@@ -44,15 +44,15 @@ pub(super) fn note(keys: &[Key]) -> Option<Edit> {
 }
 
 impl Store {
-    /// Forgets what other servers changed since this was called last. Nothing to do on SQLite, which
-    /// has one server.
+    /// Forgets what others changed since this was called last. SQLite has one server; there only
+    /// releases are changed beside it, by commands.
     ///
     /// # Errors
     /// `Unavailable`; until it succeeds again, memory is not used.
     pub async fn follow_changes(&self) -> Result<(), StoreError> {
         let inner = &self.0;
         if inner.connections.backend.is_sqlite() {
-            return Ok(());
+            return self.follow_releases().await;
         }
         let now = Instant::now();
         let position = &inner.position.0;

@@ -122,6 +122,19 @@ impl Read {
         Ok(u64::try_from(counted).unwrap_or_default())
     }
 
+    /// The identities with these certificates, of those that were issued here; in no order.
+    pub async fn identities(
+        &self,
+        certificates: &[CertificateHash],
+    ) -> Result<Vec<Identity>, StoreError> {
+        let keys = certificates.iter().map(|hash| hash.as_bytes().to_vec());
+        let found = Entity::find()
+            .filter(Column::Certificate.is_in(keys))
+            .all(self.tx())
+            .await?;
+        row::read_all(found)
+    }
+
     /// Every identity that ever spoke for a Mac, the oldest first.
     pub async fn identities_of(&self, device_id: &DeviceId) -> Result<Vec<Identity>, StoreError> {
         let found = Entity::find()

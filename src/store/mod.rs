@@ -21,6 +21,7 @@ mod changes;
 mod commands;
 mod database;
 mod edit;
+mod enroll_requests;
 mod enrollments;
 mod error;
 mod events;
@@ -32,6 +33,7 @@ mod nonces;
 mod postures;
 mod push_certificates;
 mod refusals;
+mod releases;
 mod roster;
 mod row;
 mod seen;
@@ -43,6 +45,7 @@ mod watch;
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use migrations::{Migrator, MigratorTrait};
 use tokio::sync::Mutex;
@@ -60,6 +63,7 @@ use self::exchange::sqlite::Writer;
 pub use self::exchange::{Changes, Exchange};
 pub use self::push_certificates::{PushCertificate, Standing};
 pub use self::refusals::Refusal;
+pub use self::releases::{ReleaseAction, ReleaseEntry};
 use self::roster::Roster;
 pub use self::roster::{Known, Speaker};
 use self::seen::Seen;
@@ -86,6 +90,8 @@ struct Inner {
     board: Arc<Board>,
     /// How far the log of changes was read.
     position: changes::Position,
+    /// The generation of the registry of releases that memory was last brought up to.
+    releases_seen: AtomicI64,
     seen: Seen,
     /// Held as long as the store is open.
     _lock: Option<File>,
@@ -141,6 +147,7 @@ impl Store {
             announcer,
             board,
             position: changes::Position::default(),
+            releases_seen: AtomicI64::default(),
             seen: Seen::default(),
             _lock: lock,
         }));

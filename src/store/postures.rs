@@ -74,6 +74,16 @@ impl Read {
         row::read_all(query.all(self.tx()).await?)
     }
 
+    /// The postures of these Macs, of those that have one; in no order.
+    pub async fn postures_of(&self, devices: &[DeviceId]) -> Result<Vec<Posture>, StoreError> {
+        let names = devices.iter().map(DeviceId::as_str);
+        let found = current::Entity::find()
+            .filter(current::Column::DeviceId.is_in(names))
+            .all(self.tx())
+            .await?;
+        row::read_all(found)
+    }
+
     /// What was believed of a Mac, the newest revision first, from the one before `before` on.
     pub async fn posture_history(
         &self,

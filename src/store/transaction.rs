@@ -90,8 +90,10 @@ impl Write {
             baton,
             ..
         } = self;
-        // Tokens are kept for moments only, so that a command may withdraw one beside the server.
-        let needs_owner = keys.iter().any(|key| *key != Key::Tokens);
+        // Tokens are kept for moments only, and the registry is followed, so that a command may change
+        // them beside the server.
+        let may_change = |key: &Key| matches!(key, Key::Tokens | Key::Releases);
+        let needs_owner = !keys.iter().all(may_change);
         if needs_owner && !inner.may_touch_devices() {
             tx.rollback().await?;
             return Err(StoreError::NotTheOwner);

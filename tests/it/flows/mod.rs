@@ -26,7 +26,9 @@ mod bad_input;
 mod bind_provider;
 mod challenge;
 pub mod check_in;
+mod check_policy;
 mod deliver_profile;
+mod enroll_signed;
 mod identify;
 mod identify_by_certificate;
 mod import_fleet;
@@ -39,6 +41,7 @@ mod connect;
 
 mod init;
 mod read_posture;
+mod release;
 mod renew_by_scep;
 mod restart;
 mod revoke;

@@ -9,6 +9,7 @@ pub mod internal_api;
 pub mod keys;
 pub mod plane;
 pub mod process;
+pub mod provider;
 pub mod public_side;
 pub mod scene;
 pub mod talk;

@@ -27,6 +27,7 @@ mod events;
 mod exchange;
 mod fixture;
 mod operation;
+mod releases;
 mod roster;
 mod schema;
 mod sealing;

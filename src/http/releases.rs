@@ -1,0 +1,330 @@
+//! Releases of the provider software: written on the internal listener, read by anybody.
+//!
+//! The public side is answered from memory. It looks at the store once a second at most, whoever
+//! asks how often, and fails rather than tell old news when the store cannot be read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use super::body::Received;
+use super::internal::{allowed, bearer, no_store};
+use super::problem::Problem;
+use super::{MAX_JSON, Public, error};
+use crate::flows::authorize::{Act, name_of};
+use crate::flows::release::{Done, Which, register, registry, releases_since, revoke};
+use crate::flows::{Context, Failure};
+use crate::ids::sha256;
+use crate::provider::release::{Registration, ReleaseRefusal, latest};
+use crate::provider::{BinaryHash, Platform, Release, Version};
+use crate::publication::release_v1::{ReleaseV1, ReleasesV1};
+use crate::reason::Reason;
+
+/// Its name in metrics and audit.
+const SURFACE: &str = "release";
+
+/// Who the key of the configuration is in the history.
+const BY_KEY: &str = "releases.key_file";
+
+/// How old what is in memory may get.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long others may keep what they were told (the coordinator's clients expect a minute).
+const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=60");
+
+/// `POST /internal/v1/releases`. The same registration again is answered like the first; another
+/// one of the same program, or one that was withdrawn, is a 409.
+pub async fn add(
+    State(ctx): State<Arc<Context>>,
+    headers: HeaderMap,
+    Received(body): Received<MAX_JSON>,
+) -> Response {
+    let who = match registrar(&ctx, &headers).await {
+        Ok(who) => who,
+        Err(refusal) => return refusal,
+    };
+    let registration = match body {
+        Ok(body) => match Registration::parse(&body) {
+            Ok(registration) => registration,
+            Err(refusal) => return refused(&ctx, &refusal),
+        },
+        Err(reason) => return unread(&ctx, reason),
+    };
+    match register(&ctx.store, &registration, &who, ctx.clock.now()).await {
+        Ok(Ok(Done { release, changed })) => no_store(json!({
+            "status": "release_registered",
+            "changed": changed,
+            "release": ReleaseV1::new(&release),
+        })),
+        Ok(Err(refusal)) => refused(&ctx, &refusal),
+        Err(failure) => error::to_internal(&failure),
+    }
+}
+
+/// Whoever may register: an operator, or the bearer of the configured key.
+async fn registrar(ctx: &Context, headers: &HeaderMap) -> Result<String, Response> {
+    let key = ctx.settings.release_key.as_ref();
+    if let (Some(key), Some(presented)) = (key, bearer(headers))
+        && key.is(presented)
+    {
+        return Ok(BY_KEY.to_owned());
+    }
+    operator(ctx, headers).await
+}
+
+async fn operator(ctx: &Context, headers: &HeaderMap) -> Result<String, Response> {
+    allowed(ctx, headers, Act::Administer).await?;
+    let name = name_of(ctx, bearer(headers).unwrap_or_default()).await;
+    name.map_err(|failure| error::to_internal(&failure))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Withdrawal {
+    #[serde(default)]
+    binary_hash: Option<BinaryHash>,
+    #[serde(default)]
+    version: Option<Version>,
+    #[serde(default)]
+    platform: Platform,
+    reason: String,
+}
+
+/// `POST /internal/v1/releases/revoke`. No DELETE: a withdrawal has a reason, and nothing is deleted.
+pub async fn withdraw(
+    State(ctx): State<Arc<Context>>,
+    headers: HeaderMap,
+    Received(body): Received<MAX_JSON>,
+) -> Response {
+    let who = match operator(&ctx, &headers).await {
+        Ok(who) => who,
+        Err(refusal) => return refusal,
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(reason) => return unread(&ctx, reason),
+    };
+    let (which, withdrawal) = match which(&body) {
+        Ok(asked) => asked,
+        Err(detail) => {
+            error::count(&ctx, SURFACE, Reason::RequestMalformed, "body");
+            return Problem::invalid_request(detail).into_response();
+        }
+    };
+    let Withdrawal {
+        platform, reason, ..
+    } = &withdrawal;
+    let now = ctx.clock.now();
+    match revoke(&ctx.store, &which, platform, reason, &who, now).await {
+        Ok(Ok(withdrawn)) => no_store(json!({
+            "status": "release_revoked",
+            "changed": withdrawn.iter().any(|done| done.changed),
+            "releases": withdrawn
+                .iter()
+                .map(|done| ReleaseV1::new(&done.release))
+                .collect::<Vec<_>>(),
+        })),
+        Ok(Err(refusal)) => refused(&ctx, &refusal),
+        Err(failure) => error::to_internal(&failure),
+    }
+}
+
+fn which(body: &[u8]) -> Result<(Which, Withdrawal), String> {
+    // Derived readers take a JSON array for an object.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err("the body must be a JSON object".to_owned());
+    }
+    let asked: Withdrawal = serde_json::from_slice(body).map_err(|fault| fault.to_string())?;
+    let which = match (asked.binary_hash, asked.version.clone()) {
+        (Some(hash), None) => Which::Hash(hash),
+        (None, Some(version)) => Which::Version(version),
+        _ => return Err("give binary_hash or version".to_owned()),
+    };
+    Ok((which, asked))
+}
+
+/// `GET /internal/v1/releases`: every release, and who did what to it and why.
+pub async fn read(State(ctx): State<Arc<Context>>, headers: HeaderMap) -> Response {
+    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadStatus).await {
+        return refusal;
+    }
+    match registry(&ctx.store).await {
+        Ok(registry) => no_store(json!({
+            "releases": registry.releases.iter().map(ReleaseV1::new).collect::<Vec<_>>(),
+            "history": registry.history,
+        })),
+        Err(failure) => error::to_internal(&failure),
+    }
+}
+
+fn unread(ctx: &Context, reason: Reason) -> Response {
+    error::count(ctx, SURFACE, reason, "body");
+    match reason {
+        Reason::RequestTooLarge => Problem::request_too_large("64 KiB").into_response(),
+        _ => Problem::invalid_request("the request broke off").into_response(),
+    }
+}
+
+fn refused(ctx: &Context, refusal: &ReleaseRefusal) -> Response {
+    error::count(ctx, SURFACE, refusal.reason(), refusal);
+    let problem = match refusal {
+        ReleaseRefusal::Malformed(_) | ReleaseRefusal::NoReason => {
+            Problem::invalid_request(refusal)
+        }
+        ReleaseRefusal::Contradiction => Problem::release_differs()
+            .detail("what was registered stands; a program that was built anew has another hash"),
+        ReleaseRefusal::Revoked => Problem::release_revoked()
+            .detail("a withdrawal is for good; a corrected program has another hash"),
+        ReleaseRefusal::Unknown => Problem::release_not_found(),
+    };
+    problem
+        .member("reason", refusal.reason().code())
+        .into_response()
+}
+
+/// The registry as the public reads it, in memory.
+#[derive(Debug, Default)]
+pub struct Catalogue(Mutex<Option<Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    generation: i64,
+    looked_at: Instant,
+    told: Arc<Told>,
+}
+
+/// What is told, ready to be sent.
+#[derive(Debug)]
+struct Told {
+    list: Document,
+    latest: HashMap<Platform, Document>,
+}
+
+#[derive(Debug, Clone)]
+struct Document {
+    body: Bytes,
+    tag: HeaderValue,
+}
+
+impl Catalogue {
+    async fn told(&self, ctx: &Context) -> Result<Arc<Told>, Failure> {
+        // Who finds it old looks; everybody else waits for that, so that the store is asked once.
+        let mut kept = self.0.lock().await;
+        if let Some(kept) = kept.as_ref()
+            && kept.looked_at.elapsed() < LOOK_AGAIN
+        {
+            return Ok(Arc::clone(&kept.told));
+        }
+        let looked_at = Instant::now();
+        let known = kept.as_ref().map(|kept| kept.generation);
+        let found = releases_since(&ctx.store, known).await?;
+        let renewed = match (found, kept.take()) {
+            (Some((generation, releases)), _) => Kept {
+                generation,
+                looked_at,
+                told: Arc::new(Told::of(&releases)),
+            },
+            (None, Some(same)) => Kept { looked_at, ..same },
+            (None, None) => {
+                return Err(Failure::Inconsistent(
+                    "a registry that nobody read is known",
+                ));
+            }
+        };
+        let told = Arc::clone(&renewed.told);
+        *kept = Some(renewed);
+        Ok(told)
+    }
+}
+
+impl Told {
+    fn of(releases: &[Release]) -> Self {
+        let platforms = releases.iter().map(|release| &release.platform);
+        let latest = platforms.filter_map(|platform| {
+            let release = latest(releases, platform)?;
+            Some((platform.clone(), Document::of(&ReleaseV1::new(release))))
+        });
+        Self {
+            latest: latest.collect(),
+            list: Document::of(&ReleasesV1::new(releases)),
+        }
+    }
+}
+
+impl Document {
+    fn of(told: &impl serde::Serialize) -> Self {
+        let body = Bytes::from(json!(told).to_string());
+        let tag = format!("\"{}\"", hex::encode(&sha256(&body)[..16]));
+        Self {
+            body,
+            tag: HeaderValue::from_str(&tag).unwrap_or(HeaderValue::from_static("\"\"")),
+        }
+    }
+
+    fn answer(&self, headers: &HeaderMap) -> Response {
+        let unchanged = headers
+            .get_all(header::IF_NONE_MATCH)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(|candidate| candidate.trim().trim_start_matches("W/"))
+            .any(|candidate| candidate == "*" || candidate.as_bytes() == self.tag.as_bytes());
+        let mut response = if unchanged {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            let json = HeaderValue::from_static("application/json");
+            ([(header::CONTENT_TYPE, json)], self.body.clone()).into_response()
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::ETAG, self.tag.clone());
+        headers.insert(header::CACHE_CONTROL, CACHE);
+        response
+    }
+}
+
+/// `GET /v1/releases`.
+pub async fn list(State(public): State<Public>, headers: HeaderMap) -> Response {
+    match public.releases.told(&public.ctx).await {
+        Ok(told) => told.list.answer(&headers),
+        Err(failure) => error::to_internal(&failure),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Wanted {
+    platform: Option<String>,
+}
+
+/// `GET /v1/releases/latest?platform=`. Other parameters are passed over: installers of all ages ask.
+pub async fn newest(
+    State(public): State<Public>,
+    headers: HeaderMap,
+    query: Result<Query<Wanted>, QueryRejection>,
+) -> Response {
+    let platform = match query {
+        Ok(Query(Wanted { platform: None })) => Some(Platform::default()),
+        Ok(Query(Wanted {
+            platform: Some(text),
+        })) => Platform::parse(&text),
+        Err(rejection) => return Problem::invalid_request(rejection.body_text()).into_response(),
+    };
+    let Some(platform) = platform else {
+        return Problem::invalid_request("platform is a name such as macos-arm64").into_response();
+    };
+    match public.releases.told(&public.ctx).await {
+        Ok(told) => match told.latest.get(&platform) {
+            Some(release) => release.answer(&headers),
+            None => Problem::release_not_found().into_response(),
+        },
+        Err(failure) => error::to_internal(&failure),
+    }
+}
