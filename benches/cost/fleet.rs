@@ -26,6 +26,16 @@ pub struct Prepared {
     request: Arc<Vec<u8>>,
 }
 
+impl Prepared {
+    /// A request of nobody in particular.
+    pub fn plain(request: Vec<u8>) -> Self {
+        Self {
+            mac: 0,
+            request: Arc::new(request),
+        }
+    }
+}
+
 struct Enrolled {
     spec: MacSpec,
     identity: Identity,

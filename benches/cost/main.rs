@@ -13,6 +13,7 @@ mod issuance;
 mod primitives;
 mod provider;
 mod report;
+mod routing;
 mod server;
 mod sweep;
 

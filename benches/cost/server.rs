@@ -107,6 +107,7 @@ pub async fn run(report: &mut Report, Yardstick(r): Yardstick, macs: usize) {
         "Acknowledged attestation, verified, judged, durable, SQLite",
         attestation,
     );
+    super::routing::run(report, &server, &fleet).await;
     report.figure("resident memory, kB", server.resident_kilobytes());
 }
 
@@ -118,9 +119,9 @@ pub fn per(cost: Duration, count: usize) -> f64 {
 pub struct Server {
     child: Child,
     pub base_url: String,
-    internal: String,
+    pub internal: String,
     public: SocketAddr,
-    token: String,
+    pub token: String,
     client: reqwest::Client,
 }
 
@@ -234,6 +235,15 @@ impl Server {
                 .await;
             assert_eq!(asked.expect("asked").status(), 202);
         }
+    }
+
+    /// The JSON of a successful PUT.
+    pub async fn put(&self, path: &str, body: &Value) -> Value {
+        let request = self.client.put(format!("{}{path}", self.internal));
+        let answer = request.bearer_auth(&self.token).json(body).send().await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.json().await.expect("JSON")
     }
 
     /// Waits until the server has nothing to do: pushes sent, queues empty.
