@@ -217,7 +217,7 @@ fn profile(kind: CertificateKind) -> CertificateProfile {
     let span = |ms: Ms| std::time::Duration::from_millis(ms.unsigned_abs());
     CertificateProfile {
         kind,
-        common_name: "attestd soak".to_owned(),
+        common_name: format!("soak {kind:?}"),
         organization: "Soak".to_owned(),
         validity: span(match kind {
             CertificateKind::DeviceAuthority => 25 * YEAR,
