@@ -84,6 +84,7 @@ pub async fn read_posture(
         anchor: ctx.anchors.kind(),
         channel,
         session: None,
+        process: None,
         attempt: &attempt,
         now,
     })))

@@ -262,7 +262,7 @@ fn a_negative_claim_counts_and_what_it_voids_says_why_it_does_not() {
         ..Report::default()
     };
     posture.report(reported(off, begin, later), later);
-    let claims = claims(&posture, &strict(), later);
+    let claims = claims(&posture, &strict(), None, later);
     assert_eq!(claims["sip"].reason, None);
     assert_eq!(claims["sip#mda"].reason, Some(Reason::AppleRateLimit));
     assert_eq!(claims["sip"].age, Age::Fresh);
@@ -286,7 +286,7 @@ fn a_claim_ages_by_itself() {
         begin,
     );
     posture.report(reported(Report::default(), begin, begin), begin);
-    let age = |name: &str, now| claims(&posture, &strict(), now)[name].age;
+    let age = |name: &str, now| claims(&posture, &strict(), None, now)[name].age;
     for (name, hour, expected) in [
         ("sip", 1, Age::Fresh),
         ("sip", 2, Age::Stale),
@@ -301,7 +301,7 @@ fn a_claim_ages_by_itself() {
     let mut undated = new_posture();
     let reading = attested(Attestation::default(), Class::Unrecognized, begin, begin);
     undated.attest(reading, begin);
-    let claims = claims(&undated, &strict(), begin);
+    let claims = claims(&undated, &strict(), None, begin);
     assert_eq!(claims["sip#mda"].age, Age::Undated);
 }
 

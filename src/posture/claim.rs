@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::continuity::{Process, fresh_until};
 use super::policy::{Lifetime, Policy};
 use super::{Attested, Channel, Posture, Reported};
 use crate::attestation::statement::SecureBoot;
@@ -74,15 +75,20 @@ pub enum Value {
 }
 
 /// The claims of a posture by name; what Apple attests is named `…#mda` where SecurityInfo reports
-/// the same property.
-pub fn claims(posture: &Posture, policy: &Policy, now: Timestamp) -> BTreeMap<&'static str, Claim> {
+/// the same property. `process` is the one the provider on this Mac is known to run.
+pub fn claims(
+    posture: &Posture,
+    policy: &Policy,
+    process: Option<Process>,
+    now: Timestamp,
+) -> BTreeMap<&'static str, Claim> {
     let mut claims = BTreeMap::new();
     if let Some(reported) = &posture.reported {
         let voided = posture
             .void_before
             .is_some_and(|time| reported.asked_at < time)
             && !reported.facts.contradicts_full_security();
-        let template = of_report(reported, &policy.rules.security_info, voided, now);
+        let template = of_report(reported, policy, process, voided, now);
         let facts = &reported.facts;
         let mut flag = |name, value: Option<bool>| {
             claims.insert(name, template.with(value.map(Value::Flag), None));
@@ -180,9 +186,16 @@ impl Age {
     }
 }
 
-fn of_report(reported: &Reported, lifetime: &Lifetime, voided: bool, now: Timestamp) -> Claim {
-    let fresh_until = Some(reported.observed_at.plus(lifetime.fresh_for.0));
-    let expires_at = Some(reported.observed_at.plus(lifetime.usable_for.0));
+fn of_report(
+    reported: &Reported,
+    policy: &Policy,
+    process: Option<Process>,
+    voided: bool,
+    now: Timestamp,
+) -> Claim {
+    let observed_at = reported.observed_at;
+    let fresh_until = Some(fresh_until(observed_at, process, &policy.rules, now));
+    let expires_at = Some(observed_at.plus(policy.rules.security_info.usable_for.0));
     Claim {
         value: None,
         raw: None,

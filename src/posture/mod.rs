@@ -3,12 +3,14 @@
 //! Evidence is never merged into one boolean. [`Posture`] keeps the last reading from each source;
 //! [`claim`] gives every property its value, assurance and times; [`merge`] decides what newer
 //! evidence does to what was believed; [`appraisal`] judges the whole by a [`policy`];
+//! [`continuity`] keeps evidence fresh while a process lives, where the policy says so;
 //! [`key_binding`] joins a provider's key to the Mac, and [`trust`] says how far both are trusted.
 
 pub mod appraisal;
 #[cfg(test)]
 mod appraisal_test;
 pub mod claim;
+pub mod continuity;
 pub mod key_binding;
 pub mod merge;
 pub mod policy;

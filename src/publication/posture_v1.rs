@@ -10,6 +10,7 @@ use crate::enrollment::{Enrollment, Identity, State};
 use crate::ids::DeviceId;
 use crate::posture::appraisal::{Circumstances, Relation, appraise};
 use crate::posture::claim::{Claim, claims};
+use crate::posture::continuity::Process;
 use crate::posture::key_binding::{KeyBinding, Proof};
 use crate::posture::policy::Policy;
 use crate::posture::trust::{Level, Mac, Session, trust};
@@ -89,6 +90,8 @@ pub struct Sources<'a> {
     pub channel: Channel,
     /// The provider session that is bound to it.
     pub session: Option<Session<'a>>,
+    /// The process that session is of.
+    pub process: Option<Process>,
     /// Why the attempt under way has not brought evidence yet.
     pub attempt: &'a [Reason],
     pub now: Timestamp,
@@ -105,6 +108,7 @@ impl PostureV1 {
             anchor,
             channel,
             session,
+            process,
             attempt,
             now,
         } = *sources;
@@ -148,7 +152,7 @@ impl PostureV1 {
                 .as_ref()
                 .map(|attested| attested.freshness.clone()),
             binding: bound_key(posture, policy, now),
-            claims: claims(posture, policy, now),
+            claims: claims(posture, policy, process, now),
             next_action,
         }
     }
