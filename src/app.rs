@@ -19,7 +19,8 @@ use crate::attestation::Anchors;
 use crate::config::Config;
 use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy};
-use crate::flows::{Authorities, Context, Held, Settings, refuse, wake};
+use crate::flows::wake::Wakeups;
+use crate::flows::{Authorities, Context, Held, Settings, refuse};
 use crate::http::client_tls::PossessionOnly;
 use crate::http::limit::PerClient;
 use crate::http::listener::Listener;
@@ -31,6 +32,7 @@ use crate::posture::policy::{Policy, STRICT};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::time::{Clock, SystemClock};
+use crate::verification::agenda::Rules;
 use crate::web;
 use crate::workers::{self, Queues};
 
@@ -42,6 +44,8 @@ pub const KEYS: &str = "keys";
 pub const DATABASE: &str = "attestd.db";
 /// The fact that names the server the database belongs to.
 pub const SERVER_ID: &str = "server_id";
+/// The fact that names the rules by which agendas were kept last.
+const AGENDAS_BY: &str = "agendas_by";
 
 /// A service that is ready to answer.
 #[derive(Debug)]
@@ -80,7 +84,11 @@ impl App {
             .context("the database cannot be brought up to date")?;
         claim_database(&store, &config.base_url).await?;
 
-        let (wakeups, waiting_wakeups) = wake::queue();
+        let policy = Arc::new(policy(config)?);
+        let settings = settings(config, &policy)?;
+        keep_agendas(&store, &settings.rules, &policy.id).await?;
+        let room = usize::try_from(config.verification.queue.get()).unwrap_or(usize::MAX);
+        let wakeups = Wakeups::new(room, config.apns.pushes_per_second);
         let (refusals, waiting_refusals) = refuse::queue();
         let ctx = Arc::new(Context {
             store,
@@ -90,11 +98,11 @@ impl App {
                 Arc::clone(&entropy),
             )?,
             authorities: authorities(&keeper)?,
-            policy: Arc::new(policy(config)?),
+            policy,
             anchors: anchors(config)?,
             intermediates: KnownIntermediates::default(),
             acme_nonces,
-            settings: settings(config)?,
+            settings,
             metrics: Metrics::new(),
             clock,
             entropy,
@@ -139,7 +147,6 @@ impl App {
             .await
             .with_context(|| format!("{} cannot be bound", inside.listen))?;
         let queues = Queues {
-            wakeups: waiting_wakeups,
             refusals: waiting_refusals,
         };
         Ok(Self {
@@ -269,7 +276,7 @@ fn adopted_cas(config: &Config) -> anyhow::Result<Option<TrustAnchors>> {
 ///
 /// # Errors
 /// A file that cannot be read, or holds something else.
-pub fn settings(config: &Config) -> anyhow::Result<Settings> {
+pub fn settings(config: &Config, policy: &Policy) -> anyhow::Result<Settings> {
     let base = &config.base_url;
     let adopted = &config.enrollment.adopted;
     let usual = Uuids::of(base);
@@ -307,8 +314,29 @@ pub fn settings(config: &Config) -> anyhow::Result<Settings> {
         identity_lifetime: config.enrollment.identity_lifetime.0,
         attestation_hold: config.attestation.hold.0,
         patience: config.verification.patience.0,
+        rules: Arc::new(rules(config, policy)),
         adopted_cas: adopted_cas(config)?,
     })
+}
+
+/// By what the agendas of Macs are kept.
+pub fn rules(config: &Config, policy: &Policy) -> Rules {
+    let verification = &config.verification;
+    let pushes_per_hour = verification.pushes_per_hour.get();
+    Rules::new(policy, pushes_per_hour, verification.patience.0)
+}
+
+/// Agendas that were kept by other rules are looked at once.
+async fn keep_agendas(store: &Store, rules: &Rules, policy_id: &str) -> anyhow::Result<()> {
+    store.keep_agendas_by(rules.clone());
+    let now_by = format!("{policy_id}, {} an hour", rules.pushes_per_hour);
+    let mut tx = store.write().await?;
+    if tx.fact(AGENDAS_BY).await?.as_deref() != Some(now_by.as_str()) {
+        tx.set_fact(AGENDAS_BY, &now_by).await?;
+        tx.plan_anew().await?;
+        tx.commit().await?;
+    }
+    Ok(())
 }
 
 /// The policy that judges.

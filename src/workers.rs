@@ -1,7 +1,6 @@
 //! The only loops. Each does one thing again and again until the service stops; what it does is a
 //! flow that runs once, so that tests call the flow and wait for nothing.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::flows::wake::Turn;
 use crate::flows::{Context, Failure, read_status, refuse, rotate_push_certificate, sweep, wake};
-use crate::ids::DeviceId;
 
 /// How often what is due is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -29,21 +28,25 @@ const AUDIT_AGAIN: Duration = Duration::from_secs(2);
 const AUDIT_TRIES: u32 = 30;
 /// Pushes under way at a time.
 const PUSHES: usize = 1024;
+/// A clock that is not the machine's may move meanwhile: whose turn it is is looked at again after this
+/// at the latest, while Macs wait,
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// and while none does.
+const IDLE: Duration = Duration::from_secs(60);
 /// How long a stopping service waits for APNs to answer.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// The queues that workers empty.
 #[derive(Debug)]
 pub struct Queues {
-    pub wakeups: wake::Waiting,
     pub refusals: refuse::Waiting,
 }
 
 /// Starts every worker; each ends when `stop` is cancelled.
 pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> JoinSet<()> {
     let mut workers = JoinSet::new();
-    let Queues { wakeups, refusals } = queues;
-    workers.spawn(wake_macs(Arc::clone(ctx), wakeups, stop.clone()));
+    let Queues { refusals } = queues;
+    workers.spawn(wake_macs(Arc::clone(ctx), stop.clone()));
     workers.spawn(record_refusals(Arc::clone(ctx), refusals, stop.clone()));
     workers.spawn(follow_push_certificate(Arc::clone(ctx), stop.clone()));
     workers.spawn(every(
@@ -87,41 +90,31 @@ async fn every<F, R>(
     report(&ctx, name, run_once(Arc::clone(&ctx)).await);
 }
 
-/// Wakes many Macs at a time, but each by one task: two that run together would both find that
-/// nothing was pushed yet.
-async fn wake_macs(ctx: Arc<Context>, mut wakeups: wake::Waiting, stop: CancellationToken) {
+/// Wakes many Macs at a time, no more within a second than the settings say.
+async fn wake_macs(ctx: Arc<Context>, stop: CancellationToken) {
     let mut under_way = JoinSet::new();
-    // Asked for again meanwhile?
-    let mut asked: HashMap<DeviceId, bool> = HashMap::new();
-    let wake = |under_way: &mut JoinSet<_>, device_id: DeviceId| {
-        let ctx = Arc::clone(&ctx);
-        under_way.spawn(async move {
-            report(&ctx, "wake", wake::wake(&ctx, &device_id).await);
-            device_id
-        });
-    };
     loop {
+        let turn = if under_way.len() < PUSHES {
+            ctx.wakeups.turn(ctx.clock.now())
+        } else {
+            Turn::Nobody
+        };
+        let pause = match turn {
+            Turn::Wake(waiting) => {
+                let ctx = Arc::clone(&ctx);
+                under_way.spawn(async move {
+                    report(&ctx, "wake", wake::wake_waiting(&ctx, &waiting).await);
+                });
+                continue;
+            }
+            Turn::NotBefore(time) => time.since(ctx.clock.now()).min(LOOK_AGAIN),
+            Turn::Nobody => IDLE,
+        };
         tokio::select! {
             () = stop.cancelled() => break,
-            next = wakeups.next(), if under_way.len() < PUSHES => {
-                let Some(device_id) = next else { break };
-                if let Some(again) = asked.get_mut(&device_id) {
-                    *again = true;
-                } else {
-                    asked.insert(device_id.clone(), false);
-                    wake(&mut under_way, device_id);
-                }
-            }
-            Some(ended) = under_way.join_next() => match ended {
-                Ok(device_id) => {
-                    if asked.remove(&device_id) == Some(true) {
-                        asked.insert(device_id.clone(), false);
-                        wake(&mut under_way, device_id);
-                    }
-                }
-                // It panicked, and whose it was is lost: at worst a Mac is woken twice.
-                Err(_) => asked.clear(),
-            },
+            () = ctx.wakeups.arrived() => {}
+            () = tokio::time::sleep(pause) => {}
+            Some(_) = under_way.join_next() => {}
         }
     }
     // What APNs answers to pushes already sent is still written down; the rest is owed all the same.

@@ -13,6 +13,7 @@ mod m0004_operation;
 mod m0005_identity_rules;
 mod m0006_acme;
 mod m0007_scep_transactions;
+mod m0009_agendas;
 
 /// The history.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_identity_rules::Migration),
             Box::new(m0006_acme::Migration),
             Box::new(m0007_scep_transactions::Migration),
+            Box::new(m0009_agendas::Migration),
         ]
     }
 }

@@ -72,11 +72,14 @@ fn at_desk<R>(
         if !store.schema_is_current().await? {
             bail!("the database belongs to another version; start the server of this one first");
         }
+        let policy = policy(&config)?;
+        let settings = settings(&config, &policy)?;
+        store.keep_agendas_by((*settings.rules).clone());
         act(&Desk {
             store,
             entropy,
-            policy: policy(&config)?,
-            profiles: settings(&config)?.profile,
+            policy,
+            profiles: settings.profile,
             attestation_hold: config.attestation.hold.0,
             now: SystemClock.now(),
         })

@@ -1,5 +1,6 @@
 //! What holds where the file says nothing.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use super::{AdoptedProfile, Apns, Attestation, Enrollment, Log, LogFormat, Verification};
@@ -42,6 +43,8 @@ impl Default for Apns {
         Self {
             url: "https://api.push.apple.com".to_owned(),
             root: None,
+            // 100,000 Macs whose budget is two pushes an hour are woken 56 times a second.
+            pushes_per_second: number(100),
         }
     }
 }
@@ -59,6 +62,9 @@ impl Default for Verification {
     fn default() -> Self {
         Self {
             patience: seconds(HOUR),
+            // Two or three an hour were seen to get through.
+            pushes_per_hour: number(2),
+            queue: number(4096),
         }
     }
 }
@@ -74,4 +80,8 @@ impl Default for Log {
 
 fn seconds(seconds: u64) -> Span {
     Span(std::time::Duration::from_secs(seconds))
+}
+
+fn number(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN)
 }

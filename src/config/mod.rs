@@ -6,6 +6,7 @@
 mod defaults;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -154,6 +155,8 @@ pub struct Apns {
     pub url: String,
     /// A root certificate for another endpoint than Apple's, PEM.
     pub root: Option<PathBuf>,
+    /// At most so many pushes leave this node within any second.
+    pub pushes_per_second: NonZeroU32,
 }
 
 /// Apple's attestation.
@@ -172,6 +175,11 @@ pub struct Attestation {
 pub struct Verification {
     /// How long a Mac may take to answer before the attempt counts as timed out.
     pub patience: Span,
+    /// How often one Mac is woken within any hour, whatever for. More than two or three do not get
+    /// through to it.
+    pub pushes_per_hour: NonZeroU32,
+    /// How many Macs wait to be woken at most. Whoever asks for more is told to come again later.
+    pub queue: NonZeroU32,
 }
 
 /// Which policy judges.
@@ -240,6 +248,13 @@ pub enum Unusable {
     CertificatesWithoutTls,
     #[error("{0} must be longer than nothing")]
     Zero(&'static str),
+    #[error("{name} must be at most {most}, but is {is}: {why}")]
+    TooMany {
+        name: &'static str,
+        is: u32,
+        most: u32,
+        why: &'static str,
+    },
     #[error("database: give url or url_file, not both")]
     TwoDatabases,
     #[error("database.url holds a password; put the URL into a file and name it in url_file")]
@@ -342,6 +357,36 @@ impl Config {
         }
         if self.public.scep_per_minute == 0 {
             return Err(Unusable::Zero("public.scep_per_minute"));
+        }
+        for (name, is, most, why) in [
+            (
+                "verification.pushes_per_hour",
+                self.verification.pushes_per_hour,
+                60,
+                "a Mac that was woken within the last minute is about to connect",
+            ),
+            (
+                "verification.queue",
+                self.verification.queue,
+                1_000_000,
+                "it is kept in memory",
+            ),
+            (
+                "apns.pushes_per_second",
+                self.apns.pushes_per_second,
+                20_000,
+                "one connection to APNs does not take more",
+            ),
+        ] {
+            let is = is.get();
+            if is > most {
+                return Err(Unusable::TooMany {
+                    name,
+                    is,
+                    most,
+                    why,
+                });
+            }
         }
         match (&self.database.url, &self.database.url_file) {
             (Some(_), Some(_)) => return Err(Unusable::TwoDatabases),
@@ -519,6 +564,19 @@ mod tests {
             (
                 format!("{MINIMAL}[verification]\npatience = \"0s\"\n"),
                 "longer than nothing",
+            ),
+            (
+                format!("{MINIMAL}[verification]\npushes_per_hour = 61\n"),
+                "at most 60",
+            ),
+            (
+                format!("{MINIMAL}[verification]\npushes_per_hour = 0\n"),
+                "nonzero",
+            ),
+            (format!("{MINIMAL}[verification]\nqueue = 0\n"), "nonzero"),
+            (
+                format!("{MINIMAL}[apns]\npushes_per_second = 20001\n"),
+                "at most 20000",
             ),
             (
                 format!("{MINIMAL}[database]\nurl = \"postgres://a:b@h/d\"\n"),

@@ -22,7 +22,7 @@ use crate::publication::posture_v1::relation;
 use crate::reason::Reason;
 use crate::store::{Event, Speaker, Write};
 use crate::time::Timestamp;
-use crate::verification::{Kind, State as Outcome};
+use crate::verification::{Kind, Priority, State as Outcome};
 
 /// Its name in metrics and audit.
 pub const SURFACE: &str = "check_in";
@@ -381,21 +381,25 @@ async fn token_update(
             .await?;
         }
     }
-    let mut owed = first;
-    if !first && let Some(mut verification) = tx.open_verification(device_id).await? {
-        owed = true;
-        if moved {
-            verification.readdressed();
-            tx.save_verification(&verification).await?;
-        }
+    let mut owed = first.then_some(Priority::First);
+    if !first && let Some(open) = tx.open_verification(device_id).await? {
+        owed = Some(open.priority);
+    }
+    if moved
+        && let Some(mut agenda) = tx.agenda(device_id).await?
+        // Of a Mac that was never woken nothing is lost.
+        && (!first || agenda.held(&ctx.settings.rules, now).is_some())
+    {
+        agenda.readdressed(now);
+        tx.keep_agenda(agenda);
     }
     tx.commit().await?;
     ctx.store.seen(device_id, now);
     if first {
         tracing::info!(device.id = device_id.as_str(), "enrolled");
     }
-    if owed {
-        ctx.wakeups.ask(device_id);
+    if let Some(priority) = owed {
+        ctx.wakeups.ask(device_id, priority);
     }
     Ok(Reply::Empty)
 }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::sweep::{ask, due};
 use crate::attestation::freshness::{self, Minted};
 use crate::attestation::{NonceInputs, Refusal, Scheme, VerifiedEvidence};
 use crate::enrollment::trace::{Entry, Step};
@@ -24,6 +25,7 @@ use crate::publication::event;
 use crate::reason::{Reason, Weight};
 use crate::store::{Changes, Event, Evidence, Exchange};
 use crate::time::Timestamp;
+use crate::verification::agenda::Rules;
 use crate::verification::{Command, CommandState, Kind, Verification};
 
 /// What judging needs besides the evidence.
@@ -32,6 +34,8 @@ pub struct Judge {
     pub policy: Arc<Policy>,
     pub server_id: String,
     pub entropy: Arc<dyn Entropy>,
+    /// By what the Mac's agenda is kept.
+    pub rules: Arc<Rules>,
     pub now: Timestamp,
 }
 
@@ -120,7 +124,10 @@ pub fn decide(exchange: Exchange, answer: Option<Answer>, judge: &Judge) -> (Cha
     };
     let before = round.verification.clone();
     let session = match answer {
-        None => Session::Open(None),
+        None => {
+            round.ask_what_is_ripe();
+            Session::Open(None)
+        }
         Some(answer) => round.take(answer),
     };
     round.settle();
@@ -156,6 +163,21 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
+    /// A Mac that came by itself, or was woken for something else, is asked at once what it would
+    /// soon be woken for.
+    fn ask_what_is_ripe(&mut self) {
+        let Judge { rules, now, .. } = self.judge;
+        let agenda = &self.exchange.agenda;
+        let kinds = agenda.ripe(rules, *now);
+        if kinds.is_empty() || self.exchange.state != State::Enrolled {
+            return;
+        }
+        let request = due(&kinds, agenda.priority(&kinds, rules), rules);
+        let open = self.verification.take();
+        let (device_id, entropy) = (&self.exchange.device_id, self.judge.entropy.as_ref());
+        self.verification = Some(ask(open, device_id, &request, entropy, *now));
+    }
+
     fn take(&mut self, answer: Answer) -> Session {
         let now = self.judge.now;
         let Some(command) = self.exchange.command.take() else {

@@ -173,6 +173,7 @@ async fn exchange(
         policy: Arc::clone(&ctx.policy),
         server_id: ctx.settings.server_id.clone(),
         entropy: Arc::clone(&ctx.entropy),
+        rules: Arc::clone(&ctx.settings.rules),
         now,
     };
     let status = answer

@@ -68,6 +68,7 @@ use crate::secret::Sealer;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::time::Clock;
+use crate::verification::agenda::Rules;
 
 /// What flows need. Made once by `app`.
 #[derive(Debug)]
@@ -118,6 +119,8 @@ pub struct Settings {
     pub attestation_hold: Duration,
     /// How long a Mac may take to answer.
     pub patience: Duration,
+    /// By what the agendas of Macs are kept.
+    pub rules: Arc<Rules>,
     /// Authorities of former servers whose identities may say Authenticate.
     pub adopted_cas: Option<TrustAnchors>,
 }

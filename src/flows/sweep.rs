@@ -1,56 +1,195 @@
-//! What is due: attempts past their deadline end, Macs that owe an answer are woken again, and who
-//! holds a serial number is settled where that was interrupted.
+//! What is due: Macs are asked (again) and woken, attempts past their deadline end, and who holds a
+//! serial number is settled where that was interrupted.
+
+use std::sync::Arc;
 
 use super::conclude::step_of;
 use super::take_over::settle;
 use super::{Context, Failure};
 use crate::enrollment::trace::Entry;
-use crate::ids::DeviceId;
+use crate::entropy::Entropy;
+use crate::ids::{DeviceId, VerificationId};
 use crate::publication::event;
 use crate::reason::Reason;
-use crate::store::Event;
+use crate::store::{Changes, Event, Review};
 use crate::time::Timestamp;
-use crate::verification::{Progress, Verification};
+use crate::verification::agenda::budget::LEASE;
+use crate::verification::agenda::{Rules, Step};
+use crate::verification::{Kind, Priority, Progress, Request, Verification};
 
-/// How many rows one run looks at in one go.
-const BATCH: usize = 200;
+/// How many Macs are looked at in one step: others who write wait for its end.
+const BATCH: usize = 256;
 
-/// Runs once: ends what is overdue, forgets what was abandoned, asks for those that owe an answer to
-/// be woken.
+/// Runs once: forgets what was abandoned, settles what was left, and plans what is due, no further
+/// ahead than Macs can be woken.
 pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
     let now = ctx.clock.now();
     forget_abandoned(ctx, now).await?;
-    loop {
-        let overdue = ctx.store.read().await?.overdue(now, BATCH).await?;
-        for verification in &overdue {
-            expire(ctx, &verification.device_id, now).await?;
-        }
-        // What is expired is not found again.
-        if overdue.len() < BATCH {
-            break;
-        }
-    }
     let unsettled = ctx.store.read().await?.unsettled(BATCH).await?;
     for device_id in &unsettled {
         settle(ctx, device_id).await?;
     }
-    let mut after = None;
-    loop {
-        let owing = ctx
-            .store
-            .read()
-            .await?
-            .owing(now, after.as_ref(), BATCH)
-            .await?;
-        let Some(last) = owing.last() else { break };
-        after = Some(last.verification_id.clone());
-        for verification in &owing {
-            if verification.push_is_due(now) && !ctx.wakeups.ask(&verification.device_id) {
-                return Ok(());
-            }
+    while plan(ctx, now).await? {}
+    Ok(())
+}
+
+/// Looks at some of the Macs that are due. True when there may be more, and room for them.
+async fn plan(ctx: &Context, now: Timestamp) -> Result<bool, Failure> {
+    let limit = ctx.wakeups.room_ahead().min(BATCH);
+    if limit == 0 {
+        return Ok(false);
+    }
+    let planner = Planner {
+        rules: Arc::clone(&ctx.settings.rules),
+        entropy: Arc::clone(&ctx.entropy),
+        now,
+    };
+    let planned = ctx
+        .store
+        .review_due(now, limit, move |review| planner.look(review))
+        .await?;
+    for Planned {
+        device_id,
+        wake,
+        timed_out,
+    } in &planned
+    {
+        if let Some(reasons) = timed_out {
+            tracing::info!(
+                device.id = device_id.as_str(),
+                ?reasons,
+                "the Mac did not answer in time"
+            );
+        }
+        if let Some(priority) = wake {
+            ctx.wakeups.plan(device_id, *priority);
         }
     }
-    Ok(())
+    Ok(planned.len() == limit)
+}
+
+/// What was decided about one Mac.
+struct Planned {
+    device_id: DeviceId,
+    wake: Option<Priority>,
+    /// Why, where it did not answer in time.
+    timed_out: Option<Vec<Reason>>,
+}
+
+/// What looking at a Mac needs.
+struct Planner {
+    rules: Arc<Rules>,
+    entropy: Arc<dyn Entropy>,
+    now: Timestamp,
+}
+
+impl Planner {
+    fn look(&self, review: Review) -> (Changes, Planned) {
+        let mut planned = Planned {
+            device_id: review.device_id.clone(),
+            wake: None,
+            timed_out: None,
+        };
+        let changes = match review.agenda.step(&self.rules, self.now) {
+            Step::Nothing => Changes::default(),
+            Step::Expire => self.expire(review, &mut planned),
+            Step::Ask(kinds, priority) => {
+                planned.wake = Some(priority);
+                self.ask(review, &kinds, priority)
+            }
+            Step::Wake(priority) => {
+                planned.wake = Some(priority);
+                Changes::default()
+            }
+        };
+        let leased_until = planned.wake.map(|_| self.now.plus(LEASE));
+        (
+            Changes {
+                leased_until,
+                ..changes
+            },
+            planned,
+        )
+    }
+
+    fn ask(&self, review: Review, kinds: &[Kind], priority: Priority) -> Changes {
+        let request = due(kinds, priority, &self.rules);
+        let verification = ask(
+            review.verification,
+            &review.device_id,
+            &request,
+            self.entropy.as_ref(),
+            self.now,
+        );
+        Changes {
+            verification: Some(verification),
+            ..Changes::default()
+        }
+    }
+
+    fn expire(&self, review: Review, planned: &mut Planned) -> Changes {
+        let mut changes = Changes::default();
+        let Some(mut verification) = review.verification else {
+            // An attempt that is not there (any more) is none.
+            let mut agenda = review.agenda;
+            agenda.forget_attempt();
+            changes.agenda = Some(agenda);
+            return changes;
+        };
+        let finished = verification.settle(None, self.now);
+        for part in &verification.parts {
+            if part.progress == Progress::TimedOut && part.ended_at == Some(self.now) {
+                let step = step_of(part.kind);
+                let entry = Entry::waiting(step, Some(Reason::AnswerTimeout), self.now);
+                changes.steps.push(entry);
+            }
+        }
+        if finished {
+            changes.events.push(Event {
+                name: event::VERIFICATION_FINISHED.to_owned(),
+                at: self.now,
+                body: event::verification_finished(&verification),
+            });
+        }
+        planned.timed_out = Some(verification.reasons());
+        changes.verification = Some(verification);
+        changes
+    }
+}
+
+/// What is asked of a Mac that is due, or that comes by itself.
+pub(super) fn due(kinds: &[Kind], priority: Priority, rules: &Rules) -> Request {
+    let occasion = match priority {
+        Priority::First => "nothing is known",
+        Priority::Expired => "what was known counts no longer",
+        Priority::Refresh => "due",
+    };
+    Request {
+        kinds: kinds.to_vec(),
+        priority,
+        occasion: occasion.to_owned(),
+        patience: rules.patience,
+    }
+}
+
+/// A new attempt, or the open one with more to ask.
+pub(super) fn ask(
+    open: Option<Verification>,
+    device_id: &DeviceId,
+    request: &Request,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+) -> Verification {
+    match open {
+        Some(mut open) => {
+            open.join(request, now);
+            open
+        }
+        None => {
+            let verification_id = VerificationId::new(now, entropy);
+            Verification::start(verification_id, device_id.clone(), request, now)
+        }
+    }
 }
 
 /// ACME orders end with their tickets. Looked for first without a turn to write: an hour mostly
@@ -70,49 +209,4 @@ async fn forget_abandoned(ctx: &Context, now: Timestamp) -> Result<(), Failure> 
     tx.commit().await?;
     tracing::debug!(forgotten, "ACME directories of ended tickets forgotten");
     Ok(())
-}
-
-async fn expire(ctx: &Context, device_id: &DeviceId, now: Timestamp) -> Result<(), Failure> {
-    let mut tx = ctx.store.write().await?;
-    let Some(mut verification) = tx.open_verification(device_id).await? else {
-        return Ok(());
-    };
-    if !verification.settle(None, now) {
-        return Ok(());
-    }
-    tx.save_verification(&verification).await?;
-    let enrollment = tx.enrollment(device_id).await?;
-    if let Some(ticket_id) = enrollment.and_then(|enrollment| enrollment.ticket_id) {
-        for part in verification
-            .parts
-            .iter()
-            .filter(|part| part.progress == Progress::TimedOut)
-        {
-            let entry = Entry::waiting(step_of(part.kind), Some(Reason::AnswerTimeout), now);
-            tx.put_step(&ticket_id, &entry).await?;
-        }
-    }
-    let body = event::verification_finished(&verification);
-    let name = event::VERIFICATION_FINISHED.to_owned();
-    tx.append_event(
-        device_id,
-        &Event {
-            name,
-            at: now,
-            body,
-        },
-    )
-    .await?;
-    tx.commit().await?;
-    log(&verification);
-    Ok(())
-}
-
-fn log(verification: &Verification) {
-    tracing::info!(
-        device.id = verification.device_id.as_str(),
-        verification.id = verification.verification_id.as_str(),
-        reasons = ?verification.reasons(),
-        "the Mac did not answer in time"
-    );
 }

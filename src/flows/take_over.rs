@@ -151,8 +151,8 @@ async fn take_over(
         contender.id = from.as_str(),
         "a contender was proved and took the place"
     );
-    if again.is_some() {
-        ctx.wakeups.ask(&to);
+    if let Some(verification) = &again {
+        ctx.wakeups.ask(&to, verification.priority);
     }
     Ok(Some(to))
 }

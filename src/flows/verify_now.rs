@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use super::sweep::ask;
 use super::{Context, Failure};
 use crate::enrollment::{Enrollment, State, Ticket};
 use crate::entropy::Entropy;
 use crate::ids::{DeviceId, VerificationId};
+use crate::publication::event;
 use crate::reason::Reason;
-use crate::store::StoreError;
+use crate::store::{Event, StoreError, Write};
 use crate::time::Timestamp;
+use crate::verification::agenda::Cause;
 use crate::verification::{Kind, Priority, Request, Verification};
 
 /// What is asked for.
@@ -35,6 +38,8 @@ pub enum Outcome {
     DeadlinePassed,
     /// The same idempotency key with another request.
     IdempotencyMismatch,
+    /// As many Macs wait to be woken as may.
+    QueueFull,
 }
 
 /// Starts or joins a verification and has the Mac woken.
@@ -80,24 +85,74 @@ async fn attempt(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
         occasion: wanted.occasion.clone(),
         patience,
     };
-    let verification = match tx.open_verification(&wanted.device_id).await? {
-        Some(mut open) => {
-            open.join(&request, now);
-            open
-        }
-        None => {
-            let verification_id = VerificationId::new(now, ctx.entropy.as_ref());
-            Verification::start(verification_id, wanted.device_id.clone(), &request, now)
-        }
+    if ctx.wakeups.is_full() {
+        return Ok(Outcome::QueueFull);
+    }
+    let open = tx.open_verification(&wanted.device_id).await?;
+    let Some(mut agenda) = tx.agenda(&wanted.device_id).await? else {
+        return Err(Failure::Inconsistent("a Mac without its agenda"));
     };
+    let entropy = ctx.entropy.as_ref();
+    let mut verification = ask(open, &wanted.device_id, &request, entropy, now);
+    if wanted.kinds.contains(&Kind::Mda)
+        && let Some(eligible_at) = agenda.eligible_at().filter(|time| *time > now)
+    {
+        // Apple would only repeat itself: it is asked as soon as it would not.
+        verification.put_off(Kind::Mda, Reason::AppleRateLimit, eligible_at);
+        agenda.bring_forward(&[Kind::Mda], Cause::Asked(wanted.priority), now);
+    }
+    if let Some(hold) = agenda.held(&ctx.settings.rules, now)
+        && let Some(reason) = hold.reason
+    {
+        verification.not_pushed(reason, Some(hold.until), now);
+    }
+    tx.keep_agenda(agenda);
+    if verification.settle(None, now) {
+        let event = Event {
+            name: event::VERIFICATION_FINISHED.to_owned(),
+            at: now,
+            body: event::verification_finished(&verification),
+        };
+        tx.append_event(&wanted.device_id, &event).await?;
+    }
     tx.save_verification(&verification).await?;
     if let Some((key, hash)) = &wanted.idempotency {
         tx.remember_request(key, *hash, &verification.verification_id, now)
             .await?;
     }
     tx.commit().await?;
-    ctx.wakeups.ask(&wanted.device_id);
+    if !verification.is_finished() {
+        ctx.wakeups.ask(&wanted.device_id, verification.priority);
+    }
     Ok(Outcome::Verification(Box::new(verification)))
+}
+
+/// Something happened because of which these kinds are to be asked for before they are due: the
+/// sweep finds the Mac at once, within its push budget and Apple's seven days. A first attestation
+/// that waited for a provider's key to name waits no longer once there is one.
+pub async fn bring_forward(
+    tx: &mut Write,
+    device_id: &DeviceId,
+    kinds: &[Kind],
+    cause: Cause,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let Some(mut agenda) = tx.agenda(device_id).await? else {
+        return Ok(());
+    };
+    agenda.bring_forward(kinds, cause, now);
+    tx.keep_agenda(agenda);
+    if cause != Cause::KeyChanged {
+        return Ok(());
+    }
+    if let Some(mut open) = tx.open_verification(device_id).await?
+        && let Some(held) = open.part(Kind::Mda)
+        && held.reason == Some(Reason::AwaitingBinding)
+    {
+        open.recall(Kind::Mda);
+        tx.save_verification(&open).await?;
+    }
+    Ok(())
 }
 
 /// The first verification of a Mac that has just enrolled.
@@ -133,7 +188,7 @@ pub(super) fn first_attempt(
         kinds: vec![Kind::SecurityInfo, Kind::Mda],
         priority: Priority::First,
         occasion: "enrolled".to_owned(),
-        patience: patience + hold,
+        patience,
     };
     let verification_id = VerificationId::new(now, entropy);
     let mut verification = Verification::start(verification_id, device_id.clone(), &request, now);

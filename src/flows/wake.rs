@@ -2,67 +2,162 @@
 //!
 //! Asking is cheap and may happen from anywhere: the Mac's name goes into a bounded queue. What a
 //! full queue loses the next sweep finds again, because what is owed stands in the store.
+//!
+//! A push is taken out of the Mac's budget in a step of its own before it is sent, and given back if
+//! APNs did not take it: neither a restart nor another node sends one more.
 
-use tokio::sync::mpsc;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::{Context, Failure};
 use crate::enrollment::trace::{Entry, Step};
-use crate::enrollment::{Enrollment, PushAddress, State};
+use crate::enrollment::{PushAddress, State};
 use crate::entropy::draw;
 use crate::ids::DeviceId;
-use crate::push::outcome::{Duty, PushOutcome};
+use crate::push::outcome::{Duty, Passing, PushOutcome};
+use crate::push::rate::Rate;
 use crate::push::wake::{Expiration, Wake};
 use crate::reason::Reason;
+use crate::store::{Changes, Review};
 use crate::time::Timestamp;
-use crate::verification::Verification;
+use crate::verification::Priority;
+use crate::verification::agenda::budget::LEASE;
+use crate::verification::waiting::{Queue, Waiting};
 
-/// How many Macs wait to be woken at most.
-const QUEUE: usize = 16 * 1024;
+/// Macs that fell due are put into the queue only as far as they can be woken within this time: the
+/// patience with a Mac goes from when its attempt began.
+const AHEAD: Duration = Duration::from_secs(60);
 
-/// Where Macs wait to be woken.
+/// Where Macs wait to be woken, and how many are within any second.
 #[derive(Debug)]
-pub struct Wakeups(mpsc::Sender<DeviceId>);
+pub struct Wakeups {
+    queue: Mutex<Queue>,
+    rate: Mutex<Rate>,
+    /// As many as are planned ahead at most.
+    ahead: usize,
+    arrived: Notify,
+}
 
-/// The other end, for the worker.
-#[derive(Debug)]
-pub struct Waiting(mpsc::Receiver<DeviceId>);
-
-/// A queue of Macs to be woken.
-pub fn queue() -> (Wakeups, Waiting) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    (Wakeups(sender), Waiting(receiver))
+/// Who is to be woken next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// This Mac, now. Its push counts as sent.
+    Wake(Waiting),
+    /// Somebody, but not before this time: as many pushes as may be have left within a second.
+    NotBefore(Timestamp),
+    Nobody,
 }
 
 impl Wakeups {
+    /// An empty queue of at most `room` Macs, emptied at no more than `per_second`.
+    pub fn new(room: usize, per_second: NonZeroU32) -> Self {
+        let within = u64::from(per_second.get()).saturating_mul(AHEAD.as_secs());
+        Self {
+            queue: Mutex::new(Queue::new(room)),
+            rate: Mutex::new(Rate::new(per_second)),
+            ahead: room.min(usize::try_from(within).unwrap_or(usize::MAX)),
+            arrived: Notify::new(),
+        }
+    }
+
     /// Asks that a Mac be woken soon. Returns false when the queue is full.
-    pub fn ask(&self, device_id: &DeviceId) -> bool {
-        self.0.try_send(device_id.clone()).is_ok()
+    pub fn ask(&self, device_id: &DeviceId, priority: Priority) -> bool {
+        self.put(device_id, priority, true)
+    }
+
+    /// As [`Wakeups::ask`], because the Mac is due: nobody insists on it.
+    pub(super) fn plan(&self, device_id: &DeviceId, priority: Priority) -> bool {
+        self.put(device_id, priority, false)
+    }
+
+    fn put(&self, device_id: &DeviceId, priority: Priority, asked: bool) -> bool {
+        let taken = self.queue().put(device_id, priority, asked);
+        if taken {
+            self.arrived.notify_one();
+        }
+        taken
+    }
+
+    /// Whether the queue takes nobody else.
+    pub fn is_full(&self) -> bool {
+        self.queue().room() == 0
+    }
+
+    /// How many Macs wait.
+    pub fn waiting(&self) -> usize {
+        self.queue().len()
+    }
+
+    /// How many more Macs may be planned now.
+    pub(super) fn room_ahead(&self) -> usize {
+        let queue = self.queue();
+        queue.room().min(self.ahead.saturating_sub(queue.len()))
+    }
+
+    /// Whose turn it is.
+    pub fn turn(&self, now: Timestamp) -> Turn {
+        let mut queue = self.queue();
+        if queue.is_empty() {
+            return Turn::Nobody;
+        }
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(free_from) = rate.free_from(now) {
+            return Turn::NotBefore(free_from);
+        }
+        match queue.take() {
+            None => Turn::Nobody,
+            Some(waiting) => {
+                rate.leave(now);
+                Turn::Wake(waiting)
+            }
+        }
+    }
+
+    /// Returns once somebody came into the queue.
+    pub async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Waiting {
-    /// The next Mac to be woken; `None` when the service stops.
-    pub async fn next(&mut self) -> Option<DeviceId> {
-        self.0.recv().await
+/// Wakes whoever may be woken now, one after the other; returns how many had their turn.
+pub async fn run_once(ctx: &Context) -> Result<usize, Failure> {
+    let mut turns = 0;
+    while let Turn::Wake(waiting) = ctx.wakeups.turn(ctx.clock.now()) {
+        wake_waiting(ctx, &waiting).await?;
+        turns += 1;
     }
+    Ok(turns)
 }
 
-/// Wakes a Mac, if it owes an answer and may be woken, and writes down what APNs said.
+/// Wakes a Mac that somebody asks for, if it owes an answer and may be woken, and writes down what
+/// APNs said.
 pub async fn wake(ctx: &Context, device_id: &DeviceId) -> Result<(), Failure> {
+    let waiting = Waiting {
+        device_id: device_id.clone(),
+        asked: true,
+    };
+    wake_waiting(ctx, &waiting).await
+}
+
+/// Wakes a Mac whose turn it is, if it owes an answer and may be woken, and writes down what APNs
+/// said.
+pub async fn wake_waiting(ctx: &Context, waiting: &Waiting) -> Result<(), Failure> {
     let now = ctx.clock.now();
-    let (enrollment, verification) = {
-        let tx = ctx.store.read().await?;
-        (
-            tx.enrollment(device_id).await?,
-            tx.open_verification(device_id).await?,
-        )
-    };
-    let (Some(enrollment), Some(verification)) = (enrollment, verification) else {
-        return Ok(());
-    };
-    if enrollment.state != State::Enrolled || !verification.may_push(now) {
+    let device_id = &waiting.device_id;
+    if !begin(ctx, waiting, now).await? {
         return Ok(());
     }
+    let enrollment = ctx.store.read().await?.enrollment(device_id).await?;
+    let Some(enrollment) = enrollment else {
+        return Err(Failure::Inconsistent("a Mac to be woken that is not there"));
+    };
     let outcome = match &enrollment.push {
         Some(PushAddress {
             token,
@@ -80,70 +175,145 @@ pub async fn wake(ctx: &Context, device_id: &DeviceId) -> Result<(), Failure> {
     };
     ctx.metrics
         .pushed(outcome.as_ref().map_or("no_address", PushOutcome::name));
-    record(ctx, &enrollment, outcome, now).await
+    let addressed_at = enrollment.push.as_ref().map(|push| push.updated_at);
+    let ended = Ended::of(outcome, addressed_at, now);
+    conclude(ctx, device_id, ended).await
 }
 
-async fn record(
-    ctx: &Context,
-    enrollment: &Enrollment,
-    outcome: Option<PushOutcome>,
-    now: Timestamp,
-) -> Result<(), Failure> {
-    let device_id = &enrollment.device_id;
-    let token_from = enrollment
-        .push
-        .as_ref()
-        .map_or(now, |address| address.updated_at);
-    let duty = outcome.as_ref().map(|outcome| outcome.duty(token_from));
-    let reason = match duty {
-        Some(Duty::Wait) => None,
-        Some(Duty::AwaitTokenUpdate) | None => Some(Reason::PushTokenInvalid),
-        Some(Duty::BackOff) => Some(Reason::PushThrottled),
-        Some(Duty::PushAgain | Duty::StopTopic | Duty::Retry | Duty::Report) => {
-            Some(Reason::ServiceDegraded)
-        }
-    };
-    let mut tx = ctx.store.write().await?;
-    let address = |known: &Enrollment| known.push.as_ref().map(|push| push.updated_at);
-    let now_known = tx.enrollment(device_id).await?;
-    if now_known.as_ref().and_then(address) != address(enrollment) {
-        // The Mac has another address by now: this outcome says nothing about that one.
-        drop(tx);
-        ctx.wakeups.ask(device_id);
-        return Ok(());
-    }
-    if duty == Some(Duty::AwaitTokenUpdate) {
-        tx.mark_push_dead(device_id, token_from, now).await?;
-    }
-    // Read again: the Mac may have answered while the push was under way.
-    if let Some(mut verification) = tx.open_verification(device_id).await? {
-        note(&mut verification, reason, now);
-        tx.save_verification(&verification).await?;
-    }
-    if let Some(ticket_id) = &enrollment.ticket_id {
-        let entry = match reason {
-            None => Entry::done(Step::Pushed, now),
-            Some(reason) => Entry::waiting(Step::Pushed, Some(reason), now),
+/// Takes the push out of the budget. False when the Mac is not woken now.
+async fn begin(ctx: &Context, waiting: &Waiting, now: Timestamp) -> Result<bool, Failure> {
+    let (rules, asked) = (ctx.settings.rules.clone(), waiting.asked);
+    let begun = ctx
+        .store
+        .review(&waiting.device_id, move |review| {
+            let Review {
+                state,
+                mut agenda,
+                verification,
+                ..
+            } = review;
+            let mut changes = Changes::default();
+            if state != State::Enrolled {
+                return (changes, false);
+            }
+            if agenda.begin_push(asked, &rules, now) {
+                changes.agenda = Some(agenda);
+                changes.leased_until = Some(now.plus(LEASE));
+                return (changes, true);
+            }
+            // Whoever asked reads why nothing happens.
+            if asked
+                && let (Some(mut open), Some(hold)) = (verification, agenda.held(&rules, now))
+                && let Some(reason) = hold.reason
+            {
+                open.not_pushed(reason, Some(hold.until), now);
+                changes.verification = Some(open);
+            }
+            (changes, false)
+        })
+        .await?;
+    Ok(begun.unwrap_or(false))
+}
+
+/// What became of a push.
+struct Ended {
+    outcome: Option<&'static str>,
+    duty: Option<Duty>,
+    /// Why the Mac was not woken; `None` when APNs took the push.
+    reason: Option<Reason>,
+    /// It may have been delivered all the same.
+    lost: bool,
+    /// When the address it went to was brought.
+    addressed_at: Option<Timestamp>,
+    at: Timestamp,
+}
+
+impl Ended {
+    fn of(outcome: Option<PushOutcome>, addressed_at: Option<Timestamp>, at: Timestamp) -> Self {
+        let duty = outcome
+            .as_ref()
+            .map(|outcome| outcome.duty(addressed_at.unwrap_or(at)));
+        let reason = match duty {
+            Some(Duty::Wait) => None,
+            Some(Duty::AwaitTokenUpdate) | None => Some(Reason::PushTokenInvalid),
+            Some(Duty::BackOff) => Some(Reason::PushThrottled),
+            Some(Duty::PushAgain | Duty::StopTopic | Duty::Retry | Duty::Report) => {
+                Some(Reason::ServiceDegraded)
+            }
         };
-        tx.put_step(ticket_id, &entry).await?;
+        let lost = matches!(
+            outcome,
+            Some(PushOutcome::RetryLater(
+                Passing::Deadline | Passing::Disconnected
+            ))
+        );
+        Self {
+            outcome: outcome.as_ref().map(PushOutcome::name),
+            duty,
+            reason,
+            lost,
+            addressed_at,
+            at,
+        }
     }
-    tx.commit().await?;
-    if let Some(reason) = reason {
+}
+
+async fn conclude(ctx: &Context, device_id: &DeviceId, ended: Ended) -> Result<(), Failure> {
+    let (reason, outcome) = (ended.reason, ended.outcome);
+    let stale = ctx
+        .store
+        .review(device_id, move |review| note(review, &ended))
+        .await?;
+    if let Some(Some(priority)) = stale {
+        // The Mac has another address by now: this outcome says nothing about that one.
+        ctx.wakeups.ask(device_id, priority);
+    } else if let Some(reason) = reason {
         tracing::info!(
             device.id = device_id.as_str(),
             refusal.code = reason.code(),
-            outcome = outcome.as_ref().map(PushOutcome::name),
+            outcome,
             "the Mac was not woken"
         );
     }
     Ok(())
 }
 
-fn note(verification: &mut Verification, reason: Option<Reason>, now: Timestamp) {
-    match reason {
-        None => verification.pushed(now),
-        Some(reason) => verification.not_pushed(reason, now),
+/// Writes the outcome down. Returns how urgent the attempt is when the push went to another address
+/// than the Mac has by now.
+fn note(review: Review, ended: &Ended) -> (Changes, Option<Priority>) {
+    let Review {
+        addressed_at,
+        mut agenda,
+        verification,
+        ..
+    } = review;
+    let mut changes = Changes::default();
+    if addressed_at != ended.addressed_at {
+        agenda.pushed();
+        changes.agenda = Some(agenda);
+        return (changes, verification.map(|open| open.priority));
     }
+    match ended.reason {
+        None => agenda.pushed(),
+        Some(reason) => agenda.not_pushed(reason, ended.lost, ended.at),
+    }
+    changes.agenda = Some(agenda);
+    if ended.duty == Some(Duty::AwaitTokenUpdate) {
+        changes.push_dead = ended.addressed_at.map(|updated_at| (updated_at, ended.at));
+    }
+    // The Mac may have answered while the push was under way.
+    if let Some(mut open) = verification {
+        match ended.reason {
+            None => open.pushed(ended.at),
+            Some(reason) => open.not_pushed(reason, None, ended.at),
+        }
+        changes.verification = Some(open);
+    }
+    changes.steps.push(match ended.reason {
+        None => Entry::done(Step::Pushed, ended.at),
+        Some(reason) => Entry::waiting(Step::Pushed, Some(reason), ended.at),
+    });
+    (changes, None)
 }
 
 /// Names one push in every attempt to send it.

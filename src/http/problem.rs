@@ -102,6 +102,14 @@ impl Problem {
         )
     }
 
+    pub fn queue_full() -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "queue-full",
+            "As many Macs wait to be woken as may",
+        )
+    }
+
     pub fn too_many_streams() -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,

@@ -78,6 +78,7 @@ pub async fn start(
         Ok(Outcome::DeadlinePassed) => {
             return Problem::invalid_request("deadline must lie ahead").into_response();
         }
+        Ok(Outcome::QueueFull) => return Problem::queue_full().into_response(),
         Ok(Outcome::IdempotencyMismatch) => return Problem::idempotency_mismatch().into_response(),
         Err(failure) => return error::to_internal(&failure),
     };

@@ -36,6 +36,7 @@ pub struct KindV1 {
     pub attempt: u32,
     pub pushed_at: Option<Timestamp>,
     pub reason: Option<Reason>,
+    /// Nothing is asked, or the Mac is not woken, before this time, for the reason given.
     pub not_before: Option<Timestamp>,
 }
 
@@ -61,7 +62,7 @@ impl VerificationV1 {
                         attempt: part.attempt,
                         pushed_at: part.pushed_at,
                         reason: part.reason,
-                        not_before: part.not_before,
+                        not_before: part.not_before.or(part.woken_from),
                     };
                     (part.kind.as_str(), kind)
                 })

@@ -8,6 +8,7 @@
 pub mod certificate;
 pub mod key;
 pub mod outcome;
+pub mod rate;
 pub mod wake;
 
 pub use certificate::{AcceptedPushCertificate, PushCertificate, PushCertificateRefusal};

@@ -327,26 +327,9 @@ impl Write {
             .on_conflict(replace)
             .exec_without_returning(self.tx())
             .await?;
+        self.news(&enrollment.device_id).standing =
+            Some((enrollment.state, enrollment.authenticated_at));
         Ok(())
-    }
-
-    /// APNs said at `since` that the push token is dead. False when the Mac has brought a new
-    /// token meanwhile, was marked before, or has none: `updated_at` says which token was tried.
-    pub async fn mark_push_dead(
-        &mut self,
-        device_id: &DeviceId,
-        updated_at: Timestamp,
-        since: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.touch(device_id);
-        let outcome = Entity::update_many()
-            .col_expr(Column::PushDeadSince, Expr::value(since.millis()))
-            .filter(Column::DeviceId.eq(device_id.as_str()))
-            .filter(Column::PushUpdatedAt.eq(updated_at.millis()))
-            .filter(Column::PushDeadSince.is_null())
-            .exec(self.tx())
-            .await?;
-        Ok(outcome.rows_affected == 1)
     }
 
     /// Keeps the bootstrap token of a Mac, or forgets it. False when there is no such Mac.
@@ -372,6 +355,24 @@ pub(super) fn prove(device_id: &DeviceId, at: Timestamp) -> Edit {
     Edit::new(
         "UPDATE enrollments SET proved_at = $1 WHERE device_id = $2",
         [Datum::int(at.millis()), Datum::text(device_id)],
+    )
+}
+
+/// APNs said at `since` that the push token is dead. Changes nothing when the Mac has brought a new
+/// token meanwhile, or was marked before: `updated_at` says which token was tried.
+pub(super) fn mark_push_dead(
+    device_id: &DeviceId,
+    updated_at: Timestamp,
+    since: Timestamp,
+) -> Edit {
+    Edit::new(
+        "UPDATE enrollments SET push_dead_since = $1 \
+         WHERE device_id = $2 AND push_updated_at = $3 AND push_dead_since IS NULL",
+        [
+            Datum::int(since.millis()),
+            Datum::text(device_id),
+            Datum::int(updated_at.millis()),
+        ],
     )
 }
 

@@ -13,6 +13,7 @@
 //! are sealed by the [`Sealer`] given at opening, each bound to its table, column and row.
 
 mod acme_directories;
+mod agendas;
 mod api_tokens;
 mod attested_keys;
 mod commands;
@@ -29,6 +30,7 @@ mod nonces;
 mod postures;
 mod push_certificates;
 mod refusals;
+mod review;
 mod roster;
 mod row;
 mod seen;
@@ -39,7 +41,7 @@ mod verifications;
 mod watch;
 
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use migrations::{Migrator, MigratorTrait};
 use tokio::sync::Mutex;
@@ -55,6 +57,7 @@ use self::exchange::sqlite::Writer;
 pub use self::exchange::{Changes, Exchange};
 pub use self::push_certificates::{PushCertificate, Standing};
 pub use self::refusals::Refusal;
+pub use self::review::Review;
 use self::roster::Roster;
 pub use self::roster::{Known, Speaker};
 use self::seen::Seen;
@@ -63,6 +66,7 @@ use self::watch::Announcer;
 pub use self::watch::{Watch, Watched};
 use crate::ids::{CertificateHash, CommandUuid, DeviceId};
 use crate::secret::Sealer;
+use crate::verification::agenda::Rules;
 
 /// One database. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -79,6 +83,8 @@ struct Inner {
     roster: Arc<Roster>,
     announcer: Arc<Announcer>,
     seen: Seen,
+    /// By what agendas are kept.
+    rules: RwLock<Arc<Rules>>,
     /// Held as long as the store is open.
     _lock: Option<File>,
 }
@@ -130,6 +136,7 @@ impl Store {
             roster,
             announcer,
             seen: Seen::default(),
+            rules: RwLock::new(Arc::new(Rules::usual())),
             _lock: lock,
         }));
         if store.schema_is_current().await? {
@@ -158,6 +165,12 @@ impl Store {
     pub async fn schema_is_current(&self) -> Result<bool, StoreError> {
         let pending = Migrator::get_pending_migrations_read_only(&self.0.connections.write).await?;
         Ok(pending.is_empty())
+    }
+
+    /// Keeps agendas by these rules from now on; [`Rules::usual`] until then. An agenda that was kept
+    /// by others follows with the next thing that is stored of its Mac.
+    pub fn keep_agendas_by(&self, rules: Rules) {
+        *self.0.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
     }
 
     /// A transaction that reads.
@@ -232,7 +245,7 @@ impl Store {
             nonce,
         };
         match (&self.0.writer, &self.0.connections.backend) {
-            (Some(writer), _) => writer.exchange(about, decide).await,
+            (Some(writer), _) => writer.exchange(about, self.0.rules(), decide).await,
             (None, Backend::Postgres) => exchange::postgres::exchange(&self.0, about, decide).await,
             (None, Backend::Sqlite(_)) => Err(StoreError::NotTheOwner),
         }
@@ -272,6 +285,10 @@ impl Store {
 }
 
 impl Inner {
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Whether this process may change what is about a Mac.
     fn may_touch_devices(&self) -> bool {
         self.writer.is_some() || !self.connections.backend.is_sqlite()

@@ -108,6 +108,7 @@ impl Write {
         for edit in save(posture)? {
             edit.apply(self.tx()).await?;
         }
+        self.news(&posture.device_id).posture = Some(posture.clone());
         Ok(())
     }
 }

@@ -37,7 +37,7 @@ pub struct Speaker {
     pub not_before: Timestamp,
     pub not_after: Timestamp,
     pub revoked_at: Option<Timestamp>,
-    /// When something is, or will be, owed to this Mac; `None` when nothing is.
+    /// When something is, or will be, owed to this Mac, or ripe to be asked; `None` when nothing is.
     pub owes_from: Option<Timestamp>,
     pub ticket_id: Option<TicketId>,
     /// The enrollment this one contends with.
@@ -147,10 +147,10 @@ impl Entries {
 }
 
 const SPEAKERS: &str = "SELECT i.certificate, i.kind, i.not_before, i.not_after, i.revoked_at, \
-     e.device_id, e.udid, e.state, e.ticket_id, e.contends_with, v.owes_from \
+     e.device_id, e.udid, e.state, e.ticket_id, e.contends_with, a.owes_from \
      FROM identities i \
      JOIN enrollments e ON e.identity = i.certificate AND e.device_id = i.device_id \
-     LEFT JOIN verifications v ON v.device_id = e.device_id AND v.finished_at IS NULL ";
+     LEFT JOIN agendas a ON a.device_id = e.device_id ";
 
 /// The Mac that a certificate speaks for, from the database, in one statement.
 pub(super) async fn speaker_of(

@@ -1,6 +1,6 @@
 //! Reading and writing transactions. Dropping one rolls it back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -9,9 +9,11 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement, Value};
 use tokio::sync::OwnedMutexGuard;
 
 use super::Inner;
+use super::agendas::{self, News};
 use super::error::StoreError;
 use super::watch::Watched;
 use crate::ids::{DeviceId, TicketId};
+use crate::verification::Agenda;
 
 /// Holding it makes the other writers of a device, and the reader of the outbox, wait
 /// (PostgreSQL); any fixed number of our own.
@@ -34,6 +36,8 @@ pub struct Write {
     touched: BTreeSet<DeviceId>,
     /// Enrolments whose steps change.
     stepped: BTreeSet<TicketId>,
+    /// What was stored and the agendas of its Macs follow.
+    news: BTreeMap<DeviceId, News>,
     appended: bool,
     baton: Option<OwnedMutexGuard<()>>,
 }
@@ -58,6 +62,7 @@ impl Write {
             read,
             touched: BTreeSet::new(),
             stepped: BTreeSet::new(),
+            news: BTreeMap::new(),
             appended: false,
             baton,
         }
@@ -70,11 +75,15 @@ impl Write {
     ///
     /// # Errors
     /// `Unavailable`, when nobody knows whether it was committed; `NotTheOwner`.
-    pub async fn commit(self) -> Result<(), StoreError> {
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        for (device_id, news) in std::mem::take(&mut self.news) {
+            agendas::follow(&self, &device_id, news).await?;
+        }
         let Self {
             read: Read { tx, inner },
             touched,
             stepped,
+            news: _,
             appended,
             baton,
         } = self;
@@ -105,6 +114,16 @@ impl Write {
         if !self.touched.contains(device_id) {
             self.touched.insert(device_id.clone());
         }
+    }
+
+    /// Something that the agenda of this Mac must follow; it does before the end.
+    pub(super) fn news(&mut self, device_id: &DeviceId) -> &mut News {
+        self.news.entry(device_id.clone()).or_default()
+    }
+
+    /// As stored, before what this transaction changes is followed.
+    pub(super) fn agenda_to_be(&self, device_id: &DeviceId) -> Option<&Agenda> {
+        self.news.get(device_id)?.agenda.as_ref()
     }
 
     /// This transaction changes the steps of an enrolment.

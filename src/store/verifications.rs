@@ -22,7 +22,6 @@ mod table {
         pub body: String,
         pub created_at: i64,
         pub deadline: i64,
-        pub owes_from: Option<i64>,
         pub finished_at: Option<i64>,
     }
 
@@ -93,40 +92,6 @@ impl Read {
         row::read_all(found)
     }
 
-    /// Open verifications whose deadline has passed, the most overdue first.
-    pub async fn overdue(
-        &self,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Verification>, StoreError> {
-        let found = Entity::find()
-            .filter(Column::FinishedAt.is_null())
-            .filter(Column::Deadline.lte(now.millis()))
-            .order_by_asc(Column::Deadline)
-            .limit(row::limited(limit))
-            .all(self.tx())
-            .await?;
-        row::read_all(found)
-    }
-
-    /// Open verifications in which something is owed at `now`, in the order of their ids, from the
-    /// one after `after` on.
-    pub async fn owing(
-        &self,
-        now: Timestamp,
-        after: Option<&VerificationId>,
-        limit: usize,
-    ) -> Result<Vec<Verification>, StoreError> {
-        let mut query = Entity::find()
-            .filter(Column::OwesFrom.lte(now.millis()))
-            .order_by_asc(Column::VerificationId)
-            .limit(row::limited(limit));
-        if let Some(after) = after {
-            query = query.filter(Column::VerificationId.gt(after.as_str()));
-        }
-        row::read_all(query.all(self.tx()).await?)
-    }
-
     /// What an idempotency key was used for: the hash of the request, and its verification.
     pub async fn request(
         &self,
@@ -172,7 +137,11 @@ impl Write {
         verification: &Verification,
     ) -> Result<(), StoreError> {
         self.touch(&verification.device_id);
-        save(verification)?.apply(self.tx()).await
+        save(verification)?.apply(self.tx()).await?;
+        self.news(&verification.device_id)
+            .attempts
+            .push(verification.clone());
+        Ok(())
     }
 
     /// Remembers that a request led to a verification, be it a new or a joined one.
@@ -219,11 +188,10 @@ impl Write {
 pub(super) fn save(verification: &Verification) -> Result<Edit, StoreError> {
     Ok(Edit::that_must_change(
         "INSERT INTO verifications \
-         (verification_id, device_id, body, created_at, deadline, owes_from, finished_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7) \
+         (verification_id, device_id, body, created_at, deadline, finished_at) \
+         VALUES ($1, $2, $3, $4, $5, $6) \
          ON CONFLICT (verification_id) DO UPDATE SET body = excluded.body, \
-         deadline = excluded.deadline, owes_from = excluded.owes_from, \
-         finished_at = excluded.finished_at \
+         deadline = excluded.deadline, finished_at = excluded.finished_at \
          WHERE verifications.device_id = excluded.device_id",
         [
             Datum::text(&verification.verification_id),
@@ -231,23 +199,9 @@ pub(super) fn save(verification: &Verification) -> Result<Edit, StoreError> {
             Datum::text(row::body("verification", verification)?),
             Datum::int(verification.created_at.millis()),
             Datum::int(verification.deadline.millis()),
-            Datum::Int(row::millis(owes_from(verification))),
             Datum::Int(verification.finished.as_ref().map(|end| end.at.millis())),
         ],
     ))
-}
-
-/// The first time at which something is owed: [`Verification::owes`] is true from then on.
-pub(super) fn owes_from(verification: &Verification) -> Option<Timestamp> {
-    if verification.is_finished() {
-        return None;
-    }
-    verification
-        .parts
-        .iter()
-        .filter(|part| part.progress.is_owed())
-        .map(|part| part.not_before.unwrap_or(verification.created_at))
-        .min()
 }
 
 impl Row for Model {

@@ -5,14 +5,15 @@
 //! once it was handed over: its name, and for an attestation its nonce, are made in that moment,
 //! so that a question delivered late never spends Apple's weekly attestation on an old nonce.
 
-mod pacing;
+pub mod agenda;
 mod transition;
+pub mod waiting;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::pacing::Unreached;
+pub use self::agenda::Agenda;
 pub use self::transition::Request;
 use crate::ids::{CertificateHash, CommandUuid, DeviceId, VerificationId};
 use crate::reason::Reason;
@@ -95,7 +96,18 @@ pub struct Part {
     pub hand_overs: u32,
     pub pushed_at: Option<Timestamp>,
     pub reason: Option<Reason>,
+    /// Nothing is handed over before.
     pub not_before: Option<Timestamp>,
+    /// Nobody is woken for it before, because the Mac's budget is spent; a Mac that connects by itself
+    /// is asked all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub woken_from: Option<Timestamp>,
+    /// When it counts as timed out; the attempt's own where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// When it was found to be over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
 }
 
 /// One attempt to get evidence from one Mac.
@@ -107,8 +119,6 @@ pub struct Verification {
     /// Why it was asked for, in the asker's words.
     pub occasion: String,
     pub parts: Vec<Part>,
-    /// `None` when the last push was accepted, or none was tried.
-    pub unreached: Option<Unreached>,
     pub created_at: Timestamp,
     pub deadline: Timestamp,
     /// Set once nothing is owed any more.

@@ -30,7 +30,7 @@ impl Progress {
 }
 
 impl Part {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: Kind, deadline: Timestamp) -> Self {
         Self {
             kind,
             progress: Progress::Queued,
@@ -40,7 +40,20 @@ impl Part {
             pushed_at: None,
             reason: None,
             not_before: None,
+            woken_from: None,
+            deadline: Some(deadline),
+            ended_at: None,
         }
+    }
+
+    /// It is asked for only after this attempt, which does not wait for it.
+    pub fn is_put_off(&self) -> bool {
+        let past = |deadline| self.not_before >= Some(deadline);
+        self.progress == Progress::Deferred && self.deadline.is_some_and(past)
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.progress.is_owed() && !self.is_put_off()
     }
 
     /// May be handed over at `now`.
@@ -63,7 +76,6 @@ impl Verification {
             priority: request.priority,
             occasion: request.occasion.clone(),
             parts: Vec::new(),
-            unreached: None,
             created_at: now,
             deadline: now.plus(request.patience),
             finished: None,
@@ -74,27 +86,86 @@ impl Verification {
 
     /// Somebody else asks while this one is open: what is owed already is not asked twice.
     pub fn join(&mut self, request: &Request, now: Timestamp) {
+        let deadline = now.plus(request.patience);
         for kind in &request.kinds {
             match self.parts.iter_mut().find(|part| part.kind == *kind) {
-                Some(part) if part.progress.is_owed() => {}
-                Some(part) => *part = Part::new(*kind),
-                None => self.parts.push(Part::new(*kind)),
+                Some(part) if part.is_awaited() => {
+                    part.deadline = part.deadline.max(Some(deadline));
+                }
+                Some(part) => *part = Part::new(*kind, deadline),
+                None => self.parts.push(Part::new(*kind, deadline)),
             }
         }
         self.parts.sort_by_key(|part| part.kind);
         self.priority = self.priority.min(request.priority);
-        self.deadline = self.deadline.max(now.plus(request.patience));
+        self.deadline = self.deadline.max(deadline);
     }
 
-    /// Puts a kind off; nothing asks for it before `not_before`.
+    /// Holds a kind back until `not_before`; only then does the Mac's patience begin.
     pub fn defer(&mut self, kind: Kind, reason: Reason, not_before: Timestamp) {
+        let patience = self.deadline.since(self.created_at);
+        let deadline = not_before.plus(patience);
         if let Some(part) = self.part_mut(kind)
             && part.progress.is_owed()
         {
             part.progress = Progress::Deferred;
             part.reason = Some(reason);
             part.not_before = Some(not_before);
+            part.deadline = Some(deadline);
+            self.deadline = self.deadline.max(deadline);
         }
+    }
+
+    /// Nothing new can be had before `not_before`: what was asked for just now and not handed over is
+    /// put off, and not waited for when that lies behind the deadline.
+    pub fn put_off(&mut self, kind: Kind, reason: Reason, not_before: Timestamp) {
+        if let Some(part) = self.part_mut(kind)
+            && part.progress == Progress::Queued
+        {
+            part.progress = Progress::Deferred;
+            part.reason = Some(reason);
+            part.not_before = Some(not_before);
+        }
+    }
+
+    /// What a kind was held back for has come.
+    pub fn recall(&mut self, kind: Kind) {
+        if let Some(part) = self.part_mut(kind)
+            && part.progress == Progress::Deferred
+        {
+            part.progress = Progress::Queued;
+            part.reason = None;
+            part.not_before = None;
+        }
+    }
+
+    /// APNs accepted a push that asks for what is due.
+    pub fn pushed(&mut self, now: Timestamp) {
+        for part in &mut self.parts {
+            if part.is_due(now) {
+                if matches!(part.progress, Progress::Queued | Progress::Deferred) {
+                    part.progress = Progress::Pushed;
+                }
+                part.pushed_at = Some(now);
+                part.reason = None;
+                part.woken_from = None;
+            }
+        }
+    }
+
+    /// The Mac was not woken; says why beside what is due, and from when on it can be.
+    pub fn not_pushed(&mut self, reason: Reason, woken_from: Option<Timestamp>, now: Timestamp) {
+        for part in &mut self.parts {
+            if part.is_due(now) {
+                part.reason = Some(reason);
+                part.woken_from = woken_from;
+            }
+        }
+    }
+
+    /// When APNs last accepted a push for it.
+    pub fn last_pushed_at(&self) -> Option<Timestamp> {
+        self.parts.iter().filter_map(|part| part.pushed_at).max()
     }
 
     /// Whether nothing is owed any more.
@@ -176,6 +247,7 @@ impl Verification {
             if part.progress.is_owed() {
                 part.progress = Progress::Cancelled;
             }
+            part.ended_at.get_or_insert(now);
         }
         self.finished = Some(Finished {
             state,
@@ -185,35 +257,31 @@ impl Verification {
         });
     }
 
-    /// Ends the verification when nothing is owed any more, or the deadline has passed.
+    /// Ends parts whose deadline has passed, and the verification when nothing is awaited any more.
     /// Returns whether it ended just now.
     pub fn settle(&mut self, posture_revision: Option<u64>, now: Timestamp) -> bool {
         if self.is_finished() {
             return false;
         }
-        let mut timed_out = false;
-        if now >= self.deadline {
-            for part in &mut self.parts {
-                if part.progress.is_owed() {
-                    part.progress = Progress::TimedOut;
-                    part.reason = part.reason.or(Some(Reason::AnswerTimeout));
-                    timed_out = true;
-                }
+        for part in &mut self.parts {
+            if part.is_awaited() && now >= part.deadline.unwrap_or(self.deadline) {
+                part.progress = Progress::TimedOut;
+                part.reason = part.reason.or(Some(Reason::AnswerTimeout));
+            }
+            if !part.is_awaited() {
+                part.ended_at.get_or_insert(now);
             }
         }
-        if self.parts.iter().any(|part| part.progress.is_owed()) {
+        if self.parts.iter().any(Part::is_awaited) {
             return false;
         }
-        let failed = self
-            .parts
-            .iter()
-            .any(|part| part.progress == Progress::Failed);
-        let state = if timed_out {
+        let is = |progress| self.parts.iter().any(|part| part.progress == progress);
+        let state = if is(Progress::TimedOut) {
             State::TimedOut
-        } else if failed {
-            State::Failed
-        } else {
+        } else if is(Progress::Answered) && !is(Progress::Failed) {
             State::Answered
+        } else {
+            State::Failed
         };
         let reasons = self.reasons();
         self.finished = Some(Finished {
@@ -356,7 +424,7 @@ mod tests {
     fn silence_ends_in_a_time_out_that_keeps_its_first_cause() {
         let now = Timestamp::from_millis(NOW);
         let mut verification = open(now);
-        verification.not_pushed(Reason::PushTokenInvalid, now);
+        verification.not_pushed(Reason::PushTokenInvalid, None, now);
         assert!(!verification.settle(None, now));
         let late = now.plus(Duration::from_secs(91));
         assert!(verification.settle(None, late));

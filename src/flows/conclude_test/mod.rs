@@ -25,8 +25,9 @@ use crate::publication::event;
 use crate::reason::Reason;
 use crate::store::{Changes, Exchange};
 use crate::time::Timestamp;
+use crate::verification::agenda::Rules;
 use crate::verification::{
-    Command, Kind, MAX_ATTEMPTS, Priority, Progress, Request, State as Outcome, Verification,
+    Agenda, Command, Kind, MAX_ATTEMPTS, Priority, Progress, Request, State as Outcome, Verification,
 };
 
 /// One Mac and what a store would keep of it.
@@ -101,6 +102,8 @@ impl Table {
             verification: Some(self.verification.clone()),
             command: command.cloned(),
             posture: self.posture.clone(),
+            // Nothing is asked here but by the attempt at hand.
+            agenda: Agenda::new(self.device_id.clone(), self.now),
             asked: self
                 .ledger
                 .iter()
@@ -116,6 +119,7 @@ impl Table {
             policy: Arc::new(Policy::parse(STRICT).expect("shipped")),
             server_id: "mdm.example".into(),
             entropy: self.entropy.clone(),
+            rules: Arc::new(Rules::usual()),
             now: self.now,
         };
         let (changes, decision) = decide(exchange, answer, &judge);

@@ -11,14 +11,15 @@ use super::error::StoreError;
 use super::events::Event;
 use super::evidence::Evidence;
 use super::row::{self, Row};
-use super::{commands, enrollments, events, evidence, nonces, postures, steps, verifications};
+use super::{agendas, commands, enrollments, events, evidence, nonces, postures, steps, verifications};
 use crate::attestation::freshness::Minted;
 use crate::enrollment::trace::Entry;
 use crate::enrollment::{IdentityKind, State};
 use crate::ids::{CertificateHash, CommandUuid, DeviceId, SerialNumber, TicketId, Udid};
 use crate::posture::Posture;
 use crate::time::Timestamp;
-use crate::verification::{Command, Verification};
+use crate::verification::agenda::Rules;
+use crate::verification::{Agenda, Command, Verification};
 
 /// Everything a decision about one message needs.
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ pub struct Exchange {
     /// The command asked for, if it was handed to this Mac.
     pub command: Option<Command>,
     pub posture: Option<Posture>,
+    /// What is next for this Mac.
+    pub agenda: Agenda,
     /// The nonce minted for the command.
     pub asked: Option<Minted>,
     /// The first entry of the ledger that handed the nonce asked for to this Mac: since it enrolled,
@@ -69,6 +72,13 @@ pub struct Changes {
     pub events: Vec<Event>,
     /// Apple proved the serial number on the Mac's present channel, at this time.
     pub proved_at: Option<Timestamp>,
+    /// What is next for the Mac, where something else was done than to change what is stored: that is
+    /// followed in any case.
+    pub agenda: Option<Agenda>,
+    /// Whoever decided this does what is due until then; before, nobody else looks at the Mac.
+    pub leased_until: Option<Timestamp>,
+    /// The push address that was brought at the first time is dead since the second.
+    pub push_dead: Option<(Timestamp, Timestamp)>,
 }
 
 /// What to load.
@@ -80,9 +90,13 @@ pub(super) struct About {
 }
 
 /// Whose message it is, kept while the decision owns the rest.
-struct Subject {
-    device_id: DeviceId,
-    ticket_id: Option<TicketId>,
+pub(super) struct Subject {
+    pub(super) device_id: DeviceId,
+    pub(super) ticket_id: Option<TicketId>,
+    /// As it was loaded.
+    pub(super) agenda: Agenda,
+    /// It is not stored as it was loaded, or not as it is now.
+    pub(super) behind: bool,
 }
 
 /// What the process has to know once it is committed.
@@ -106,7 +120,7 @@ macro_rules! load {
              t.se_public_key, COALESCE(v.body, w.body), \
              c.command_uuid, c.verification_id, c.kind, c.identity, c.state, c.handed_over_at, \
              c.concluded_at, p.body, a.scheme, a.nonce, a.inputs, l.scheme, l.nonce, l.inputs, \
-             i.not_after, e.contends_with, e.proved_at",
+             i.not_after, e.contends_with, e.proved_at, e.authenticated_at, g.body",
             $more,
             " FROM enrollments e \
              JOIN identities i ON i.certificate = e.identity \
@@ -116,6 +130,7 @@ macro_rules! load {
              LEFT JOIN verifications w ON w.verification_id = c.verification_id \
                 AND v.verification_id IS NULL \
              LEFT JOIN postures p ON p.device_id = e.device_id \
+             LEFT JOIN agendas g ON g.device_id = e.device_id \
              LEFT JOIN nonces a ON a.command_uuid = $1 AND a.device_id = e.device_id \
              LEFT JOIN nonces l ON l.command_uuid = (SELECT n.command_uuid FROM nonces n \
                 WHERE n.device_id = e.device_id AND n.nonce = $2 \
@@ -127,7 +142,7 @@ macro_rules! load {
 use load;
 
 /// A row of either database, by column.
-trait Columns {
+pub(super) trait Columns {
     fn text(&self, index: usize) -> Result<Option<String>, StoreError>;
     fn int(&self, index: usize) -> Result<Option<i64>, StoreError>;
     fn bytes(&self, index: usize) -> Result<Option<Vec<u8>>, StoreError>;
@@ -152,6 +167,8 @@ struct Loaded {
     identity_ends: i64,
     contends: bool,
     proved: bool,
+    authenticated_at: i64,
+    agenda: Option<String>,
 }
 
 impl Loaded {
@@ -195,6 +212,8 @@ impl Loaded {
             identity_ends: row.int(23)?.unwrap_or_default(),
             contends: row.text(24)?.is_some(),
             proved: row.int(25)?.is_some(),
+            authenticated_at: row.int(26)?.unwrap_or_default(),
+            agenda: row.text(27)?,
         })
     }
 }
@@ -208,24 +227,41 @@ impl Row for Loaded {
     }
 
     fn noun(self) -> Option<Exchange> {
+        let device_id = DeviceId::parse(&self.device_id).ok()?;
+        let state = State::from_word(&self.state)?;
+        let verification: Option<Verification> =
+            row::parsed_if_any(self.verification.as_deref(), serde_json::from_str)?;
+        let posture: Option<Posture> =
+            row::parsed_if_any(self.posture.as_deref(), serde_json::from_str)?;
+        let agenda = match self.agenda.as_deref() {
+            Some(body) => row::parsed(body, serde_json::from_str)?,
+            None => agendas::made_of(
+                &device_id,
+                state,
+                Timestamp::from_millis(self.authenticated_at),
+                posture.as_ref(),
+                verification.as_ref(),
+            ),
+        };
         Some(Exchange {
-            device_id: DeviceId::parse(&self.device_id).ok()?,
+            device_id,
             udid: Udid::parse(&self.udid).ok()?,
             serial: row::parsed_if_any(self.serial.as_deref(), SerialNumber::parse)?,
             ticket_id: row::parsed_if_any(self.ticket_id.as_deref(), TicketId::parse)?,
             se_public_key: self.se_public_key,
-            state: State::from_word(&self.state)?,
+            state,
             identity: CertificateHash::from_bytes(row::digest(&self.identity)?),
             identity_kind: IdentityKind::from_word(&self.identity_kind)?,
             identity_ends: Timestamp::from_millis(self.identity_ends),
             contends: self.contends,
             proved: self.proved,
-            verification: row::parsed_if_any(self.verification.as_deref(), serde_json::from_str)?,
+            verification,
             command: match self.command {
                 None => None,
                 Some(command) => Some(command.noun()?),
             },
-            posture: row::parsed_if_any(self.posture.as_deref(), serde_json::from_str)?,
+            posture,
+            agenda,
             asked: match self.asked {
                 None => None,
                 Some(minted) => Some(minted.noun()?),
@@ -246,6 +282,8 @@ fn judge<T>(
     let subject = Subject {
         device_id: exchange.device_id.clone(),
         ticket_id: exchange.ticket_id.clone(),
+        agenda: exchange.agenda.clone(),
+        behind: false,
     };
     // The closure and what it was given are gone after a panic; nothing broken can be seen.
     let (changes, answer) = catch_unwind(AssertUnwindSafe(|| decide(exchange)))
@@ -255,7 +293,11 @@ fn judge<T>(
 
 impl Changes {
     /// The statements that write the changes, parents before children, and what they amount to.
-    fn edits(self, subject: Subject) -> Result<(Vec<Edit>, Effect), StoreError> {
+    pub(super) fn edits(
+        mut self,
+        subject: Subject,
+        rules: &Rules,
+    ) -> Result<(Vec<Edit>, Effect), StoreError> {
         let device_id = &subject.device_id;
         let about_another = self
             .commands
@@ -265,11 +307,13 @@ impl Changes {
             .chain(self.posture.iter().map(|it| &it.device_id))
             .chain(self.minted.iter().map(|it| &it.inputs.device_id))
             .chain(self.evidence.iter().map(|it| &it.device_id))
+            .chain(self.agenda.iter().map(|it| &it.device_id))
             .any(|other| other != device_id);
         if about_another {
             return Err(StoreError::Conflict);
         }
 
+        let agenda = self.followed(&subject);
         let mut edits = Vec::with_capacity(8);
         if let Some(verification) = &self.verification {
             edits.push(verifications::save(verification)?);
@@ -298,15 +342,43 @@ impl Changes {
         if let Some(at) = self.proved_at {
             edits.push(enrollments::prove(device_id, at));
         }
+        if let Some((updated_at, since)) = self.push_dead {
+            edits.push(enrollments::mark_push_dead(device_id, updated_at, since));
+        }
+        let mut owes = None;
+        if let Some(agenda) = &agenda {
+            let next = agenda.next(rules);
+            edits.push(agendas::save(agenda, next, self.leased_until)?);
+            owes = Some(next.owes_from);
+        }
         edits.extend(events::append(device_id, &self.events)?);
 
         let effect = Effect {
             changed: !edits.is_empty(),
             stepped: subject.ticket_id.filter(|_| !self.steps.is_empty()),
             appended: !self.events.is_empty(),
-            owes: self.verification.as_ref().map(verifications::owes_from),
+            owes,
             device_id: subject.device_id,
         };
         Ok((edits, effect))
+    }
+
+    /// The agenda once it followed everything else; `None` when it is stored like that.
+    fn followed(&mut self, subject: &Subject) -> Option<Agenda> {
+        let mut agenda = self
+            .agenda
+            .take()
+            .unwrap_or_else(|| subject.agenda.clone());
+        if let Some(posture) = &self.posture {
+            agenda.believes(posture);
+        }
+        for command in &self.commands {
+            agenda.talks(command);
+        }
+        if let Some(verification) = &self.verification {
+            agenda.attempts(verification);
+        }
+        let changed = agenda != subject.agenda || self.leased_until.is_some();
+        (changed || subject.behind).then_some(agenda)
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, QueryResult, Statement, Value};
 
-use super::{About, Changes, Columns, Exchange, Loaded, judge, load as load_sql};
+use super::{About, Changes, Columns, Effect, Exchange, Loaded, judge, load as load_sql};
 use crate::store::edit::Edit;
 use crate::store::transaction::OUTBOX_LOCK;
 use crate::store::watch::Watched;
@@ -22,11 +22,17 @@ pub(in crate::store) async fn exchange<T>(
         return Ok(None);
     };
     let (subject, changes, answer) = judge(exchange, decide)?;
-    let (edits, effect) = changes.edits(subject)?;
+    let (edits, effect) = changes.edits(subject, &inner.rules())?;
     if !edits.is_empty() {
         write_all(&tx, edits).await?;
     }
     tx.commit().await?;
+    publish(inner, &effect);
+    Ok(Some(answer))
+}
+
+/// Tells whoever in this process waits for it.
+pub(in crate::store) fn publish(inner: &Inner, effect: &Effect) {
     if effect.changed {
         inner.announcer.changed(Watched::Device(&effect.device_id));
     }
@@ -36,7 +42,6 @@ pub(in crate::store) async fn exchange<T>(
     if effect.appended {
         inner.announcer.appended();
     }
-    Ok(Some(answer))
 }
 
 /// Locks the Mac, then reads. Two statements: one that waits for a lock and reads other tables in

@@ -18,6 +18,7 @@ use crate::store::edit::Edit;
 use crate::store::roster::Roster;
 use crate::store::watch::{Announcer, Watched};
 use crate::store::{StoreError, row};
+use crate::verification::agenda::Rules;
 
 /// The most exchanges in one commit: a bound on how long the other writers wait.
 const BATCH: usize = 256;
@@ -57,27 +58,31 @@ impl Writer {
     pub(in crate::store) async fn exchange<T: Send + 'static>(
         &self,
         about: About,
+        rules: Arc<Rules>,
         decide: impl FnOnce(Exchange) -> (Changes, T) + Send + 'static,
     ) -> Result<Option<T>, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Asked {
+        self.hand(Box::new(Asked {
             about,
+            rules,
             decide: Some(decide),
             answer: None,
             reply,
-        });
-        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
-        jobs.send(job).map_err(|_| stopped())?;
+        }))?;
         answer.await.map_err(|_| stopped())?
     }
 
     /// Carries edits out, all or none, in the next commit.
     pub(in crate::store) async fn write(&self, edits: Vec<Edit>) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
-        jobs.send(Box::new(Told { edits, reply }))
-            .map_err(|_| stopped())?;
+        self.hand(Box::new(Told { edits, reply }))?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// Has the thread do something in its next commit.
+    pub(in crate::store) fn hand(&self, job: Box<dyn Job>) -> Result<(), StoreError> {
+        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
+        jobs.send(job).map_err(|_| stopped())
     }
 
     /// Whether the thread runs.
@@ -114,14 +119,14 @@ struct Stopped;
 #[error("SQLite gave the transaction up")]
 struct GivenUp;
 
-fn stopped() -> StoreError {
+pub(in crate::store) fn stopped() -> StoreError {
     StoreError::unavailable(Stopped)
 }
 
-/// An exchange somebody waits for.
-trait Job: Send {
-    /// Loads, decides and writes, inside a savepoint. `None`: there is no such Mac.
-    fn run(&mut self, connection: &Connection) -> Result<Option<Effect>, StoreError>;
+/// Something that somebody waits for.
+pub(in crate::store) trait Job: Send {
+    /// Loads, decides and writes, inside a savepoint; what it did to which Macs.
+    fn run(&mut self, connection: &Connection) -> Result<Vec<Effect>, StoreError>;
 
     /// Answers who waits: after the commit.
     fn finish(self: Box<Self>, outcome: Result<(), StoreError>);
@@ -129,6 +134,7 @@ trait Job: Send {
 
 struct Asked<F, T> {
     about: About,
+    rules: Arc<Rules>,
     decide: Option<F>,
     answer: Option<T>,
     reply: oneshot::Sender<Result<Option<T>, StoreError>>,
@@ -139,18 +145,18 @@ where
     T: Send,
     F: FnOnce(Exchange) -> (Changes, T) + Send,
 {
-    fn run(&mut self, connection: &Connection) -> Result<Option<Effect>, StoreError> {
+    fn run(&mut self, connection: &Connection) -> Result<Vec<Effect>, StoreError> {
         let (Some(exchange), Some(decide)) = (load(connection, &self.about)?, self.decide.take())
         else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let (subject, changes, answer) = judge(exchange, decide)?;
-        let (edits, effect) = changes.edits(subject)?;
+        let (edits, effect) = changes.edits(subject, &self.rules)?;
         for edit in &edits {
             edit.apply_to(connection)?;
         }
         self.answer = Some(answer);
-        Ok(Some(effect))
+        Ok(vec![effect])
     }
 
     fn finish(self: Box<Self>, outcome: Result<(), StoreError>) {
@@ -167,11 +173,11 @@ struct Told {
 }
 
 impl Job for Told {
-    fn run(&mut self, connection: &Connection) -> Result<Option<Effect>, StoreError> {
+    fn run(&mut self, connection: &Connection) -> Result<Vec<Effect>, StoreError> {
         for edit in &self.edits {
             edit.apply_to(connection)?;
         }
-        Ok(None)
+        Ok(Vec::new())
     }
 
     fn finish(self: Box<Self>, outcome: Result<(), StoreError>) {
@@ -250,7 +256,7 @@ impl Desk {
     }
 
     /// One decision. If it fails, the others of the batch do not notice.
-    fn under_savepoint(&self, job: &mut dyn Job) -> Result<Option<Effect>, StoreError> {
+    fn under_savepoint(&self, job: &mut dyn Job) -> Result<Vec<Effect>, StoreError> {
         // SQLite gives a whole transaction up on some faults (disk full). A savepoint without one
         // would be a transaction of its own.
         if self.connection.is_autocommit() {
