@@ -60,7 +60,11 @@ impl std::fmt::Display for Fault {
 
 /// DESIGN 2, trust, "unknown is not bad and not good", "a definite negative demotes at once": the
 /// published verdict is what an all-knowing judge allows, no more and no less.
-pub fn verdict_is_what_is_allowed(place: Place, seen: Published, allowed: Allowed) -> Option<Fault> {
+pub fn verdict_is_what_is_allowed(
+    place: Place,
+    seen: Published,
+    allowed: Allowed,
+) -> Option<Fault> {
     if seen.verdict == allowed.verdict {
         return None;
     }
@@ -161,7 +165,10 @@ pub fn apple_is_not_asked_in_vain(
     }
     place.fault(
         "apple_window",
-        format!("an attestation was asked for, the last was minted {}", told(fresh_at)),
+        format!(
+            "an attestation was asked for, the last was minted {}",
+            told(fresh_at)
+        ),
     )
 }
 
@@ -179,7 +186,10 @@ pub fn a_reachable_mac_is_kept_proved(
     }
     place.fault(
         "dark",
-        format!("reachable, and no SecurityInfo for {} minutes", age / MINUTE),
+        format!(
+            "reachable, and no SecurityInfo for {} minutes",
+            age / MINUTE
+        ),
     )
 }
 
@@ -310,7 +320,10 @@ mod tests {
         // Apple's cache does not help; a nonce that was minted afterwards does.
         judge.handed_over(Question::Chain, "four", Some(b"new"), on);
         assert!(judge.attested("four", b"new", true, on + 90 * DAY, on));
-        assert_eq!(trust_came_back_by_newer_evidence(place(on), good, &judge), None);
+        assert_eq!(
+            trust_came_back_by_newer_evidence(place(on), good, &judge),
+            None
+        );
         assert_eq!(judge.allows(on).verdict, Verdict::Affirming);
     }
 
@@ -320,7 +333,10 @@ mod tests {
         let since = Some(at.at - OLDEST_REPORT - 1);
         assert!(a_reachable_mac_is_kept_proved(at, since, None).is_some());
         assert!(a_reachable_mac_is_kept_proved(at, since, Some(START)).is_some());
-        assert_eq!(a_reachable_mac_is_kept_proved(at, since, Some(at.at - HOUR)), None);
+        assert_eq!(
+            a_reachable_mac_is_kept_proved(at, since, Some(at.at - HOUR)),
+            None
+        );
         assert_eq!(a_reachable_mac_is_kept_proved(at, None, Some(START)), None);
     }
 

@@ -1,6 +1,7 @@
 //! The server, in process: its flows on a clock that is moved by hand, with the real store, the real
 //! push client and real keys. It can be stopped without a word and started again.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,24 +13,28 @@ use attestd::ca::{CertificateKind, CertificateProfile, Issuer, prepare};
 use attestd::enrollment::Protocol;
 use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use attestd::entropy::{Entropy, SeededEntropy, draw};
-use attestd::flows::{
-    Authorities, Context, Held, Settings, refuse, rotate_push_certificate, wake,
-};
+use attestd::flows::wake::Wakeups;
+use attestd::flows::{Authorities, Context, Held, Settings, refuse, rotate_push_certificate};
 use attestd::keys::{KeyKind, KeyPair, MasterKey, MasterSeal};
 use attestd::pki::{
     KnownIntermediates, OwnedCertificate, PublicKey, Signer, TrustAnchors, read_certificates,
 };
-use attestd::posture::policy::{Policy, STRICT};
+use attestd::posture::policy::Policy;
 use attestd::store::Store;
 use attestd::telemetry::Metrics;
 use attestd::time::{Clock, ManualClock, Timestamp};
+use attestd::verification::agenda::Rules;
 use attestd_sim::World;
 use openssl::nid::Nid;
 
-use crate::time::{DAY, HOUR, MINUTE, Ms, START};
+use crate::time::{DAY, HOUR, Ms, START};
+use crate::world::Plan;
 
 /// Its canonical base URL. Nothing is ever sent there.
 pub const BASE_URL: &str = "https://soak.test";
+/// Macs that wait to be woken at most, and how many are within any second: the server's defaults.
+const QUEUE: usize = 4096;
+const PUSHES_PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
 const YEAR: Ms = 365 * DAY;
 
 /// What outlives a restart.
@@ -37,6 +42,8 @@ const YEAR: Ms = 365 * DAY;
 pub struct Estate {
     database: String,
     seed: u64,
+    policy: Arc<Policy>,
+    pushes_an_hour: u32,
     master: MasterKey,
     device_ca: Kept,
     registration: Kept,
@@ -69,7 +76,6 @@ impl Kept {
 #[derive(Debug)]
 pub struct House {
     pub ctx: Arc<Context>,
-    pub wakeups: wake::Waiting,
     pub refusals: refuse::Waiting,
     /// How often it was started before.
     pub times: u64,
@@ -77,7 +83,8 @@ pub struct House {
 
 impl Estate {
     /// Keys, certificates and an address for a database that is there and empty.
-    pub fn new(world: &World, database: String, seed: u64) -> anyhow::Result<Self> {
+    pub fn new(world: &World, plan: &Plan) -> anyhow::Result<Self> {
+        let seed = plan.seed;
         let now = Timestamp::from_millis(START);
         let entropy = SeededEntropy::new(seed);
         let master = hex::encode(draw::<32>(&entropy));
@@ -97,8 +104,10 @@ impl Estate {
             now,
         )?;
         Ok(Self {
-            database,
+            database: plan.database.clone(),
             seed,
+            policy: Arc::new(Policy::parse(&plan.policy)?),
+            pushes_an_hour: plan.pushes_an_hour,
             master: MasterKey::parse(master.as_bytes())?,
             device_ca,
             registration,
@@ -129,9 +138,11 @@ impl Estate {
             extra_roots: Some(self.apns_root.clone()),
             ..ApnsSettings::default()
         };
-        let (wakeups, waiting_wakeups) = wake::queue();
-        let (refusals, waiting_refusals) = refuse::queue();
+        let policy = Arc::clone(&self.policy);
         let former = TrustAnchors::new(read_certificates(&self.former_device_ca)?)?;
+        let server_settings = settings_of(&policy, self.pushes_an_hour, former);
+        store.keep_agendas_by(Rules::clone(&server_settings.rules));
+        let (refusals, waiting_refusals) = refuse::queue();
         let ctx = Arc::new(Context {
             store,
             apns: Apns::new(settings, Arc::clone(&clock), Arc::clone(&entropy))?,
@@ -141,16 +152,16 @@ impl Estate {
                 registration_decryptor: Arc::new(self.registration.pair.decryptor()?),
                 profile_signer: self.profile_signer.held(),
             },
-            policy: Arc::new(Policy::parse(STRICT)?),
+            policy,
             anchors: Anchors::custom(&self.attestation_root)?,
             intermediates: KnownIntermediates::default(),
             acme_nonces: NonceKey::new(self.master.derive("acme nonces").expose()),
-            settings: settings_of(former),
+            settings: server_settings,
             metrics: Metrics::new(),
             clock,
             entropy,
             sealer: seal,
-            wakeups,
+            wakeups: Wakeups::new(QUEUE, PUSHES_PER_SECOND),
             refusals,
         });
         if times == 0 {
@@ -167,7 +178,6 @@ impl Estate {
         rotate_push_certificate::take_into_use(&ctx, 0).await?;
         Ok(House {
             ctx,
-            wakeups: waiting_wakeups,
             refusals: waiting_refusals,
             times,
         })
@@ -175,7 +185,7 @@ impl Estate {
 }
 
 /// The server's defaults where they matter here.
-fn settings_of(former_device_ca: TrustAnchors) -> Settings {
+fn settings_of(policy: &Policy, pushes_an_hour: u32, former_device_ca: TrustAnchors) -> Settings {
     let span = |ms: Ms| std::time::Duration::from_millis(ms.unsigned_abs());
     Settings {
         server_id: BASE_URL.to_owned(),
@@ -192,7 +202,8 @@ fn settings_of(former_device_ca: TrustAnchors) -> Settings {
         identity: Protocol::Acme,
         identity_lifetime: span(5 * YEAR),
         attestation_hold: span(24 * HOUR),
-        patience: span(60 * MINUTE),
+        patience: span(HOUR),
+        rules: Arc::new(Rules::new(policy, pushes_an_hour, span(HOUR))),
         adopted_cas: Some(former_device_ca),
     }
 }

@@ -280,10 +280,6 @@ impl Judge {
     pub fn fresh_at(&self) -> Option<Ms> {
         self.fresh_at
     }
-
-    pub fn is_enrolled(&self) -> bool {
-        self.enrolled
-    }
 }
 
 impl Verdict {

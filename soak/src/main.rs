@@ -12,6 +12,7 @@
 )]
 
 mod checks;
+mod cluster;
 mod house;
 mod judge;
 mod mac;
@@ -28,26 +29,36 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
+use attestd::posture::policy::STRICT;
 use clap::Parser;
 
 use crate::time::{Ms, SECOND};
 use crate::world::{Plan, World};
 
+const MACS: usize = 2000;
+const MACS_ON_POSTGRESQL: usize = 100;
+const DAYS: i64 = 90;
+/// Macs and days of the short form.
+const SHORT: (usize, i64) = (60, 15);
+
 /// Runs a simulated fleet against the server's flows, and checks after every event that what is
 /// published is what the evidence allows.
 #[derive(Debug, Parser)]
-#[command(name = "soak", after_help = "\
+#[command(
+    name = "soak",
+    after_help = "\
 The same seed gives the same run: compare the hash of the log. Exit status: 0 when every check held,
 1 when one did not; the faults are printed with the seed that shows them again.
 
 What it cannot show: real APNs throttling, Apple's real answers, differences between versions of
-macOS.")]
+macOS."
+)]
 struct Arguments {
-    /// How many Macs.
-    #[arg(long, default_value_t = 2000)]
-    macs: usize,
+    /// How many Macs; 2000 unless told.
+    #[arg(long)]
+    macs: Option<usize>,
     /// How many simulated days.
-    #[arg(long, default_value_t = 90)]
+    #[arg(long, default_value_t = DAYS)]
     days: i64,
     /// Everything that is left to chance follows from it.
     #[arg(long, default_value_t = 1)]
@@ -58,10 +69,10 @@ struct Arguments {
     /// Simulated seconds from one sweep to the next.
     #[arg(long, default_value_t = 20)]
     sweep: i64,
-    /// An empty database elsewhere, such as postgres://…; otherwise an embedded one in memory, or
-    /// in the temporary folder.
-    #[arg(long, value_name = "URL")]
-    database: Option<String>,
+    /// On a PostgreSQL cluster made for the run, with 100 Macs unless told otherwise; without it on
+    /// an embedded database in memory, or in the temporary folder.
+    #[arg(long)]
+    postgres: bool,
     /// Counts the breaches of this rule and goes on (verdict, usable_until, revision, newer_evidence,
     /// push_budget, apple_window, dark, heard): to look at a fault beyond its first effect.
     #[arg(long, value_name = "RULE")]
@@ -91,11 +102,17 @@ fn main() -> ExitCode {
     }
 }
 
-async fn soak(mut arguments: Arguments) -> anyhow::Result<bool> {
-    if arguments.short {
-        (arguments.macs, arguments.days) = (60, 15);
-    }
-    if arguments.macs == 0 || arguments.days < 1 || arguments.sweep < 1 {
+async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
+    let usual = if arguments.postgres {
+        MACS_ON_POSTGRESQL
+    } else {
+        MACS
+    };
+    let (macs, days) = match (arguments.short, arguments.macs) {
+        (true, _) => SHORT,
+        (false, macs) => (macs.unwrap_or(usual), arguments.days),
+    };
+    if macs == 0 || days < 1 || arguments.sweep < 1 {
         bail!("--macs, --days and --sweep are at least 1");
     }
     // An embedded database flushes with every commit: where memory is, that costs nothing.
@@ -106,19 +123,24 @@ async fn soak(mut arguments: Arguments) -> anyhow::Result<bool> {
         tempfile::tempdir()
     };
     let folder = folder.context("no temporary folder")?;
+    let cluster = match arguments.postgres {
+        true => Some(cluster::Cluster::start()?),
+        false => None,
+    };
     let plan = Plan {
-        macs: arguments.macs,
-        days: arguments.days,
+        macs,
+        days,
         seed: arguments.seed,
         sweep: arguments.sweep * SECOND,
-        database: match &arguments.database {
-            Some(url) => url.clone(),
+        database: match &cluster {
+            Some(cluster) => cluster.url(),
             None => house::sqlite(folder.path()),
         },
+        policy: STRICT.to_owned(),
+        pushes_an_hour: 2,
         log: arguments.log.clone(),
         without: arguments.without.clone(),
     };
-    let (macs, days) = (arguments.macs, arguments.days);
     eprintln!("{macs} Macs, {days} days, seed {}", arguments.seed);
     let began = Instant::now();
     let outcome = World::new(plan)
@@ -135,11 +157,15 @@ async fn soak(mut arguments: Arguments) -> anyhow::Result<bool> {
         })
         .await?;
     let took = began.elapsed();
+    let kept = match arguments.postgres {
+        true => None,
+        false => Some(size_of(folder.path())?),
+    };
     if let Some(path) = &arguments.plot {
         std::fs::write(path, plot::svg(&outcome))
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
-    println!("{}", report::table(&outcome, took));
+    println!("{}", report::table(&outcome, took, kept));
     for fault in &outcome.faults {
         println!("FAULT {fault}");
     }
@@ -150,11 +176,26 @@ async fn soak(mut arguments: Arguments) -> anyhow::Result<bool> {
         println!("Every check held. seed {}", arguments.seed);
     } else {
         println!(
-            "Again: --macs {macs} --days {days} --seed {} --sweep {}",
-            arguments.seed, arguments.sweep
+            "Again: --macs {macs} --days {days} --seed {} --sweep {}{}",
+            arguments.seed,
+            arguments.sweep,
+            if arguments.postgres {
+                " --postgres"
+            } else {
+                ""
+            }
         );
     }
     Ok(outcome.faults.is_empty())
+}
+
+/// Bytes of all files in a folder.
+fn size_of(folder: &std::path::Path) -> anyhow::Result<u64> {
+    let mut size = 0;
+    for entry in std::fs::read_dir(folder)? {
+        size += entry?.metadata()?.len();
+    }
+    Ok(size)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "days are few")]
@@ -171,27 +212,55 @@ fn per(count: u64, seconds: f64) -> f64 {
 mod tests {
     use super::*;
 
-    async fn run(seed: u64) -> world::Outcome {
-        let folder = tempfile::tempdir().expect("a folder");
-        let plan = Plan {
-            macs: 8,
-            days: 2,
+    fn plan(folder: &std::path::Path, macs: usize, seed: u64) -> Plan {
+        Plan {
+            macs,
+            days: 1,
             seed,
             sweep: 60 * SECOND,
-            database: house::sqlite(folder.path()),
+            database: house::sqlite(folder),
+            policy: STRICT.to_owned(),
+            pushes_an_hour: 2,
             log: None,
             without: Vec::new(),
-        };
+        }
+    }
+
+    async fn run(change: impl FnOnce(&mut Plan)) -> world::Outcome {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut plan = plan(folder.path(), 6, 3);
+        change(&mut plan);
         let world = World::new(plan).await.expect("a world");
         world.run(|_, _| {}).await.expect("a run")
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_same_seed_is_the_same_run_and_another_is_another() {
-        let (first, second, other) = (run(3).await, run(3).await, run(4).await);
+        let (first, second) = (run(|_| {}).await, run(|_| {}).await);
+        let other = run(|plan| plan.seed = 4).await;
         assert_eq!(first.faults, []);
         assert!(first.log_lines > 100, "{}", first.log_lines);
         assert_eq!(first.log_hash, second.log_hash);
         assert_ne!(first.log_hash, other.log_hash);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_trusts_an_hour_too_long_is_found_out() {
+        let lenient = STRICT.replace("usable_for = \"24h\"", "usable_for = \"25h\"");
+        assert_ne!(lenient, STRICT);
+        let outcome = run(|plan| plan.policy = lenient).await;
+        let rules: Vec<_> = outcome.faults.iter().map(|fault| fault.rule).collect();
+        assert!(rules.contains(&"usable_until"), "{rules:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_pushes_too_often_is_found_out() {
+        let outcome = run(|plan| {
+            plan.macs = 10;
+            plan.pushes_an_hour = 4;
+        })
+        .await;
+        let rules: Vec<_> = outcome.faults.iter().map(|fault| fault.rule).collect();
+        assert!(rules.contains(&"push_budget"), "{rules:?}");
     }
 }

@@ -26,7 +26,9 @@ pub fn svg(outcome: &Outcome) -> String {
     let panels: [(&str, Vec<Curve>); 4] = [
         (
             "pushes an hour",
-            vec![curve("taken by APNs", "#1f5fa8", |hour| number(hour.pushes))],
+            vec![curve("taken by APNs", "#1f5fa8", |hour| {
+                number(hour.pushes)
+            })],
         ),
         (
             "age of SecurityInfo, hours",
@@ -47,7 +49,9 @@ pub fn svg(outcome: &Outcome) -> String {
             vec![
                 curve("affirming", "#2e8b57", |hour| number(hour.affirming)),
                 curve("unknown", "#7f8c8d", |hour| number(hour.unknown)),
-                curve("contraindicated", "#c0392b", |hour| number(hour.contraindicated)),
+                curve("contraindicated", "#c0392b", |hour| {
+                    number(hour.contraindicated)
+                }),
                 curve("warning", "#d68910", |hour| number(hour.warning)),
             ],
         ),

@@ -11,7 +11,9 @@ use crate::time::{DAY, HOUR, MINUTE, Ms, START};
 use crate::world::Outcome;
 
 /// What a run showed, in figures.
-pub fn table(outcome: &Outcome, took: Duration) -> String {
+///
+/// `kept` is the size of the embedded database, in bytes.
+pub fn table(outcome: &Outcome, took: Duration, kept: Option<u64>) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["", "p50", "p99", "most"]);
@@ -27,9 +29,19 @@ pub fn table(outcome: &Outcome, took: Duration) -> String {
         .map(Ms::from)
         .collect();
     pushes.sort_unstable();
-    table.add_row(row("pushes per Mac per day", &pushes, |count| count.to_string()));
-    spread(&mut table, "age of SecurityInfo, Macs within reach", &outcome.ages.reports);
-    spread(&mut table, "age of the attestation, Macs within reach", &outcome.ages.chains);
+    table.add_row(row("pushes per Mac per day", &pushes, |count| {
+        count.to_string()
+    }));
+    spread(
+        &mut table,
+        "age of SecurityInfo, Macs within reach",
+        &outcome.ages.reports,
+    );
+    spread(
+        &mut table,
+        "age of the attestation, Macs within reach",
+        &outcome.ages.chains,
+    );
     let mut exposures: Vec<Ms> = outcome
         .macs
         .iter()
@@ -40,13 +52,30 @@ pub fn table(outcome: &Outcome, took: Duration) -> String {
 
     let sum = |count: fn(&crate::mac::Mac) -> u64| outcome.macs.iter().map(count).sum::<u64>();
     let rounds = sum(|mac| mac.tally.rounds);
-    let of = |wanted| outcome.macs.iter().filter(|mac| mac.origin == wanted).count();
+    let of = |wanted| {
+        outcome
+            .macs
+            .iter()
+            .filter(|mac| mac.origin == wanted)
+            .count()
+    };
     let now = outcome.ended_at;
     let at_the_end = |verdict| {
         let macs = outcome.macs.iter();
-        macs.filter(|mac| mac.judge.allows(now).verdict == verdict).count()
+        macs.filter(|mac| mac.judge.allows(now).verdict == verdict)
+            .count()
     };
     let seconds = took.as_secs_f64();
+    let kept = kept.map_or_else(
+        || "PostgreSQL".to_owned(),
+        |kept| {
+            let each = kept / rounds.max(1);
+            format!(
+                "{} MB, {each} bytes for each answer that counted",
+                kept >> 20
+            )
+        },
+    );
     format!(
         "{table}\n\
          Macs                 {} attested, {} with keys in software\n\
@@ -54,6 +83,7 @@ pub fn table(outcome: &Outcome, took: Duration) -> String {
          at the end           {} affirming, {} warning, {} contraindicated, {} unknown\n\
          SIP switched off     {} times seen\n\
          troubles             {} push outages, {} server restarts\n\
+         database             {kept}\n\
          log                  {} lines, SHA-256 {}\n\
          run time             {seconds:.1} s for {days} days: {:.0} rounds a second, {} sweeps",
         of(Origin::Attested),

@@ -23,7 +23,7 @@ use crate::judge::Verdict;
 use crate::mac::{Came, GoesOn, Mac, Power, Urge, enrols_at};
 use crate::random::Chance;
 use crate::record::{Ages, Hour, Log, hour};
-use crate::schedule::{self, Clocks};
+use crate::schedule;
 use crate::time::{DAY, HOUR, MINUTE, Ms, SECOND, START, whole_second};
 
 /// Macs whose sessions run at the same time.
@@ -42,6 +42,10 @@ pub struct Plan {
     pub sweep: Ms,
     /// The address of an empty database.
     pub database: String,
+    /// What the server is told: its policy, and how often it may wake a Mac within an hour. The
+    /// judge is told neither.
+    pub policy: String,
+    pub pushes_an_hour: u32,
     /// Where the log goes, if anywhere.
     pub log: Option<PathBuf>,
     /// Rules whose breaches are counted only.
@@ -69,6 +73,8 @@ pub struct Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     Sweep,
+    /// The next second of pushes.
+    Wake,
     Hour,
     /// APNs breaks down, or works again.
     Outage(bool),
@@ -93,7 +99,6 @@ pub struct World {
     estate: Estate,
     house: Option<House>,
     macs: Vec<Option<Box<Mac>>>,
-    clocks: Vec<Clocks>,
     /// Whose expiry is waited for.
     expiries: Vec<bool>,
     by_token: HashMap<String, usize>,
@@ -127,7 +132,7 @@ impl World {
             ..WorldOptions::default()
         };
         let sim = attestd_sim::World::start(options).await?;
-        let estate = Estate::new(&sim, plan.database.clone(), plan.seed)?;
+        let estate = Estate::new(&sim, &plan)?;
         let house = estate.start(0).await?;
         let macs = (0..plan.macs).map(|index| Ok(Some(Box::new(Mac::new(index, plan.seed)?))));
         let mut world = Self {
@@ -136,7 +141,6 @@ impl World {
             estate,
             house: Some(house),
             macs: macs.collect::<anyhow::Result<_>>()?,
-            clocks: vec![Clocks::default(); plan.macs],
             expiries: vec![false; plan.macs],
             by_token: HashMap::new(),
             queue: BinaryHeap::new(),
@@ -176,7 +180,8 @@ impl World {
 
     fn at(&mut self, at: Ms, what: What) {
         self.entries += 1;
-        self.queue.push(Reverse((at.max(self.now), self.entries, what)));
+        self.queue
+            .push(Reverse((at.max(self.now), self.entries, what)));
     }
 
     /// Runs to the end, or to the first faults. `each_day` is told when a day is over.
@@ -194,7 +199,9 @@ impl World {
             self.clock.advance(at - self.now);
             self.estate.clock.set(Timestamp::from_millis(at));
             self.now = at;
-            self.instant().await.with_context(|| crate::time::told(at))?;
+            self.instant()
+                .await
+                .with_context(|| crate::time::told(at))?;
             while at >= START + day * DAY {
                 each_day(day, &self.progress());
                 day += 1;
@@ -235,6 +242,8 @@ impl World {
         {
             match what {
                 What::Sweep => self.sweep().await?,
+                // Done after everything else.
+                What::Wake => {}
                 What::Hour => self.hour(),
                 What::Outage(begins) => self.outage(begins)?,
                 What::Kill => self.kill()?,
@@ -267,11 +276,6 @@ impl World {
         };
         schedule::sweep_once(&house.ctx).await?;
         schedule::record_refusals(house).await?;
-        for (mac, clocks) in self.macs.iter().zip(&mut self.clocks) {
-            if let Some(mac) = mac {
-                clocks.ask(&house.ctx, mac, &mut self.chance, self.now).await?;
-            }
-        }
         self.outcome.sweeps += 1;
         Ok(())
     }
@@ -289,10 +293,14 @@ impl World {
                 at: self.now,
             };
             let bad = mac.judge.allows(self.now).verdict == Verdict::Contraindicated;
-            let since = mac.reachable_since.filter(|_| !bad && mac.power == Power::Awake);
+            let since = mac
+                .reachable_since
+                .filter(|_| !bad && mac.power == Power::Awake);
             let since = since.map(|since| since.max(self.clear_since));
             let heard_at = mac.judge.report().map(|report| report.heard_at);
-            faults.extend(checks::a_reachable_mac_is_kept_proved(place, since, heard_at));
+            faults.extend(checks::a_reachable_mac_is_kept_proved(
+                place, since, heard_at,
+            ));
         }
         self.outcome.hours.push(hour);
         self.found(faults);
@@ -383,7 +391,8 @@ impl World {
         let former = mac.token().map(hex::encode);
         mac.readdress(&house.ctx, &self.sim, self.now).await?;
         self.address(index, former);
-        self.log.write(self.now, format_args!("{index} has another address"))?;
+        self.log
+            .write(self.now, format_args!("{index} has another address"))?;
         Ok(true)
     }
 
@@ -451,10 +460,8 @@ impl World {
         if let Some(seen) = seen {
             let until = seen.until.map(|until| until - START);
             let (verdict, revision) = (seen.verdict.word(), seen.revision);
-            self.log.write(
-                now,
-                format_args!("{index} {verdict} {until:?} {revision}"),
-            )?;
+            self.log
+                .write(now, format_args!("{index} {verdict} {until:?} {revision}"))?;
         }
         // Looked at in the last millisecond and in the first one after it.
         if let Some(until) = mac.judge.allows(now).until
@@ -470,9 +477,11 @@ impl World {
 
     /// Sends the pushes that are wanted, and has the Macs hear of them.
     async fn wake(&mut self) -> anyhow::Result<()> {
-        while let Some(house) = &mut self.house
-            && schedule::wake_all(house).await?
-        {}
+        if let Some(house) = &self.house
+            && let Some(at) = schedule::wake_all(&house.ctx).await?
+        {
+            self.at(at, What::Wake);
+        }
         let mut taken = BTreeMap::new();
         for push in self.sim.apns().take_seen() {
             if push.status == 200
@@ -484,7 +493,10 @@ impl World {
         let (now, mut faults) = (self.now, Vec::new());
         for (index, count) in taken {
             let mac = self.macs[index].as_mut().context("a Mac that is away")?;
-            let place = Place { mac: index, at: now };
+            let place = Place {
+                mac: index,
+                at: now,
+            };
             for _ in 0..count {
                 self.pushes += 1;
                 mac.tally.pushed(now);
@@ -503,7 +515,8 @@ impl World {
                 let soon = mac.chance.between(SECOND, 5 * SECOND);
                 self.at(whole_second(now + soon), What::Connect(index));
             }
-            self.log.write(now, format_args!("{index} pushed {count} {heard} {lost}"))?;
+            self.log
+                .write(now, format_args!("{index} pushed {count} {heard} {lost}"))?;
         }
         self.found(faults);
         Ok(())

@@ -60,14 +60,15 @@ impl Mac {
         .await?;
         self.judge.begins(ends_at(&identity)?);
         if self.origin == Origin::Attested {
-            self.judge
-                .stated(now, self.is_secure(), leaf_end(now), now);
+            self.judge.stated(now, self.is_secure(), leaf_end(now), now);
         }
         let idle = written(messages::idle(&self.spec))?;
         let idle_signature = signed(&identity, &idle)?;
         let serial = Name::Serial(SerialNumber::parse(&self.spec.serial)?);
         let found = find(ctx, &serial).await?;
-        let found = found.first().context("an enrollment of this serial number")?;
+        let found = found
+            .first()
+            .context("an enrollment of this serial number")?;
         let token = self.chance.bytes::<32>().to_vec();
         self.line = Some(Line {
             device_id: found.enrollment.device_id.clone(),
@@ -213,7 +214,8 @@ impl<'a> Run<'a> {
         self.post(route, &answer.payload()).await?;
         let csr = openssl::base64::encode_block(&settings.csr(key)?);
         let csr = csr.replace('+', "-").replace('/', "_").replace('=', "");
-        self.post(finalize, &json!({ "csr": csr }).to_string()).await?;
+        self.post(finalize, &json!({ "csr": csr }).to_string())
+            .await?;
         let (order, _) = self.post(order_route, "").await?;
         let route = self.route(order["certificate"].as_str())?;
         Ok(X509::from_pem(&self.exchange(route, "").await?.body)?)

@@ -96,7 +96,12 @@ impl Mac {
         let errands = [
             (Errand::Restart, 40_000 / part, 2 * MINUTE, 5 * MINUTE),
             (Errand::Update, 30_000 / part, 15 * MINUTE, 45 * MINUTE),
-            (Errand::SwitchSip, switch_sip / part, 5 * MINUTE, 15 * MINUTE),
+            (
+                Errand::SwitchSip,
+                switch_sip / part,
+                5 * MINUTE,
+                15 * MINUTE,
+            ),
         ];
         for (errand, times, least, most) in errands {
             if self.chance.per_million(times) {
@@ -163,7 +168,11 @@ impl Mac {
             Errand::Restart => {}
             Errand::Update => {
                 let (major, minor) = self.spec.os_version.split_once('.').unwrap_or(("26", "6"));
-                let minor: u32 = minor.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+                let minor: u32 = minor
+                    .split('.')
+                    .next()
+                    .and_then(|n| n.parse().ok())
+                    .unwrap_or(0);
                 self.spec.os_version = format!("{major}.{}", minor + 1);
                 if self.chance.per_million(300_000) {
                     urges.push(Urge::Readdress(soon));

@@ -158,10 +158,7 @@ impl Origin {
 
 /// What macOS writes for a message.
 fn written(body: Dictionary) -> anyhow::Result<Vec<u8>> {
-    Ok(write(
-        &Value::Dictionary(body),
-        PlistStyle::CoreFoundation,
-    )?)
+    Ok(write(&Value::Dictionary(body), PlistStyle::CoreFoundation)?)
 }
 
 /// The header that signs it.
@@ -178,7 +175,13 @@ fn uuid_text(mut bytes: [u8; 16]) -> String {
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
     let text = hex::encode_upper(bytes);
-    let parts = [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]];
+    let parts = [
+        &text[..8],
+        &text[8..12],
+        &text[12..16],
+        &text[16..20],
+        &text[20..],
+    ];
     parts.join("-")
 }
 

@@ -148,7 +148,8 @@ impl Mac {
             checks::apple_is_not_asked_in_vain(place, asked.question, self.judge.fresh_at());
         came.faults.extend(in_vain);
         let nonce = asked.nonce.as_deref();
-        self.judge.handed_over(asked.question, &asked.uuid, nonce, now);
+        self.judge
+            .handed_over(asked.question, &asked.uuid, nonce, now);
         self.tally.asked(asked.question);
         Ok(asked)
     }
