@@ -49,6 +49,12 @@ pub struct State {
     pub filevault: bool,
 }
 
+impl State {
+    fn is_good(self) -> bool {
+        self.secure && self.filevault
+    }
+}
+
 /// A command the Mac was given and has not answered.
 #[derive(Debug, Clone)]
 struct Asked {
@@ -102,7 +108,7 @@ impl Judge {
         self.asked = [None, None];
         self.ledger.clear();
         self.fresh_at = None;
-        self.report = self.report.filter(|report| !report.state.secure);
+        self.report = self.report.filter(|report| !report.state.is_good());
         self.chain = self.chain.filter(|chain| !chain.secure);
     }
 
@@ -231,9 +237,7 @@ impl Judge {
             verdict,
             until: None,
         };
-        let report_bad = self
-            .report
-            .is_some_and(|report| !report.state.secure || !report.state.filevault);
+        let report_bad = self.report.is_some_and(|report| !report.state.is_good());
         if report_bad || self.chain.is_some_and(|chain| !chain.secure) {
             return only(Verdict::Contraindicated);
         }

@@ -38,8 +38,8 @@ use crate::world::{Plan, World};
 const MACS: usize = 2000;
 const MACS_ON_POSTGRESQL: usize = 100;
 const DAYS: i64 = 90;
-/// Macs and days of the short form.
-const SHORT: (usize, i64) = (60, 15);
+/// Macs and days of the short form, and how many times as much happens in it to each.
+const SHORT: (usize, i64, u64) = (60, 15, 5);
 
 /// Runs a simulated fleet against the server's flows, and checks after every event that what is
 /// published is what the evidence allows.
@@ -63,9 +63,13 @@ struct Arguments {
     /// Everything that is left to chance follows from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The form that is part of every check: fewer Macs, fewer days.
-    #[arg(long, conflicts_with_all = ["macs", "days"])]
+    /// The form that is part of every check: fewer Macs, fewer days, more events.
+    #[arg(long, conflicts_with_all = ["macs", "days", "eventful"])]
     short: bool,
+    /// How many times as often as usual Macs restart, are updated, enrol again, and have SIP and
+    /// FileVault switched.
+    #[arg(long, default_value_t = 1)]
+    eventful: u64,
     /// Simulated seconds from one sweep to the next.
     #[arg(long, default_value_t = 20)]
     sweep: i64,
@@ -108,9 +112,9 @@ async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
     } else {
         MACS
     };
-    let (macs, days) = match (arguments.short, arguments.macs) {
+    let (macs, days, eventful) = match (arguments.short, arguments.macs) {
         (true, _) => SHORT,
-        (false, macs) => (macs.unwrap_or(usual), arguments.days),
+        (false, macs) => (macs.unwrap_or(usual), arguments.days, arguments.eventful),
     };
     if macs == 0 || days < 1 || arguments.sweep < 1 {
         bail!("--macs, --days and --sweep are at least 1");
@@ -131,6 +135,7 @@ async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
         macs,
         days,
         seed: arguments.seed,
+        eventful,
         sweep: arguments.sweep * SECOND,
         database: match &cluster {
             Some(cluster) => cluster.url(),
@@ -176,7 +181,7 @@ async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
         println!("Every check held. seed {}", arguments.seed);
     } else {
         println!(
-            "Again: --macs {macs} --days {days} --seed {} --sweep {}{}",
+            "Again: --macs {macs} --days {days} --eventful {eventful} --seed {} --sweep {}{}",
             arguments.seed,
             arguments.sweep,
             if arguments.postgres {
@@ -217,6 +222,7 @@ mod tests {
             macs,
             days: 1,
             seed,
+            eventful: 20,
             sweep: 60 * SECOND,
             database: house::sqlite(folder),
             policy: STRICT.to_owned(),

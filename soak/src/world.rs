@@ -38,6 +38,8 @@ pub struct Plan {
     pub macs: usize,
     pub days: Ms,
     pub seed: u64,
+    /// How many times as much happens to a Mac as usual.
+    pub eventful: u64,
     /// From one sweep to the next.
     pub sweep: Ms,
     /// The address of an empty database.
@@ -134,7 +136,8 @@ impl World {
         let sim = attestd_sim::World::start(options).await?;
         let estate = Estate::new(&sim, &plan)?;
         let house = estate.start(0).await?;
-        let macs = (0..plan.macs).map(|index| Ok(Some(Box::new(Mac::new(index, plan.seed)?))));
+        let macs = (0..plan.macs)
+            .map(|index| Ok(Some(Box::new(Mac::new(index, plan.seed, plan.eventful)?))));
         let mut world = Self {
             sim,
             clock,

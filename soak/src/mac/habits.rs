@@ -89,19 +89,25 @@ impl Mac {
     }
 
     fn leave_desk(&mut self, now: Ms, urges: &mut Vec<Urge>) -> Ms {
-        // In a million ends of being awake; a server has some 80 of them in ninety days, a laptop
-        // three times as many.
+        // Of a million times that it ends being awake: a server does some 80 times in ninety days, a
+        // laptop three times as often.
         let part = if self.habit == Habit::Laptop { 3 } else { 1 };
-        let switch_sip = if self.is_secure() { 8_000 } else { 600_000 };
+        let often = |times: u64| times * self.eventful / part;
+        let switch_sip = if self.is_secure() {
+            often(8_000)
+        } else {
+            600_000
+        };
+        let toggles = if self.spec.filevault {
+            often(2_000)
+        } else {
+            700_000
+        };
+        let (restarts, updates, reenrols) = (often(40_000), often(30_000), often(6_000));
         let errands = [
-            (Errand::Restart, 40_000 / part, 2 * MINUTE, 5 * MINUTE),
-            (Errand::Update, 30_000 / part, 15 * MINUTE, 45 * MINUTE),
-            (
-                Errand::SwitchSip,
-                switch_sip / part,
-                5 * MINUTE,
-                15 * MINUTE,
-            ),
+            (Errand::Restart, restarts, 2 * MINUTE, 5 * MINUTE),
+            (Errand::Update, updates, 15 * MINUTE, 45 * MINUTE),
+            (Errand::SwitchSip, switch_sip, 5 * MINUTE, 15 * MINUTE),
         ];
         for (errand, times, least, most) in errands {
             if self.chance.per_million(times) {
@@ -109,12 +115,11 @@ impl Mac {
                 return self.chance.between(least, most);
             }
         }
-        let toggles = if self.spec.filevault { 2_000 } else { 700_000 };
         if self.chance.per_million(toggles) {
             self.spec.filevault = !self.spec.filevault;
             self.report = None;
         }
-        if self.chance.per_million(6_000 / part) {
+        if self.chance.per_million(reenrols) {
             urges.push(Urge::Reenrol(whole_second(
                 now + self.chance.between(MINUTE, 20 * MINUTE),
             )));

@@ -38,6 +38,8 @@ pub struct Mac {
     pub origin: Origin,
     pub habit: Habit,
     pub chance: Chance,
+    /// How many times as much happens to it as usual.
+    eventful: u64,
     /// The truth.
     pub spec: MacSpec,
     pub power: Power,
@@ -84,7 +86,7 @@ struct Minted {
 
 impl Mac {
     /// The Mac with this number, not enrolled.
-    pub fn new(index: usize, seed: u64) -> anyhow::Result<Self> {
+    pub fn new(index: usize, seed: u64, eventful: u64) -> anyhow::Result<Self> {
         let stream = u64::try_from(index)?;
         let mut chance = Chance::new(seed, stream + 1);
         let mut spec = MacSpec::with_serial(&format!("SOAK{index:06}"))?;
@@ -96,6 +98,7 @@ impl Mac {
             origin,
             habit,
             chance,
+            eventful,
             spec,
             power: Power::Awake,
             judge: Judge::default(),
