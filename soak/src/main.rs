@@ -22,6 +22,7 @@ mod record;
 mod report;
 mod schedule;
 mod time;
+mod trim;
 mod world;
 
 use std::path::PathBuf;

@@ -335,6 +335,9 @@ impl World {
     }
 
     async fn start(&mut self) -> anyhow::Result<()> {
+        if let Some(file) = self.plan.database.strip_prefix("sqlite://") {
+            crate::trim::trim(std::path::Path::new(file), self.now)?;
+        }
         self.house = Some(self.estate.start(self.outcome.restarts).await?);
         self.clear_since = self.now;
         let up = self.chance.between(2 * DAY, 6 * DAY);

@@ -105,9 +105,9 @@ impl Mac {
         };
         let (restarts, updates, reenrols) = (often(40_000), often(30_000), often(6_000));
         let errands = [
-            (Errand::Restart, restarts, 2 * MINUTE, 5 * MINUTE),
-            (Errand::Update, updates, 15 * MINUTE, 45 * MINUTE),
             (Errand::SwitchSip, switch_sip, 5 * MINUTE, 15 * MINUTE),
+            (Errand::Update, updates, 15 * MINUTE, 45 * MINUTE),
+            (Errand::Restart, restarts, 2 * MINUTE, 5 * MINUTE),
         ];
         for (errand, times, least, most) in errands {
             if self.chance.per_million(times) {
