@@ -163,6 +163,7 @@ async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
         })
         .await?;
     let took = began.elapsed();
+    let cpu = cpu_seconds()?;
     let kept = match arguments.postgres {
         true => None,
         false => Some(size_of(folder.path())?),
@@ -171,7 +172,7 @@ async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
         std::fs::write(path, plot::svg(&outcome))
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
-    println!("{}", report::table(&outcome, took, kept));
+    println!("{}", report::table(&outcome, (took, cpu), kept));
     for fault in &outcome.faults {
         println!("FAULT {fault}");
     }
@@ -193,6 +194,18 @@ async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
         );
     }
     Ok(outcome.faults.is_empty())
+}
+
+/// Processor time of this process so far, in seconds: what the run costs, however busy the machine
+/// is.
+fn cpu_seconds() -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let mut fields = after_name.split_whitespace().skip(11);
+    let mut ticks = || fields.next().and_then(|field| field.parse::<f64>().ok());
+    let (user, system) = (ticks(), ticks());
+    // Linux counts in hundredths for every program (proc(5), USER_HZ).
+    Ok((user.unwrap_or(0.0) + system.unwrap_or(0.0)) / 100.0)
 }
 
 /// Bytes of all files in a folder.

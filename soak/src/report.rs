@@ -12,8 +12,8 @@ use crate::world::Outcome;
 
 /// What a run showed, in figures.
 ///
-/// `kept` is the size of the embedded database, in bytes.
-pub fn table(outcome: &Outcome, took: Duration, kept: Option<u64>) -> String {
+/// `cpu` is in seconds, `kept` is the size of the embedded database, in bytes.
+pub fn table(outcome: &Outcome, (took, cpu): (Duration, f64), kept: Option<u64>) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["", "p50", "p99", "most"]);
@@ -85,7 +85,7 @@ pub fn table(outcome: &Outcome, took: Duration, kept: Option<u64>) -> String {
          troubles             {} push outages, {} server restarts\n\
          database             {kept}\n\
          log                  {} lines, SHA-256 {}\n\
-         run time             {seconds:.1} s for {days} days: {:.0} rounds a second, {} sweeps",
+         run time             {seconds:.1} s, {cpu:.1} s of processor time, for {days} days: {:.0} rounds a second, {} sweeps",
         of(Origin::Attested),
         of(Origin::Adopted),
         sum(|mac| mac.tally.reports_asked),

@@ -4,13 +4,13 @@
 //! what one Mac does is decided by its own chance alone. So the same seed gives the same run.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use attestd::flows::Context;
 use attestd::flows::read_posture::read_posture;
+use attestd::flows::{Context, sweep};
 use attestd::posture;
 use attestd::time::Timestamp;
 use attestd_sim::apns::Fault as PushFault;
@@ -103,7 +103,12 @@ pub struct World {
     macs: Vec<Option<Box<Mac>>>,
     /// Whose expiry is waited for.
     expiries: Vec<bool>,
+    /// When the server must do something about each Mac, as it stands in its store.
+    due: Vec<Option<Ms>>,
+    /// Macs about which something may have changed in this instant.
+    touched: BTreeSet<usize>,
     by_token: HashMap<String, usize>,
+    by_device: HashMap<String, usize>,
     queue: BinaryHeap<Reverse<(Ms, u64, What)>>,
     entries: u64,
     now: Ms,
@@ -145,7 +150,10 @@ impl World {
             house: Some(house),
             macs: macs.collect::<anyhow::Result<_>>()?,
             expiries: vec![false; plan.macs],
+            due: vec![None; plan.macs],
+            touched: BTreeSet::new(),
             by_token: HashMap::new(),
+            by_device: HashMap::new(),
             queue: BinaryHeap::new(),
             entries: 0,
             now: START,
@@ -169,7 +177,6 @@ impl World {
             clear_since: START,
             plan,
         };
-        world.at(START + world.plan.sweep, What::Sweep);
         world.at(START + HOUR, What::Hour);
         let kill = world.chance.between(DAY, 4 * DAY);
         world.at(whole_second(START + kill), What::Kill);
@@ -247,7 +254,7 @@ impl World {
                 What::Sweep => self.sweep().await?,
                 // Done after everything else.
                 What::Wake => {}
-                What::Hour => self.hour(),
+                What::Hour => self.hour().await?,
                 What::Outage(begins) => self.outage(begins)?,
                 What::Kill => self.kill()?,
                 What::Start => self.start().await?,
@@ -268,22 +275,69 @@ impl World {
                 }
             }
         }
+        self.touched.extend(macs.keys().copied());
         self.act(macs).await?;
-        self.wake().await
+        self.wake().await?;
+        self.plan_sweeps().await
+    }
+
+    /// A sweep that finds nobody due changes nothing, so only those are run that find somebody.
+    async fn plan_sweeps(&mut self) -> anyhow::Result<()> {
+        let touched = std::mem::take(&mut self.touched);
+        let Some(house) = &self.house else {
+            return Ok(());
+        };
+        if touched.is_empty() {
+            return Ok(());
+        }
+        let mut planned = Vec::new();
+        let tx = house.ctx.store.read().await?;
+        for index in touched {
+            let device_id = self.macs[index].as_ref().and_then(|mac| mac.device_id());
+            let Some(device_id) = device_id else { continue };
+            let due = tx.due(device_id).await?.map(|(at, _)| at.millis());
+            if due != self.due[index] {
+                self.due[index] = due;
+                planned.extend(due);
+            }
+        }
+        drop(tx);
+        for at in planned {
+            self.at(self.sweep_at(at), What::Sweep);
+        }
+        Ok(())
+    }
+
+    /// The first sweep that finds who is due then.
+    fn sweep_at(&self, due: Ms) -> Ms {
+        let period = self.plan.sweep;
+        let due = due.max(self.now + 1) - START;
+        START + due.div_euclid(period) * period + if due % period == 0 { 0 } else { period }
     }
 
     async fn sweep(&mut self) -> anyhow::Result<()> {
-        self.at(self.now + self.plan.sweep, What::Sweep);
-        let Some(house) = &mut self.house else {
+        let now = self.now;
+        let due = |at: &Option<Ms>| at.is_some_and(|at| at <= now);
+        let Some(house) = &self.house else {
             return Ok(());
         };
-        schedule::sweep_once(&house.ctx).await?;
-        schedule::record_refusals(house).await?;
+        // Another of the same time did it.
+        if !self.due.iter().any(due) {
+            return Ok(());
+        }
+        sweep::run_once(&house.ctx).await?;
+        let found = self.due.iter().enumerate();
+        self.touched
+            .extend(found.filter(|(_, at)| due(at)).map(|(index, _)| index));
         self.outcome.sweeps += 1;
         Ok(())
     }
 
-    fn hour(&mut self) {
+    async fn hour(&mut self) -> anyhow::Result<()> {
+        if let Some(house) = &mut self.house {
+            house.ctx.store.flush_seen().await?;
+            schedule::record_refusals(house).await?;
+        }
         self.at(self.now + HOUR, What::Hour);
         let trouble = self.outage || self.house.is_none();
         let macs = || self.macs.iter().flatten().map(AsRef::as_ref);
@@ -307,6 +361,7 @@ impl World {
         }
         self.outcome.hours.push(hour);
         self.found(faults);
+        Ok(())
     }
 
     fn outage(&mut self, begins: bool) -> anyhow::Result<()> {
@@ -340,6 +395,8 @@ impl World {
         }
         self.house = Some(self.estate.start(self.outcome.restarts).await?);
         self.clear_since = self.now;
+        // Somebody may have fallen due meanwhile.
+        self.at(self.sweep_at(self.now), What::Sweep);
         let up = self.chance.between(2 * DAY, 6 * DAY);
         self.at(whole_second(self.now + up), What::Kill);
         self.log.write(self.now, format_args!("started"))
@@ -406,7 +463,11 @@ impl World {
         if let Some(former) = former {
             self.by_token.remove(&former);
         }
-        let token = self.macs[index].as_ref().and_then(|mac| mac.token());
+        let mac = self.macs[index].as_ref();
+        if let Some(device_id) = mac.and_then(|mac| mac.device_id()) {
+            self.by_device.insert(device_id.to_string(), index);
+        }
+        let token = mac.and_then(|mac| mac.token());
         if let Some(token) = token.map(hex::encode) {
             self.by_token.insert(token, index);
         }
@@ -483,10 +544,16 @@ impl World {
 
     /// Sends the pushes that are wanted, and has the Macs hear of them.
     async fn wake(&mut self) -> anyhow::Result<()> {
-        if let Some(house) = &self.house
-            && let Some(at) = schedule::wake_all(&house.ctx).await?
-        {
-            self.at(at, What::Wake);
+        if let Some(house) = &self.house {
+            let woken = schedule::wake_all(&house.ctx).await?;
+            let indices = woken
+                .macs
+                .iter()
+                .map(|mac| self.by_device.get(mac.as_str()));
+            self.touched.extend(indices.flatten());
+            if let Some(at) = woken.others_at {
+                self.at(at, What::Wake);
+            }
         }
         let mut taken = BTreeMap::new();
         for push in self.sim.apns().take_seen() {
