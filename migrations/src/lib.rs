@@ -14,6 +14,7 @@ mod m0005_identity_rules;
 mod m0006_acme;
 mod m0007_scep_transactions;
 mod m0009_agendas;
+mod m0011_attempts_of_a_mac;
 
 /// The history.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0006_acme::Migration),
             Box::new(m0007_scep_transactions::Migration),
             Box::new(m0009_agendas::Migration),
+            Box::new(m0011_attempts_of_a_mac::Migration),
         ]
     }
 }
