@@ -13,6 +13,7 @@ mod issuance;
 mod primitives;
 mod report;
 mod server;
+mod sweep;
 
 use self::report::Report;
 
@@ -21,16 +22,29 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let (macs, issued) = (
+    let (macs, issued, due) = (
         setting("ATTESTD_BENCH_MACS", 1000),
         setting("ATTESTD_BENCH_ISSUED", 2000),
+        setting("ATTESTD_BENCH_DUE", 100_000),
     );
+    let named: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     let mut report = Report::default();
     let yardstick = primitives::run(&mut report);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        server::run(&mut report, yardstick, macs).await;
-        issuance::run(&mut report, yardstick, issued).await;
+        if wanted("server") {
+            server::run(&mut report, yardstick, macs).await;
+        }
+        if wanted("issuance") {
+            issuance::run(&mut report, yardstick, issued).await;
+        }
+        if wanted("sweep") {
+            sweep::run(&mut report, due).await;
+        }
     });
     report.print();
 }

@@ -144,9 +144,9 @@ impl Server {
              [public]\nlisten = \"127.0.0.1:{public}\"\n\
              enroll_per_minute = 1000000\nscep_per_minute = 1000000\nacme_per_minute = 1000000\n\
              [internal]\nlisten = \"127.0.0.1:{internal}\"\n\
-             [apns]\nurl = \"{}\"\nroot = \"{}\"\n\
+             [apns]\npushes_per_second = 20000\nurl = \"{}\"\nroot = \"{}\"\n\
              [attestation]\nhold = \"0s\"\nroot = \"{}\"\n\
-             [verification]\npatience = \"1h\"\n[log]\nlevel = \"warn\"\n",
+             [verification]\npatience = \"1h\"\npushes_per_hour = 60\nqueue = 1000000\n[log]\nlevel = \"warn\"\n",
             world.apns().url(),
             files.apns_root.display(),
             files.attestation_root.display(),
@@ -287,7 +287,7 @@ impl Drop for Server {
     }
 }
 
-fn attestd(arguments: &[&str]) -> Vec<u8> {
+pub fn attestd(arguments: &[&str]) -> Vec<u8> {
     let output = Command::new(env!("CARGO_BIN_EXE_attestd"))
         .args(arguments)
         .output()
@@ -296,7 +296,7 @@ fn attestd(arguments: &[&str]) -> Vec<u8> {
     output.stdout
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     socket.local_addr().expect("an address").port()
 }

@@ -46,11 +46,11 @@ impl MigrationTrait for Migration {
                     .take(),
             )
             .await?;
-        manager
-            .get_connection()
-            .execute_unprepared(BEGIN)
-            .await?;
-        for index in ["open_verifications_by_deadline", "open_verifications_by_debt"] {
+        manager.get_connection().execute_unprepared(BEGIN).await?;
+        for index in [
+            "open_verifications_by_deadline",
+            "open_verifications_by_debt",
+        ] {
             manager
                 .drop_index(Index::drop().name(index).table("verifications").to_owned())
                 .await?;
@@ -76,8 +76,16 @@ impl MigrationTrait for Migration {
             .await?;
         manager.get_connection().execute_unprepared(OWED).await?;
         for (name, column, when) in [
-            ("open_verifications_by_deadline", "deadline", Expr::col("finished_at").is_null()),
-            ("open_verifications_by_debt", "owes_from", Expr::col("owes_from").is_not_null()),
+            (
+                "open_verifications_by_deadline",
+                "deadline",
+                Expr::col("finished_at").is_null(),
+            ),
+            (
+                "open_verifications_by_debt",
+                "owes_from",
+                Expr::col("owes_from").is_not_null(),
+            ),
         ] {
             manager
                 .create_index(

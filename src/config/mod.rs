@@ -4,6 +4,7 @@
 //! configuration file is in.
 
 mod defaults;
+mod unusable;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::unusable::Unusable;
 use crate::enrollment::Protocol;
 use crate::network::Network;
 use crate::time::Span;
@@ -204,65 +206,6 @@ pub struct Log {
 pub enum LogFormat {
     Text,
     Json,
-}
-
-/// Why a configuration is not used. Each says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum Unusable {
-    #[error("{path} cannot be read: {cause}")]
-    Unreadable {
-        path: PathBuf,
-        cause: std::io::Error,
-    },
-    #[error("the configuration is not well formed: {0}")]
-    Malformed(Box<toml::de::Error>),
-    #[error("base_url must be https://host[:port] without path, query or user, but is {0:?}")]
-    BaseUrl(String),
-    #[error(
-        "base_url {0:?} is not https; plain http is only for trying things out on this machine: give --insecure-http and a loopback address"
-    )]
-    InsecureBaseUrl(String),
-    #[error("{0}: tls_certificate and tls_key belong together; one of them is missing")]
-    HalfTls(&'static str),
-    #[error(
-        "the public listener has no tls_certificate; set one, or behind_proxy = true when a reverse proxy ends TLS in front of it"
-    )]
-    NoTls,
-    #[error(
-        "the internal listener {0} is reachable from outside but has no tls_certificate; set one, or listen on loopback"
-    )]
-    InternalInClear(SocketAddr),
-    #[error("public and internal must be two listeners, but both are {0}")]
-    SameListener(SocketAddr),
-    #[error(
-        "public.client_certificate_header is believed of nobody: name the proxies in public.trusted_proxies"
-    )]
-    HeaderOfNobody,
-    #[error(
-        "public.client_certificate_header must be the name of a header of its own, but is {0:?}"
-    )]
-    HeaderName(String),
-    #[error(
-        "public.client_certificates asks in the TLS of this server: set public.tls_certificate and tls_key too"
-    )]
-    CertificatesWithoutTls,
-    #[error("{0} must be longer than nothing")]
-    Zero(&'static str),
-    #[error("{name} must be at most {most}, but is {is}: {why}")]
-    TooMany {
-        name: &'static str,
-        is: u32,
-        most: u32,
-        why: &'static str,
-    },
-    #[error("database: give url or url_file, not both")]
-    TwoDatabases,
-    #[error("database.url holds a password; put the URL into a file and name it in url_file")]
-    PasswordInFile,
-    #[error(
-        "identifiers and UUIDs under enrollment must be letters, digits, dots, hyphens and underscores, but one is {0:?}"
-    )]
-    Identifier(String),
 }
 
 impl Public {

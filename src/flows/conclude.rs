@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::sweep::{ask, due};
+use super::sweep::with_what_is_ripe;
 use crate::attestation::freshness::{self, Minted};
 use crate::attestation::{NonceInputs, Refusal, Scheme, VerifiedEvidence};
 use crate::enrollment::trace::{Entry, Step};
@@ -125,7 +125,8 @@ pub fn decide(exchange: Exchange, answer: Option<Answer>, judge: &Judge) -> (Cha
     let before = round.verification.clone();
     let session = match answer {
         None => {
-            round.ask_what_is_ripe();
+            let open = round.verification.take();
+            round.verification = with_what_is_ripe(open, &round.exchange.agenda, judge);
             Session::Open(None)
         }
         Some(answer) => round.take(answer),
@@ -163,21 +164,6 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// A Mac that came by itself, or was woken for something else, is asked at once what it would
-    /// soon be woken for.
-    fn ask_what_is_ripe(&mut self) {
-        let Judge { rules, now, .. } = self.judge;
-        let agenda = &self.exchange.agenda;
-        let kinds = agenda.ripe(rules, *now);
-        if kinds.is_empty() || self.exchange.state != State::Enrolled {
-            return;
-        }
-        let request = due(&kinds, agenda.priority(&kinds, rules), rules);
-        let open = self.verification.take();
-        let (device_id, entropy) = (&self.exchange.device_id, self.judge.entropy.as_ref());
-        self.verification = Some(ask(open, device_id, &request, entropy, *now));
-    }
-
     fn take(&mut self, answer: Answer) -> Session {
         let now = self.judge.now;
         let Some(command) = self.exchange.command.take() else {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::conclude::step_of;
+use super::conclude::{Judge, step_of};
 use super::take_over::settle;
 use super::{Context, Failure};
 use crate::enrollment::trace::Entry;
@@ -15,7 +15,7 @@ use crate::store::{Changes, Event, Review};
 use crate::time::Timestamp;
 use crate::verification::agenda::budget::LEASE;
 use crate::verification::agenda::{Rules, Step};
-use crate::verification::{Kind, Priority, Progress, Request, Verification};
+use crate::verification::{Agenda, Kind, Priority, Progress, Request, Verification};
 
 /// How many Macs are looked at in one step: others who write wait for its end.
 const BATCH: usize = 256;
@@ -157,8 +157,33 @@ impl Planner {
     }
 }
 
+/// What a Mac that connects is asked: whatever it owes, and at once what it would soon be woken for. If
+/// it comes late, but before its silence was noted, it is in time.
+pub(super) fn with_what_is_ripe(
+    known: Option<Verification>,
+    agenda: &Agenda,
+    judge: &Judge,
+) -> Option<Verification> {
+    let (rules, now) = (&judge.rules, judge.now);
+    let mut kinds = agenda.ripe(rules, now);
+    let open = known.as_ref().filter(|known| !known.is_finished());
+    kinds.extend(open.iter().flat_map(|open| open.overdue(now)));
+    if kinds.is_empty() {
+        return known;
+    }
+    let request = due(&kinds, agenda.priority(&kinds, rules, now), rules);
+    let entropy = judge.entropy.as_ref();
+    Some(ask(
+        open.cloned(),
+        &agenda.device_id,
+        &request,
+        entropy,
+        now,
+    ))
+}
+
 /// What is asked of a Mac that is due, or that comes by itself.
-pub(super) fn due(kinds: &[Kind], priority: Priority, rules: &Rules) -> Request {
+fn due(kinds: &[Kind], priority: Priority, rules: &Rules) -> Request {
     let occasion = match priority {
         Priority::First => "nothing is known",
         Priority::Expired => "what was known counts no longer",

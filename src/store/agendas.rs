@@ -170,7 +170,9 @@ pub(super) fn save(
     next: Next,
     leased_until: Option<Timestamp>,
 ) -> Result<Edit, StoreError> {
-    let due_at = next.due_at.max(leased_until.filter(|_| next.due_at.is_some()));
+    let due_at = next
+        .due_at
+        .max(leased_until.filter(|_| next.due_at.is_some()));
     Ok(Edit::new(
         "INSERT INTO agendas (device_id, priority, due_at, owes_from, body) \
          VALUES ($1, $2, $3, $4, $5) \

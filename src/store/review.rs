@@ -44,7 +44,10 @@ pub struct Review {
 enum Which {
     /// At most so many of those that are due, the most urgent first and among them those that wait
     /// the longest.
-    Due { now: Timestamp, limit: usize },
+    Due {
+        now: Timestamp,
+        limit: usize,
+    },
     This(DeviceId),
 }
 
@@ -79,7 +82,9 @@ impl Store {
                 (changes, Some(answer))
             })
         };
-        let answers = self.review_all(Which::This(device_id.clone()), once).await?;
+        let answers = self
+            .review_all(Which::This(device_id.clone()), once)
+            .await?;
         Ok(answers.into_iter().flatten().next())
     }
 
@@ -98,7 +103,9 @@ impl Store {
                     answers: Vec::new(),
                     reply,
                 }))?;
-                answer.await.map_err(|_| super::exchange::sqlite::stopped())?
+                answer
+                    .await
+                    .map_err(|_| super::exchange::sqlite::stopped())?
             }
             None if self.0.connections.backend.is_sqlite() => Err(StoreError::NotTheOwner),
             None => on_postgresql(&self.0, which, decide).await,
@@ -205,7 +212,8 @@ impl<F, T> Look<F, T> {
             Which::This(device_id) => {
                 let sql = format!("{LOAD} WHERE e.device_id = $1");
                 let mut statement = connection.prepare_cached(&sql)?;
-                let found = statement.query_map([device_id.as_str()], |row| Ok(Loaded::read(row)))?;
+                let found =
+                    statement.query_map([device_id.as_str()], |row| Ok(Loaded::read(row)))?;
                 nouns(found)
             }
             Which::Due { now, limit } => {
@@ -364,7 +372,9 @@ async fn load(tx: &DatabaseTransaction, devices: &[String]) -> Result<Vec<Review
             "{LOAD} WHERE e.device_id IN ({}) ORDER BY g.priority, e.device_id",
             places(devices.len())
         ),
-        devices.iter().map(|device_id| Value::from(device_id.as_str())),
+        devices
+            .iter()
+            .map(|device_id| Value::from(device_id.as_str())),
     );
     let mut reviews = Vec::with_capacity(devices.len());
     for found in tx.query_all_raw(statement).await? {

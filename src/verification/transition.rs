@@ -168,6 +168,15 @@ impl Verification {
         self.parts.iter().filter_map(|part| part.pushed_at).max()
     }
 
+    /// Kinds that are owed although their time is over.
+    pub fn overdue(&self, now: Timestamp) -> Vec<Kind> {
+        self.parts
+            .iter()
+            .filter(|part| part.is_awaited() && now >= part.deadline.unwrap_or(self.deadline))
+            .map(|part| part.kind)
+            .collect()
+    }
+
     /// Whether nothing is owed any more.
     pub fn is_finished(&self) -> bool {
         self.finished.is_some()

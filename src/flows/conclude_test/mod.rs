@@ -27,7 +27,8 @@ use crate::store::{Changes, Exchange};
 use crate::time::Timestamp;
 use crate::verification::agenda::Rules;
 use crate::verification::{
-    Agenda, Command, Kind, MAX_ATTEMPTS, Priority, Progress, Request, State as Outcome, Verification,
+    Agenda, Command, Kind, MAX_ATTEMPTS, Priority, Progress, Request, State as Outcome,
+    Verification,
 };
 
 /// One Mac and what a store would keep of it.

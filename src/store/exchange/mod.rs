@@ -11,7 +11,9 @@ use super::error::StoreError;
 use super::events::Event;
 use super::evidence::Evidence;
 use super::row::{self, Row};
-use super::{agendas, commands, enrollments, events, evidence, nonces, postures, steps, verifications};
+use super::{
+    agendas, commands, enrollments, events, evidence, nonces, postures, steps, verifications,
+};
 use crate::attestation::freshness::Minted;
 use crate::enrollment::trace::Entry;
 use crate::enrollment::{IdentityKind, State};
@@ -365,10 +367,7 @@ impl Changes {
 
     /// The agenda once it followed everything else; `None` when it is stored like that.
     fn followed(&mut self, subject: &Subject) -> Option<Agenda> {
-        let mut agenda = self
-            .agenda
-            .take()
-            .unwrap_or_else(|| subject.agenda.clone());
+        let mut agenda = self.agenda.take().unwrap_or_else(|| subject.agenda.clone());
         if let Some(posture) = &self.posture {
             agenda.believes(posture);
         }

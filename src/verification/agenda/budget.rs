@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
-/// A Mac that was woken this recently is not woken again: it is about to connect.
+/// A Mac that was woken this recently, and did not come yet, is not woken again: it is about to.
 pub const QUIET: Duration = Duration::from_secs(60);
 
 /// A Mac that owes an answer and did not come is woken again after this long: twice within the usual
@@ -48,6 +48,9 @@ pub struct Pushes {
     /// The last of them is on its way: nobody knows yet what became of it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     under_way: bool,
+    /// The Mac connected after the last of them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    came: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     unreached: Option<Unreached>,
     /// The Mac has another address since then.
@@ -85,9 +88,15 @@ impl Pushes {
     pub fn begin(&mut self, per_hour: u32, now: Timestamp) {
         self.sent.push(now);
         self.under_way = true;
+        self.came = false;
         let looked_at = looked_at(per_hour);
         let surplus = self.sent.len().saturating_sub(looked_at);
         self.sent.drain(..surplus);
+    }
+
+    /// The Mac connected: what it was woken for it has heard.
+    pub fn came(&mut self) {
+        self.came = true;
     }
 
     /// APNs took it.
@@ -142,7 +151,7 @@ impl Pushes {
     /// The first time at which the Mac may be woken if somebody asks for it; `None`: at any time.
     pub fn open_from(&self, per_hour: u32) -> Option<Timestamp> {
         let quiet = if self.under_way { LEASE } else { QUIET };
-        let quiet = self.last().map(|at| at.plus(quiet));
+        let quiet = self.last().filter(|_| !self.came).map(|at| at.plus(quiet));
         [quiet, self.paused_until(), self.allowed_from(per_hour)]
             .into_iter()
             .flatten()
@@ -151,11 +160,7 @@ impl Pushes {
 
     /// The first time at which a Mac that was woken, and owes an answer still, is woken again.
     pub fn again_from(&self, per_hour: u32, said_not_now: bool) -> Option<Timestamp> {
-        let pause = if said_not_now {
-            AFTER_NOT_NOW
-        } else {
-            AGAIN
-        };
+        let pause = if said_not_now { AFTER_NOT_NOW } else { AGAIN };
         let again = self.last().filter(|_| !self.under_way);
         again.map(|at| at.plus(pause)).max(self.open_from(per_hour))
     }

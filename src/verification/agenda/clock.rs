@@ -78,6 +78,19 @@ pub struct Wish {
     pub ask_at: Timestamp,
     /// As of `ask_at`.
     pub priority: Priority,
+    /// When what is known counts no longer.
+    expires_at: Option<Timestamp>,
+}
+
+impl Wish {
+    /// How urgent it is at `now`, if that is later than it was due.
+    pub fn priority_at(&self, now: Timestamp) -> Priority {
+        if self.expires_at.is_some_and(|end| now >= end) {
+            self.priority.min(Priority::Expired)
+        } else {
+            self.priority
+        }
+    }
 }
 
 impl How {
@@ -98,10 +111,7 @@ impl How {
         };
         let nth = usize::try_from(times.saturating_sub(1)).unwrap_or(usize::MAX);
         let (from, to) = minutes[nth.min(minutes.len() - 1)];
-        (
-            Duration::from_secs(from * 60),
-            Duration::from_secs(to * 60),
-        )
+        (Duration::from_secs(from * 60), Duration::from_secs(to * 60))
     }
 
     /// Whether a Mac that connects by itself shows that the cause is gone.
@@ -114,8 +124,10 @@ impl Clock {
     /// How the kind's part in an attempt stands. `advanced` says whether evidence that counts came
     /// with it.
     pub(super) fn follow(&mut self, part: &Part, advanced: bool) {
-        if part.progress.is_owed() && !part.is_put_off() {
-            self.asking = true;
+        let awaited = part.progress.is_owed() && !part.is_put_off();
+        // What is over is over once it was found to be.
+        if awaited || part.ended_at.is_none() {
+            self.asking |= awaited;
             return;
         }
         if !std::mem::take(&mut self.asking) {
@@ -171,7 +183,8 @@ impl Clock {
     ) -> Wish {
         let expires_at = self.known_at.map(|at| {
             let usable_until = at.plus(lifetime.usable_for.0);
-            self.ends_at.map_or(usable_until, |end| usable_until.min(end))
+            self.ends_at
+                .map_or(usable_until, |end| usable_until.min(end))
         });
         let (mut ripe_at, mut ask_at) = match (self.known_at, expires_at) {
             (Some(at), Some(expires_at)) => {
@@ -212,6 +225,7 @@ impl Clock {
             ripe_at,
             ask_at,
             priority: priority.map_or(by_age, |called_for| by_age.min(called_for)),
+            expires_at,
         }
     }
 }

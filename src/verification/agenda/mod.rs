@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use self::budget::Pushes;
 pub use self::budget::{Hold, Unreached};
-pub use self::clock::{How, Wish};
 use self::clock::Clock;
+pub use self::clock::{How, Wish};
 use super::{Command, CommandState, Kind, Part, Priority, Progress, Verification};
 use crate::ids::{DeviceId, VerificationId};
 use crate::posture::appraisal::APPLE_WINDOW;
@@ -307,6 +307,7 @@ impl Agenda {
 
     /// A question was handed over, or answered.
     pub fn talks(&mut self, command: &Command) {
+        self.pushes.came();
         self.talking_since =
             (command.state == CommandState::Outstanding).then_some(command.handed_over_at);
     }
@@ -342,15 +343,14 @@ impl Agenda {
     /// The Mac has a new push address.
     pub fn readdressed(&mut self, now: Timestamp) {
         self.pushes.readdressed(now);
+        // A session may be under way still, and is as lost as a push may be.
+        self.talking_since = None;
     }
 
     /// Takes a push out of the budget, if the Mac owes an answer and may be woken now. `asked` says
     /// that somebody wants it, who is not made to wait as long as the sweep.
     pub fn begin_push(&mut self, asked: bool, rules: &Rules, now: Timestamp) -> bool {
-        let may = self.is_heard()
-            && self
-                .wake_from(asked, rules)
-                .is_some_and(|from| from <= now);
+        let may = self.is_heard() && self.wake_from(asked, rules).is_some_and(|from| from <= now);
         if may {
             self.pushes.begin(rules.pushes_per_hour, now);
         }
@@ -411,7 +411,7 @@ impl Agenda {
         let due = self
             .wishes(rules)
             .filter(|(_, wish)| self.start_from(wish, rules) <= now)
-            .map(|(_, wish)| wish.priority)
+            .map(|(_, wish)| wish.priority_at(now))
             .min();
         if let Some(priority) = due {
             return Step::Ask(self.ripe(rules, now), priority);
@@ -435,10 +435,10 @@ impl Agenda {
     }
 
     /// How urgent it is, if these kinds are asked for now.
-    pub fn priority(&self, kinds: &[Kind], rules: &Rules) -> Priority {
+    pub fn priority(&self, kinds: &[Kind], rules: &Rules, now: Timestamp) -> Priority {
         self.wishes(rules)
             .filter(|(kind, _)| kinds.contains(kind))
-            .map(|(_, wish)| wish.priority)
+            .map(|(_, wish)| wish.priority_at(now))
             .min()
             .unwrap_or(Priority::Refresh)
     }
@@ -465,7 +465,8 @@ impl Agenda {
         // Whoever is in a session answers in it.
         let silent = self.talking_since.map(|since| since.plus(budget::LEASE));
         let allowed = if asked {
-            self.pushes.open_from(per_hour)
+            let quiet = self.talking_since.map(|since| since.plus(budget::QUIET));
+            quiet.max(self.pushes.open_from(per_hour))
         } else if open.woken {
             silent.max(self.pushes.again_from(per_hour, open.said_not_now))
         } else {

@@ -6,7 +6,7 @@ use attestd::attestation::NonceInputs;
 use attestd::ids::CommandUuid;
 use attestd_sim::keys::{KeyKind, generate};
 use attestd_sim::mac::{messages, security_info};
-use attestd_sim::{Lie, Loss, Mac, MacSpec};
+use attestd_sim::{Loss, Mac, MacSpec};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use plist::Value;
@@ -308,27 +308,36 @@ journey! {
 journey! {
     async fn a_cached_chain_is_as_old_as_its_own_nonce(backend: Backend) {
         let scene = Scene::new(backend).await;
-        let mac = attested_mac(&scene, spec()).await;
-        let first = scene.api.posture(&mac.serial()).await;
+        let mac = silent_mac(&scene, spec()).await;
+        let asked = idle(&mac).await.expect("a command");
+        let attest = report(&mac, &asked).await.expect("the attestation");
+        // Apple makes a chain for it, and the Mac's answer is lost on the way.
+        let (made_at, key) = (scene.now(), generate(KeyKind::P384).expect("a key"));
+        let chain = scene.world.apple()
+            .attest(&mac.spec().attested_state(), &key, attest.nonce.as_deref(), made_at.millis())
+            .expect("a chain");
+        let chain = [chain.leaf, chain.intermediate];
         scene.pass(3 * DAY);
-        scene.api.verify(&mac.serial(), &["security_info", "mda"]).await;
-        mac.connect().await.expect("a session");
+        let asked = idle(&mac).await.expect("asked again");
+        let again = report(&mac, &asked).await.expect("the attestation");
+        assert_ne!(again.nonce, attest.nonce);
+        talk::present(&mac, &again, &chain).await;
         let posture = scene.api.posture(&mac.serial()).await;
         assert_eq!(posture["verdict"], "affirming");
         assert_eq!(posture["freshness"]["class"], "cached_known");
-        for (field, claim) in [("minted_at", "freshness"), ("expires_at", "sip#mda")] {
-            let of = |posture: &serde_json::Value| match claim {
-                "freshness" => posture["freshness"][field].clone(),
-                claim => posture["claims"][claim][field].clone(),
-            };
-            assert_eq!(of(&posture), of(&first), "{field}");
-        }
+        assert_eq!(posture["freshness"]["minted_at"], json!(made_at));
+        assert_eq!(posture["claims"]["sip#mda"]["expires_at"], json!(made_at.plus(14 * DAY)));
+        // Whoever asks for another before Apple makes one is told when that is.
+        let early = scene.api.verify(&mac.serial(), &["mda"]).await;
+        assert_eq!((&early["state"], &early["kinds"]["mda"]["reason"]),
+            (&json!("failed"), &json!("apple_rate_limit")));
+        assert_eq!(early["kinds"]["mda"]["not_before"], json!(made_at.plus(7 * DAY)));
 
         // The same chain once Apple would have made another is held back by somebody.
-        mac.change(|spec| spec.lie = Some(Lie::ReplaysOldChain));
         scene.pass(5 * DAY);
-        scene.api.verify(&mac.serial(), &["security_info", "mda"]).await;
-        mac.connect().await.expect("a session");
+        let asked = idle(&mac).await.expect("asked again");
+        let again = report(&mac, &asked).await.expect("the attestation");
+        talk::present(&mac, &again, &chain).await;
         let posture = scene.api.posture(&mac.serial()).await;
         assert_eq!((&posture["verdict"], &posture["reasons"][0]),
             (&json!("warning"), &json!("attestation_withheld")));

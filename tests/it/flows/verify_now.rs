@@ -61,12 +61,15 @@ journey! {
         assert_eq!((status, &joined["verification_id"]), (202, &first["verification_id"]));
         assert_eq!(joined["kinds"].as_object().expect("kinds").len(), 2);
         let session = mac.connect().await.expect("a session");
-        assert_eq!(session.answered, 2);
+        assert_eq!(session.answered, 1);
 
         let ended = scene.api.json(&location).await;
         assert_eq!((&ended["state"], &ended["outcome"]), (&json!("answered"), &json!("affirming")));
-        assert_eq!(ended["posture_revision"], json!(4));
-        assert_eq!(ended["kinds"]["mda"]["attempt"], 1);
+        assert_eq!(ended["posture_revision"], json!(3));
+        // Apple would only repeat what it said two minutes ago.
+        let mda = &ended["kinds"]["mda"];
+        assert_eq!((&mda["state"], &mda["reason"]), (&json!("deferred"), &json!("apple_rate_limit")));
+        assert_eq!(mda["not_before"], json!(scene.now().plus(7 * 24 * 60 * MINUTE - 2 * MINUTE)));
         let (status, next) = send(post(&scene, &body)).await;
         assert_eq!(status, 202);
         assert_ne!(next["verification_id"], first["verification_id"]);
@@ -176,8 +179,9 @@ journey! {
         let asking: Vec<_> = (0..50)
             .map(|number| {
                 // Every request is made twice.
-                let kind = if number % 4 < 2 { "mda" } else { "security_info" };
-                let request = post(&scene, &json!({ "device_id": device_id, "kinds": [kind] }))
+                let kinds = ["security_info", "mda"];
+                let kinds = if number % 4 < 2 { &kinds[..] } else { &kinds[..1] };
+                let request = post(&scene, &json!({ "device_id": device_id, "kinds": kinds }))
                     .header("Idempotency-Key", format!("key-{}", number / 2));
                 tokio::spawn(send(request))
             })
@@ -196,5 +200,68 @@ journey! {
         }).await;
         // The one of its enrolment, and the one all fifty share.
         assert_eq!(scene.world.apns().seen_for(&token).len(), 2);
+    }
+}
+
+journey! {
+    async fn whoever_asks_too_often_reads_when_the_mac_can_be_woken_again(backend: Backend) {
+        let mut scene = Scene::new(backend).await;
+        let (mac, device_id) = quiet_mac(&scene).await;
+        let enrolled_at = scene.now().minus(2 * MINUTE);
+        let (token, _) = mac.push_address().expect("an address");
+        let pushes = |scene: &Scene| scene.world.apns().seen_for(&token).len();
+        let ask = json!({ "device_id": device_id, "kinds": ["security_info"] });
+        // The second push within the hour is the last; one attempt after the other does not help.
+        for round in 0..3 {
+            let (status, answer) = send(post(&scene, &ask)).await;
+            assert_eq!(status, 202);
+            eventually("its turn is over", async || scene.ctx().wakeups.waiting() == 0).await;
+            if round == 0 {
+                eventually("it is pushed", async || {
+                    scene.kept(&mac).await.verifications[0].last_pushed_at().is_some()
+                }).await;
+            } else {
+                let kind = &answer["kinds"]["security_info"];
+                assert_eq!((&kind["state"], &kind["reason"]), (&json!("queued"), &json!("push_throttled")));
+                assert_eq!(kind["not_before"], json!(enrolled_at.plus(60 * MINUTE)));
+                assert_eq!(answer["reasons"], json!(["push_throttled"]));
+            }
+            assert_eq!(pushes(&scene), 2);
+            // It need not be woken to answer.
+            assert_eq!(mac.connect().await.expect("a session").answered, 1);
+            scene.pass(2 * MINUTE);
+        }
+        // Nor does a restart.
+        scene.stop().await;
+        scene.start().await;
+        let (_, answer) = send(post(&scene, &ask)).await;
+        assert_eq!(answer["kinds"]["security_info"]["reason"], "push_throttled");
+        scene.sweep().await;
+        assert_eq!(pushes(&scene), 2);
+    }
+}
+
+journey! {
+    async fn a_full_queue_says_come_again_later(backend: Backend) {
+        let tables = "[verification]\nqueue = 1\n";
+        let scene = Scene::with_push_rate(backend, tables, 1).await;
+        let mut macs = Vec::new();
+        for _ in 0..3 {
+            macs.push(quiet_mac(&scene).await);
+        }
+        let ask = |number: usize| {
+            post(&scene, &json!({ "device_id": macs[number].1, "kinds": ["security_info"] }))
+        };
+        // One is woken in this second, one waits for the next.
+        assert_eq!(send(ask(0)).await.0, 202);
+        eventually("the first has its turn", async || scene.ctx().wakeups.waiting() == 0).await;
+        assert_eq!(send(ask(1)).await.0, 202);
+        let answer = ask(2).send().await.expect("an answer");
+        assert!(answer.headers().contains_key("retry-after"));
+        let (status, problem) = read(answer).await;
+        assert_eq!((status, &problem["type"]), (429, &json!("/problems/queue-full")));
+        scene.pass(MINUTE);
+        eventually("the second has its turn", async || scene.ctx().wakeups.waiting() == 0).await;
+        assert_eq!(send(ask(2)).await.0, 202);
     }
 }

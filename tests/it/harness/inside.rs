@@ -7,6 +7,7 @@ use attestd::ids::DeviceId;
 use attestd::posture::Posture;
 use attestd::store::{Evidence, NumberedEvent};
 use attestd::verification::Verification;
+use attestd::verification::agenda::Next;
 use attestd_sim::Mac;
 
 use super::scene::Scene;
@@ -69,6 +70,20 @@ impl Scene {
     pub async fn refused(&self, reason: &str) -> u64 {
         let label = format!("reason=\"{reason}\"");
         self.counted("attestd_refusals_total", &[&label]).await
+    }
+
+    /// What is next for a Mac.
+    pub async fn next(&self, mac: &Mac) -> Next {
+        let device_id = self.device_id(mac).await;
+        let tx = self.ctx().store.read().await.expect("a store");
+        let agenda = tx.agenda(&device_id).await.expect("an agenda");
+        agenda.expect("a Mac").next(&self.ctx().settings.rules)
+    }
+
+    /// How long until something must be done about a Mac.
+    pub async fn due_in(&self, mac: &Mac) -> Duration {
+        let due_at = self.next(mac).await.due_at.expect("something is due");
+        due_at.since(self.now())
     }
 
     /// Ends what is overdue and asks for those that owe an answer, as the worker does.

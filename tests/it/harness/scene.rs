@@ -87,6 +87,30 @@ impl Scene {
         Self::prepared(backend, tables, true, PublicSide::default()).await
     }
 
+    /// As [`Scene::configured`], where so many pushes leave within a second.
+    pub async fn with_push_rate(backend: Backend, tables: &str, per_second: u32) -> Self {
+        let mut scene = Self::configured(backend, tables).await;
+        scene.stop().await;
+        let body = std::fs::read_to_string(&scene.config).expect("a configuration");
+        let line = format!("[apns]\npushes_per_second = {per_second}\n");
+        std::fs::write(&scene.config, body.replace("[apns]\n", &line)).expect("a configuration");
+        scene.start().await;
+        scene
+    }
+
+    /// Another node on the same database, which serves nobody and does only what it is told to.
+    pub async fn second_node(&self) -> Arc<Context> {
+        let mut config = Config::load(&self.config, true).expect("a configuration");
+        config.public.listen.set_port(0);
+        let clock: Arc<ManualClock> = Arc::clone(&self.clock);
+        let app = App::start_at(&config, clock).await.expect("starts");
+        let ctx = app.context();
+        attestd::flows::rotate_push_certificate::take_into_use(&ctx, 0)
+            .await
+            .expect("a push certificate");
+        ctx
+    }
+
     /// As [`Scene::new`], reached in another way.
     pub async fn reached(backend: Backend, public: PublicSide<'_>) -> Self {
         Self::prepared(backend, "", true, public).await

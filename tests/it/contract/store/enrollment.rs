@@ -6,7 +6,7 @@ use attestd::enrollment::trace::{Entry, Standing, Step};
 use attestd::enrollment::{PushAddress, State};
 use attestd::reason::Reason;
 use attestd::secret::Secret;
-use attestd::store::StoreError;
+use attestd::store::{Changes, StoreError};
 
 use super::fixture::{Mac, identity, later, now, push_address};
 
@@ -208,9 +208,14 @@ on_both! {
     async fn a_dead_push_token_does_not_darken_the_next_one(db: Database) {
         let mac = Mac::enroll(1, &db.store).await;
         let tried = later(2);
+        let dies = async |at| {
+            let changes = Changes { push_dead: Some((tried, at)), ..Changes::default() };
+            let noted = db.store.review(mac.device_id(), move |_| (changes, ())).await;
+            assert_eq!(noted.expect("is kept"), Some(()));
+        };
+        dies(later(30)).await;
+        dies(later(31)).await;
         let mut write = db.store.write().await.expect("begins");
-        assert!(write.mark_push_dead(mac.device_id(), tried, later(30)).await.expect("answers"));
-        assert!(!write.mark_push_dead(mac.device_id(), tried, later(31)).await.expect("answers"));
         let stored = write.enrollment(mac.device_id()).await.expect("answers").expect("is there");
         let dead_since = stored.push.as_ref().and_then(|push| push.dead_since);
         assert_eq!(dead_since, Some(later(30)));
@@ -220,8 +225,10 @@ on_both! {
         let mut enrollment = stored;
         enrollment.token_update(enrollment.topic.clone(), renewed, later(40));
         write.save_enrollment(&enrollment).await.expect("is saved");
-        assert!(!write.mark_push_dead(mac.device_id(), tried, later(41)).await.expect("answers"));
-        let stored = write.enrollment(mac.device_id()).await.expect("answers");
+        write.commit().await.expect("commits");
+        dies(later(41)).await;
+        let read = db.store.read().await.expect("begins");
+        let stored = read.enrollment(mac.device_id()).await.expect("answers");
         assert_eq!(stored, Some(enrollment));
     }
 }

@@ -52,6 +52,7 @@ on_both! {
             steps: vec![Entry::done(Step::SecurityInfo, later(4))],
             events: vec![event("first"), event("second")],
             proved_at: Some(later(5)),
+            ..Changes::default()
         };
         let first = db
             .store

@@ -21,6 +21,7 @@ macro_rules! on_both {
     };
 }
 
+mod agenda;
 mod enrollment;
 mod events;
 mod exchange;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use attestd::enrollment::trace::{Entry, Step};
 use attestd::enrollment::{Authenticated, State};
 use attestd::ids::CertificateHash;
+use attestd::reason::Reason;
 use attestd::store::{Changes, Known, Speaker, Store, StoreError, Watched};
+use attestd::verification::Kind;
 
 use super::fixture::{Mac, identity, later, now};
 use crate::harness::database::{Database, sealer};
@@ -45,7 +47,8 @@ on_both! {
         assert_eq!(speaker.udid, mac.enrollment.udid);
         assert_eq!(speaker.state, State::Enrolled);
         assert_eq!(speaker.ticket_id, mac.enrollment.ticket_id);
-        assert_eq!((speaker.revoked_at, speaker.owes_from), (None, None));
+        // Nothing is known of it: it is asked when it comes.
+        assert_eq!((speaker.revoked_at, speaker.owes_from), (None, Some(now())));
     }
 }
 
@@ -96,20 +99,30 @@ on_both! {
         let mac = Mac::enroll(1, &db.store).await;
         let certificate = mac.identity.certificate;
         let owes = async || speaker(&db.store, certificate).await.expect("speaks").owes_from;
-        assert_eq!(owes().await, None);
+        assert_eq!(owes().await, Some(now()));
 
         let mut verification = mac.verification(1);
+        for kind in [Kind::SecurityInfo, Kind::Mda] {
+            verification.defer(kind, Reason::AwaitingBinding, later(60));
+        }
         let mut write = db.store.write().await.expect("begins");
         write.save_verification(&verification).await.expect("is saved");
         write.commit().await.expect("commits");
-        assert_eq!(owes().await, Some(now()));
+        assert_eq!(owes().await, Some(later(60)));
 
-        verification.cancel(attestd::verification::State::Cancelled, later(5));
-        let changes = Changes { verification: Some(verification), ..Changes::default() };
+        verification.recall(Kind::Mda);
+        let changes = Changes { verification: Some(verification.clone()), ..Changes::default() };
         db.store
             .exchange(mac.device_id(), None, None, move |_| (changes, ()))
             .await
             .expect("is kept");
+        assert_eq!(owes().await, Some(now()));
+
+        let mut enrollment = mac.enrollment.clone();
+        enrollment.check_out(later(5));
+        let mut write = db.store.write().await.expect("begins");
+        write.save_enrollment(&enrollment).await.expect("is saved");
+        write.commit().await.expect("commits");
         assert_eq!(owes().await, None);
     }
 }

@@ -1,9 +1,8 @@
 //! Verifications.
 
 use attestd::ids::sha256;
-use attestd::reason::Reason;
 use attestd::store::StoreError;
-use attestd::verification::{CommandState, Kind, State};
+use attestd::verification::{CommandState, State};
 
 use super::fixture::{Mac, later, now};
 
@@ -51,32 +50,6 @@ on_both! {
         assert_eq!(write.request("another").await.expect("answers"), None);
         let again = write.remember_request("key", hash, id, now()).await;
         assert!(matches!(again, Err(StoreError::Conflict)), "{again:?}");
-    }
-}
-
-on_both! {
-    async fn what_is_owed_and_what_is_overdue_is_found_by_time(db: Database) {
-        let mac = Mac::enroll(1, &db.store).await;
-        let waiting = Mac::enroll(2, &db.store).await;
-        let due = mac.verification(1);
-        let mut deferred = waiting.verification(2);
-        for kind in [Kind::SecurityInfo, Kind::Mda] {
-            deferred.defer(kind, Reason::AwaitingBinding, later(60));
-        }
-        let mut write = db.store.write().await.expect("begins");
-        write.save_verification(&due).await.expect("is saved");
-        write.save_verification(&deferred).await.expect("is saved");
-
-        let owing = write.owing(now(), None, 10).await.expect("answers");
-        assert_eq!(owing, std::slice::from_ref(&due));
-        let both = write.owing(later(60), None, 10).await.expect("answers");
-        assert_eq!(both.len(), 2);
-        let after = Some(&both[0].verification_id);
-        assert_eq!(write.owing(later(60), after, 10).await.expect("answers"), both[1..]);
-
-        assert_eq!(write.overdue(later(89), 10).await.expect("answers"), []);
-        assert_eq!(write.overdue(later(90), 10).await.expect("answers").len(), 2);
-        assert_eq!(write.overdue(later(90), 1).await.expect("answers").len(), 1);
     }
 }
 
