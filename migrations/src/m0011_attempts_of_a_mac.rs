@@ -26,7 +26,7 @@ impl MigrationTrait for Migration {
                 Index::drop()
                     .name("verifications_of_a_device")
                     .table("verifications")
-                    .take(),
+                    .to_owned(),
             )
             .await
     }
