@@ -17,6 +17,7 @@ mod m0008_provider_sessions;
 mod m0009_agendas;
 mod m0010_releases;
 mod m0011_verdict_ends;
+mod m0012_attempts_of_a_mac;
 
 /// The history.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0009_agendas::Migration),
             Box::new(m0010_releases::Migration),
             Box::new(m0011_verdict_ends::Migration),
+            Box::new(m0012_attempts_of_a_mac::Migration),
         ]
     }
 }

@@ -12,6 +12,7 @@ use super::key_binding::Proof;
 use super::policy::Policy;
 use super::{Attested, Held, Posture, Reported};
 use crate::ids::EvidenceId;
+use crate::mdm::security_info::SecurityInfo;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
@@ -171,10 +172,14 @@ impl Posture {
 
     fn drop_positives(&mut self) {
         self.named = None;
+        // FileVault off is a negative too, though it voids nothing else.
+        let is_negative = |facts: &SecurityInfo| {
+            facts.contradicts_full_security() || facts.filevault_enabled == Some(false)
+        };
         if self
             .reported
             .as_ref()
-            .is_some_and(|held| !held.facts.contradicts_full_security())
+            .is_some_and(|held| !is_negative(&held.facts))
         {
             self.reported = None;
         }

@@ -15,6 +15,8 @@ pub enum Fault {
 /// What is wrong at present.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
+    /// What every request gets that has no fault of its own: an outage.
+    pub(super) standing: Option<Fault>,
     pub(super) for_all: VecDeque<Fault>,
     pub(super) for_token: HashMap<String, VecDeque<Fault>>,
     /// Each connection ends with GOAWAY after this many requests.
@@ -24,9 +26,10 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    /// The fault for the next request of `token`, if one is due; those for the token go first.
+    /// The fault for the next request of `token`, if one is due; those for the token go first,
+    /// and an outage comes last.
     pub(super) fn next_for(&mut self, token: &str) -> Option<Fault> {
         let own = self.for_token.get_mut(token).and_then(VecDeque::pop_front);
-        own.or_else(|| self.for_all.pop_front())
+        own.or_else(|| self.for_all.pop_front()).or(self.standing)
     }
 }

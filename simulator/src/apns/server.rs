@@ -168,6 +168,11 @@ impl Apns {
             .push_back(fault);
     }
 
+    /// From now on every request gets this fault; `None` ends the outage.
+    pub fn break_down(&self, fault: Option<Fault>) {
+        lock(&self.shared.faults).standing = fault;
+    }
+
     /// Every connection ends with GOAWAY after so many requests; `None` stops that.
     pub fn go_away_after(&self, requests: Option<usize>) {
         lock(&self.shared.faults).go_away_after = requests;
@@ -187,6 +192,12 @@ impl Apns {
     /// All requests with a well-formed token so far, oldest first.
     pub fn seen(&self) -> Vec<PushSeen> {
         lock(&self.shared.seen).clone()
+    }
+
+    /// Those seen since the last time this was asked, which are then forgotten: for runs that send
+    /// more pushes than memory holds.
+    pub fn take_seen(&self) -> Vec<PushSeen> {
+        std::mem::take(&mut *lock(&self.shared.seen))
     }
 
     /// The requests for one token, oldest first.

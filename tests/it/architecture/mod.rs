@@ -338,6 +338,7 @@ fn files_are_short_enough_to_be_read() {
         "src",
         "tests",
         "simulator",
+        "soak",
         "migrations",
         "benches",
         "fuzz/targets",
@@ -354,7 +355,7 @@ fn files_are_short_enough_to_be_read() {
 #[test]
 fn nothing_is_left_out_or_waved_through() {
     let mut faults = Vec::new();
-    for file in ["src", "tests", "simulator", "migrations"]
+    for file in ["src", "tests", "simulator", "soak", "migrations"]
         .iter()
         .flat_map(|folder| sources(folder))
     {
@@ -381,7 +382,7 @@ fn nothing_is_left_out_or_waved_through() {
 
 /// The files whose tests are named in documents.
 fn tested() -> Vec<SourceFile> {
-    ["src", "tests", "simulator", "migrations"]
+    ["src", "tests", "simulator", "soak", "migrations"]
         .iter()
         .flat_map(|folder| sources(folder))
         .collect()

@@ -1,0 +1,288 @@
+//! The server, in process: its flows on a clock that is moved by hand, with the real store, the real
+//! push client and real keys. It can be stopped without a word and started again.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use attestd::acme::NonceKey;
+use attestd::apns::{Apns, ApnsSettings, Endpoint};
+use attestd::attestation::Anchors;
+use attestd::ca::{CertificateKind, CertificateProfile, Issuer, prepare};
+use attestd::enrollment::Protocol;
+use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
+use attestd::entropy::{Entropy, SeededEntropy, draw};
+use attestd::flows::wake::Wakeups;
+use attestd::flows::{Authorities, Context, Held, Settings, refuse, rotate_push_certificate};
+use attestd::keys::{KeyKind, KeyPair, MasterKey, MasterSeal};
+use attestd::pki::{
+    KnownIntermediates, OwnedCertificate, PublicKey, Signer, TrustAnchors, read_certificates,
+};
+use attestd::posture::policy::Policy;
+use attestd::store::Store;
+use attestd::telemetry::Metrics;
+use attestd::time::{Clock, ManualClock, Timestamp};
+use attestd::verification::agenda::Rules;
+use attestd_sim::World;
+use openssl::nid::Nid;
+
+use crate::time::{DAY, HOUR, Ms, START};
+use crate::world::Plan;
+
+/// Its canonical base URL. Nothing is ever sent there.
+pub const BASE_URL: &str = "https://soak.test";
+/// Macs that wait to be woken at most, and how many are within any second: the server's defaults.
+const QUEUE: usize = 4096;
+const PUSHES_PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
+const YEAR: Ms = 365 * DAY;
+
+/// What outlives a restart.
+#[derive(Debug)]
+pub struct Estate {
+    database: String,
+    seed: u64,
+    policy: Arc<Policy>,
+    pushes_an_hour: u32,
+    master: MasterKey,
+    device_ca: Kept,
+    registration: Kept,
+    profile_signer: Kept,
+    attestation_root: Vec<u8>,
+    former_device_ca: Vec<u8>,
+    apns_url: String,
+    apns_root: Vec<u8>,
+    push_certificate: (Vec<u8>, Vec<u8>),
+    pub clock: Arc<ManualClock>,
+}
+
+/// A key of the server's and its certificates.
+#[derive(Debug)]
+struct Kept {
+    pair: Arc<KeyPair>,
+    chain: Vec<OwnedCertificate>,
+}
+
+impl Kept {
+    fn held(&self) -> Held {
+        Held {
+            signer: Arc::clone(&self.pair) as Arc<dyn Signer>,
+            chain: self.chain.clone(),
+        }
+    }
+}
+
+/// The running server.
+#[derive(Debug)]
+pub struct House {
+    pub ctx: Arc<Context>,
+    pub refusals: refuse::Waiting,
+    /// How often it was started before.
+    pub times: u64,
+}
+
+impl Estate {
+    /// Keys, certificates and an address for a database that is there and empty.
+    pub fn new(world: &World, plan: &Plan) -> anyhow::Result<Self> {
+        let seed = plan.seed;
+        let now = Timestamp::from_millis(START);
+        let entropy = SeededEntropy::new(seed);
+        let master = hex::encode(draw::<32>(&entropy));
+        let device_ca = authority(&entropy, now)?;
+        let registration = issued(
+            &device_ca,
+            KeyKind::Rsa2048,
+            CertificateKind::RegistrationAuthority,
+            &entropy,
+            now,
+        )?;
+        let profile_signer = issued(
+            &device_ca,
+            KeyKind::P256,
+            CertificateKind::ProfileSigner,
+            &entropy,
+            now,
+        )?;
+        Ok(Self {
+            database: plan.database.clone(),
+            seed,
+            policy: Arc::new(Policy::parse(&plan.policy)?),
+            pushes_an_hour: plan.pushes_an_hour,
+            master: MasterKey::parse(master.as_bytes())?,
+            device_ca,
+            registration,
+            profile_signer,
+            attestation_root: world.apple().root_pem()?,
+            former_device_ca: world.former_device_ca().certificate_pem()?,
+            apns_url: world.apns().url(),
+            apns_root: world.apns().root_pem().to_vec(),
+            push_certificate: push_certificate(world)?,
+            clock: Arc::new(ManualClock::at(now)),
+        })
+    }
+
+    /// Starts the server; `times` counts how often that was done before.
+    pub async fn start(&self, times: u64) -> anyhow::Result<House> {
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        // Another stream after each start: no name is made twice.
+        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(
+            self.seed.wrapping_mul(1_000_003).wrapping_add(times + 1),
+        ));
+        let seal = Arc::new(MasterSeal::new(&self.master, Arc::clone(&entropy)));
+        let store = Store::open_exclusive(&self.database, seal.clone())
+            .await
+            .context("the database cannot be opened")?;
+        store.migrate().await?;
+        let settings = ApnsSettings {
+            endpoint: Endpoint::parse(&self.apns_url)?,
+            extra_roots: Some(self.apns_root.clone()),
+            ..ApnsSettings::default()
+        };
+        let policy = Arc::clone(&self.policy);
+        let former = TrustAnchors::new(read_certificates(&self.former_device_ca)?)?;
+        let server_settings = settings_of(&policy, self.pushes_an_hour, former);
+        store.keep_agendas_by(Rules::clone(&server_settings.rules));
+        let (refusals, waiting_refusals) = refuse::queue();
+        let ctx = Arc::new(Context {
+            store,
+            apns: Apns::new(settings, Arc::clone(&clock), Arc::clone(&entropy))?,
+            authorities: Authorities {
+                device_ca: self.device_ca.held(),
+                registration: self.registration.held(),
+                registration_decryptor: Arc::new(self.registration.pair.decryptor()?),
+                profile_signer: self.profile_signer.held(),
+            },
+            policy,
+            anchors: Anchors::custom(&self.attestation_root)?,
+            intermediates: KnownIntermediates::default(),
+            acme_nonces: NonceKey::new(self.master.derive("acme nonces").expose()),
+            settings: server_settings,
+            metrics: Metrics::new(),
+            clock,
+            entropy,
+            sealer: seal,
+            wakeups: Wakeups::new(QUEUE, PUSHES_PER_SECOND),
+            refusals,
+        });
+        if times == 0 {
+            let (certificate, key) = &self.push_certificate;
+            rotate_push_certificate::install(
+                &ctx.store,
+                ctx.entropy.as_ref(),
+                certificate,
+                key,
+                ctx.clock.now(),
+            )
+            .await?;
+        }
+        rotate_push_certificate::take_into_use(&ctx, 0).await?;
+        Ok(House {
+            ctx,
+            refusals: waiting_refusals,
+            times,
+        })
+    }
+}
+
+/// The server's defaults where they matter here.
+fn settings_of(policy: &Policy, pushes_an_hour: u32, former_device_ca: TrustAnchors) -> Settings {
+    let span = |ms: Ms| std::time::Duration::from_millis(ms.unsigned_abs());
+    Settings {
+        server_id: BASE_URL.to_owned(),
+        profile: Constants {
+            identifier: "test.soak.attestation".to_owned(),
+            payloads: PayloadIdentifiers::default(),
+            organization: "Soak".to_owned(),
+            uuids: Uuids::of(BASE_URL),
+            server_url: format!("{BASE_URL}/mdm/connect"),
+            check_in_url: format!("{BASE_URL}/mdm/checkin"),
+            scep_url: format!("{BASE_URL}/scep"),
+            tls_root: None,
+        },
+        identity: Protocol::Acme,
+        identity_lifetime: span(5 * YEAR),
+        attestation_hold: span(24 * HOUR),
+        patience: span(HOUR),
+        rules: Arc::new(Rules::new(policy, pushes_an_hour, span(HOUR))),
+        adopted_cas: Some(former_device_ca),
+    }
+}
+
+/// TLS peers look at the real time, the server at the simulated one: a certificate for both.
+fn push_certificate(world: &World) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+    let issuer = attestd_sim::certs::Issuer {
+        identity: world.push_authority().identity().clone(),
+    };
+    let topic = world.topic();
+    let subject = [
+        (Nid::USERID, topic),
+        (Nid::COMMONNAME, "APSP:soak"),
+        (Nid::COUNTRYNAME, "US"),
+    ];
+    let key = attestd_sim::keys::generate(attestd_sim::keys::KeyKind::Rsa2048)?;
+    let identity = issuer.client(&subject, key, START - 10 * YEAR, START + 50 * YEAR)?;
+    Ok((identity.certificate_pem()?, identity.key_pem()?))
+}
+
+fn profile(kind: CertificateKind) -> CertificateProfile {
+    let span = |ms: Ms| std::time::Duration::from_millis(ms.unsigned_abs());
+    CertificateProfile {
+        kind,
+        common_name: format!("soak {kind:?}"),
+        organization: "Soak".to_owned(),
+        validity: span(match kind {
+            CertificateKind::DeviceAuthority => 25 * YEAR,
+            _ => 10 * YEAR,
+        }),
+        backdated: span(HOUR),
+    }
+}
+
+fn authority(entropy: &dyn Entropy, now: Timestamp) -> anyhow::Result<Kept> {
+    let pair = KeyPair::generate(KeyKind::P256)?;
+    let key = PublicKey::parse(pair.public_key_spki())?;
+    let profile = profile(CertificateKind::DeviceAuthority);
+    let prepared = prepare(
+        &profile,
+        &key,
+        Issuer::Itself,
+        pair.algorithm(),
+        now,
+        draw(entropy),
+    )?;
+    let certificate = prepared.sign(&pair)?;
+    Ok(Kept {
+        pair: Arc::new(pair),
+        chain: vec![certificate],
+    })
+}
+
+fn issued(
+    authority: &Kept,
+    key_kind: KeyKind,
+    kind: CertificateKind,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+) -> anyhow::Result<Kept> {
+    let pair = KeyPair::generate(key_kind)?;
+    let key = PublicKey::parse(pair.public_key_spki())?;
+    let above = authority.chain.first().context("an authority")?;
+    let prepared = prepare(
+        &profile(kind),
+        &key,
+        Issuer::Authority(&above.certificate()),
+        authority.pair.algorithm(),
+        now,
+        draw(entropy),
+    )?;
+    let certificate = prepared.sign(authority.pair.as_ref())?;
+    Ok(Kept {
+        pair: Arc::new(pair),
+        chain: vec![certificate, above.clone()],
+    })
+}
+
+/// The address of an embedded database in a folder.
+pub fn sqlite(folder: &Path) -> String {
+    format!("sqlite://{}", folder.join("attestd.db").display())
+}

@@ -1,0 +1,669 @@
+//! The run: what happens when, one instant after the other, on a clock that stands still meanwhile.
+//!
+//! What happens to different Macs in the same instant happens at the same time, as at a real server;
+//! what one Mac does is decided by its own chance alone. So the same seed gives the same run.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use attestd::flows::read_posture::read_posture;
+use attestd::flows::{Context, sweep};
+use attestd::posture;
+use attestd::time::Timestamp;
+use attestd_sim::apns::Fault as PushFault;
+use attestd_sim::{Authorities, Clock, WorldOptions};
+use futures_util::{StreamExt as _, stream};
+
+use crate::checks::{self, Fault, Place, Published};
+use crate::house::{Estate, House};
+use crate::judge::Verdict;
+use crate::mac::{Came, GoesOn, Mac, Power, Urge, enrols_at};
+use crate::random::Chance;
+use crate::record::{Ages, Hour, Log, hour};
+use crate::schedule;
+use crate::time::{DAY, HOUR, MINUTE, Ms, SECOND, START, whole_second};
+
+/// Macs whose sessions run at the same time.
+const AT_ONCE: usize = 64;
+const TOPIC: &str = "com.apple.mgmt.External.50a50a50-0000-4000-8000-000000000001";
+/// A run ends with its first faults: later ones mostly follow from them.
+const FAULTS: usize = 20;
+
+/// What a run is.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub macs: usize,
+    pub days: Ms,
+    pub seed: u64,
+    /// How many times as much happens to a Mac as usual.
+    pub eventful: u64,
+    /// From one sweep to the next.
+    pub sweep: Ms,
+    /// The address of an empty database.
+    pub database: String,
+    /// What the server is told: its policy, and how often it may wake a Mac within an hour. The
+    /// judge is told neither.
+    pub policy: String,
+    pub pushes_an_hour: u32,
+    /// Where the log goes, if anywhere.
+    pub log: Option<PathBuf>,
+    /// Rules whose breaches are counted only.
+    pub without: Vec<String>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    pub macs: Vec<Mac>,
+    pub hours: Vec<Hour>,
+    pub ages: Ages,
+    pub faults: Vec<Fault>,
+    /// Breaches of rules that this run goes without.
+    pub passed_over: u64,
+    pub log_hash: String,
+    pub log_lines: u64,
+    pub restarts: u64,
+    pub outages: u64,
+    pub sweeps: u64,
+    pub ended_at: Ms,
+}
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Sweep,
+    /// The next second of pushes.
+    Wake,
+    Hour,
+    /// APNs breaks down, or works again.
+    Outage(bool),
+    /// The server is killed.
+    Kill,
+    Start,
+    Enrol(usize),
+    Live(usize),
+    Readdress(usize),
+    Attested(usize),
+    Connect(usize),
+    /// Its evidence ends, unless there is newer.
+    Expiry(usize),
+}
+
+/// The world under way.
+#[derive(Debug)]
+pub struct World {
+    plan: Plan,
+    sim: attestd_sim::World,
+    clock: Clock,
+    estate: Estate,
+    house: Option<House>,
+    macs: Vec<Option<Box<Mac>>>,
+    /// Whose expiry is waited for.
+    expiries: Vec<bool>,
+    /// When the server must do something about each Mac, as it stands in its store.
+    due: Vec<Option<Ms>>,
+    /// Macs about which something may have changed in this instant.
+    touched: BTreeSet<usize>,
+    by_token: HashMap<String, usize>,
+    by_device: HashMap<String, usize>,
+    queue: BinaryHeap<Reverse<(Ms, u64, What)>>,
+    entries: u64,
+    now: Ms,
+    chance: Chance,
+    log: Log,
+    outcome: Outcome,
+    pushes: usize,
+    outage: bool,
+    /// Since when neither APNs nor the server was down.
+    clear_since: Ms,
+}
+
+/// What one Mac did in one instant.
+struct Did {
+    mac: Box<Mac>,
+    came: Vec<Came>,
+    faults: Vec<Fault>,
+    seen: Option<Published>,
+}
+
+impl World {
+    /// Everything there is before the first Mac enrols.
+    pub async fn new(plan: Plan) -> anyhow::Result<Self> {
+        let clock = Clock::fixed(START);
+        let options = WorldOptions {
+            authorities: Some(Authorities::new(Some(TOPIC), START)?),
+            clock: clock.clone(),
+            ..WorldOptions::default()
+        };
+        let sim = attestd_sim::World::start(options).await?;
+        let estate = Estate::new(&sim, &plan)?;
+        let house = estate.start(0).await?;
+        let macs = (0..plan.macs)
+            .map(|index| Ok(Some(Box::new(Mac::new(index, plan.seed, plan.eventful)?))));
+        let mut world = Self {
+            sim,
+            clock,
+            estate,
+            house: Some(house),
+            macs: macs.collect::<anyhow::Result<_>>()?,
+            expiries: vec![false; plan.macs],
+            due: vec![None; plan.macs],
+            touched: BTreeSet::new(),
+            by_token: HashMap::new(),
+            by_device: HashMap::new(),
+            queue: BinaryHeap::new(),
+            entries: 0,
+            now: START,
+            chance: Chance::new(plan.seed, 0),
+            log: Log::new(plan.log.as_deref())?,
+            outcome: Outcome {
+                macs: Vec::new(),
+                hours: Vec::new(),
+                ages: Ages::default(),
+                faults: Vec::new(),
+                passed_over: 0,
+                log_hash: String::new(),
+                log_lines: 0,
+                restarts: 0,
+                outages: 0,
+                sweeps: 0,
+                ended_at: START,
+            },
+            pushes: 0,
+            outage: false,
+            clear_since: START,
+            plan,
+        };
+        world.at(START + HOUR, What::Hour);
+        let kill = world.chance.between(DAY, 4 * DAY);
+        world.at(whole_second(START + kill), What::Kill);
+        let outage = world.chance.between(DAY, 5 * DAY);
+        world.at(whole_second(START + outage), What::Outage(true));
+        for index in 0..world.plan.macs {
+            world.at(enrols_at(index, world.plan.macs), What::Enrol(index));
+        }
+        Ok(world)
+    }
+
+    fn at(&mut self, at: Ms, what: What) {
+        self.entries += 1;
+        self.queue
+            .push(Reverse((at.max(self.now), self.entries, what)));
+    }
+
+    /// Runs to the end, or to the first faults. `each_day` is told when a day is over.
+    pub async fn run(
+        mut self,
+        mut each_day: impl FnMut(i64, &Progress),
+    ) -> anyhow::Result<Outcome> {
+        let end = START + self.plan.days * DAY;
+        let mut day = 1;
+        while let Some(Reverse((at, _, _))) = self.queue.peek()
+            && *at <= end
+            && self.outcome.faults.len() < FAULTS
+        {
+            let at = *at;
+            self.clock.advance(at - self.now);
+            self.estate.clock.set(Timestamp::from_millis(at));
+            self.now = at;
+            self.instant()
+                .await
+                .with_context(|| crate::time::told(at))?;
+            while at >= START + day * DAY {
+                each_day(day, &self.progress());
+                day += 1;
+            }
+        }
+        self.outcome.ended_at = self.now;
+        self.outcome.log_hash = self.log.digest();
+        self.outcome.log_lines = self.log.lines;
+        let macs = std::mem::take(&mut self.macs);
+        self.outcome.macs = macs.into_iter().flatten().map(|mac| *mac).collect();
+        Ok(self.outcome)
+    }
+
+    fn found(&mut self, faults: impl IntoIterator<Item = Fault>) {
+        for fault in faults {
+            if self.plan.without.iter().any(|rule| rule == fault.rule) {
+                self.outcome.passed_over += 1;
+            } else {
+                self.outcome.faults.push(fault);
+            }
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let macs = self.macs.iter().flatten();
+        Progress {
+            rounds: macs.map(|mac| mac.tally.rounds).sum(),
+            hour: self.outcome.hours.last().copied().unwrap_or_default(),
+        }
+    }
+
+    /// Everything that happens in this instant.
+    async fn instant(&mut self) -> anyhow::Result<()> {
+        let mut macs: BTreeMap<usize, Vec<What>> = BTreeMap::new();
+        while let Some(Reverse((at, _, _))) = self.queue.peek()
+            && *at == self.now
+            && let Some(Reverse((_, _, what))) = self.queue.pop()
+        {
+            match what {
+                What::Sweep => self.sweep().await?,
+                // Done after everything else.
+                What::Wake => {}
+                What::Hour => self.hour().await?,
+                What::Outage(begins) => self.outage(begins)?,
+                What::Kill => self.kill()?,
+                What::Start => self.start().await?,
+                What::Live(index) => self.live(index)?,
+                // Names are drawn in the order of events: these wait for each other.
+                What::Enrol(index) => {
+                    if self.enrol(index).await? {
+                        macs.entry(index).or_default();
+                    }
+                }
+                What::Readdress(index) => {
+                    if self.readdress(index).await? {
+                        macs.entry(index).or_default();
+                    }
+                }
+                What::Attested(index) | What::Connect(index) | What::Expiry(index) => {
+                    macs.entry(index).or_default().push(what);
+                }
+            }
+        }
+        self.touched.extend(macs.keys().copied());
+        self.act(macs).await?;
+        self.wake().await?;
+        self.plan_sweeps().await
+    }
+
+    /// A sweep that finds nobody due changes nothing, so only those are run that find somebody.
+    async fn plan_sweeps(&mut self) -> anyhow::Result<()> {
+        let touched = std::mem::take(&mut self.touched);
+        let Some(house) = &self.house else {
+            return Ok(());
+        };
+        if touched.is_empty() {
+            return Ok(());
+        }
+        let mut planned = Vec::new();
+        let tx = house.ctx.store.read().await?;
+        for index in touched {
+            let device_id = self.macs[index].as_ref().and_then(|mac| mac.device_id());
+            let Some(device_id) = device_id else { continue };
+            let due = tx.due(device_id).await?.map(|(at, _)| at.millis());
+            if due != self.due[index] {
+                self.due[index] = due;
+                planned.extend(due);
+            }
+        }
+        drop(tx);
+        for at in planned {
+            self.at(self.sweep_at(at), What::Sweep);
+        }
+        Ok(())
+    }
+
+    /// The first sweep that finds who is due then.
+    fn sweep_at(&self, due: Ms) -> Ms {
+        let period = self.plan.sweep;
+        let due = due.max(self.now + 1) - START;
+        START + due.div_euclid(period) * period + if due % period == 0 { 0 } else { period }
+    }
+
+    async fn sweep(&mut self) -> anyhow::Result<()> {
+        let now = self.now;
+        let due = |at: &Option<Ms>| at.is_some_and(|at| at <= now);
+        let Some(house) = &self.house else {
+            return Ok(());
+        };
+        // Another of the same time did it.
+        if !self.due.iter().any(due) {
+            return Ok(());
+        }
+        sweep::run_once(&house.ctx).await?;
+        let found = self.due.iter().enumerate();
+        self.touched
+            .extend(found.filter(|(_, at)| due(at)).map(|(index, _)| index));
+        self.outcome.sweeps += 1;
+        Ok(())
+    }
+
+    async fn hour(&mut self) -> anyhow::Result<()> {
+        if let Some(house) = &mut self.house {
+            house.ctx.store.flush_seen().await?;
+            schedule::record_refusals(house).await?;
+        }
+        self.at(self.now + HOUR, What::Hour);
+        let trouble = self.outage || self.house.is_none();
+        let macs = || self.macs.iter().flatten().map(AsRef::as_ref);
+        let pushes = std::mem::take(&mut self.pushes);
+        let hour = hour(macs(), &mut self.outcome.ages, self.now, pushes, trouble);
+        let mut faults = Vec::new();
+        for mac in macs().filter(|_| !trouble) {
+            let place = Place {
+                mac: mac.index,
+                at: self.now,
+            };
+            let bad = mac.judge.allows(self.now).verdict == Verdict::Contraindicated;
+            let since = mac
+                .reachable_since
+                .filter(|_| !bad && mac.power == Power::Awake);
+            let since = since.map(|since| since.max(self.clear_since));
+            let heard_at = mac.judge.report().map(|report| report.heard_at);
+            faults.extend(checks::a_reachable_mac_is_kept_proved(
+                place, since, heard_at,
+            ));
+        }
+        self.outcome.hours.push(hour);
+        self.found(faults);
+        Ok(())
+    }
+
+    fn outage(&mut self, begins: bool) -> anyhow::Result<()> {
+        let fault = PushFault::Answer(503, "ServiceUnavailable");
+        self.sim.apns().break_down(begins.then_some(fault));
+        self.outage = begins;
+        let next = if begins {
+            self.outcome.outages += 1;
+            self.chance.between(HOUR, 7 * HOUR)
+        } else {
+            self.clear_since = self.now;
+            self.chance.between(3 * DAY, 9 * DAY)
+        };
+        self.at(whole_second(self.now + next), What::Outage(!begins));
+        self.log.write(self.now, format_args!("outage {begins}"))
+    }
+
+    /// Without a word: what was in memory is lost.
+    fn kill(&mut self) -> anyhow::Result<()> {
+        if let Some(house) = self.house.take() {
+            self.outcome.restarts = house.times + 1;
+        }
+        let down = self.chance.between(20 * SECOND, 25 * MINUTE);
+        self.at(whole_second(self.now + down), What::Start);
+        self.log.write(self.now, format_args!("killed"))
+    }
+
+    async fn start(&mut self) -> anyhow::Result<()> {
+        if let Some(file) = self.plan.database.strip_prefix("sqlite://") {
+            crate::trim::trim(std::path::Path::new(file), self.now)?;
+        }
+        self.house = Some(self.estate.start(self.outcome.restarts).await?);
+        self.clear_since = self.now;
+        // Somebody may have fallen due meanwhile.
+        self.at(self.sweep_at(self.now), What::Sweep);
+        let up = self.chance.between(2 * DAY, 6 * DAY);
+        self.at(whole_second(self.now + up), What::Kill);
+        self.log.write(self.now, format_args!("started"))
+    }
+
+    fn live(&mut self, index: usize) -> anyhow::Result<()> {
+        let mac = self.macs[index].as_mut().context("a Mac that is away")?;
+        let (next, urges) = mac.live(self.now);
+        let power = mac.power;
+        for urge in urges {
+            match urge {
+                Urge::Connect(at) => self.at(at, What::Connect(index)),
+                Urge::Readdress(at) => self.at(at, What::Readdress(index)),
+                Urge::Reenrol(at) => self.at(at, What::Enrol(index)),
+            }
+        }
+        self.at(next, What::Live(index));
+        self.log.write(self.now, format_args!("{index} {power:?}"))
+    }
+
+    /// False when it has to wait.
+    async fn enrol(&mut self, index: usize) -> anyhow::Result<bool> {
+        let mac = self.macs[index].as_mut().context("a Mac that is away")?;
+        let (first, now) = (mac.device_id().is_none(), self.now);
+        let again = mac.origin == crate::mac::Origin::Attested && mac.power == Power::Awake;
+        if !first && !again {
+            return Ok(false);
+        }
+        let Some(house) = &self.house else {
+            self.at(now + 30 * MINUTE, What::Enrol(index));
+            return Ok(false);
+        };
+        let former = mac.token().map(hex::encode);
+        mac.enrol(&house.ctx, &self.sim, now)
+            .await
+            .with_context(|| format!("Mac {index} enrols"))?;
+        mac.reachable_since = Some(now);
+        self.address(index, former);
+        if first {
+            self.at(now + MINUTE, What::Live(index));
+        }
+        self.log.write(now, format_args!("{index} enrols"))?;
+        Ok(true)
+    }
+
+    async fn readdress(&mut self, index: usize) -> anyhow::Result<bool> {
+        let mac = self.macs[index].as_mut().context("a Mac that is away")?;
+        if mac.power != Power::Awake {
+            return Ok(false);
+        }
+        let Some(house) = &self.house else {
+            self.at(self.now + 5 * MINUTE, What::Readdress(index));
+            return Ok(false);
+        };
+        let former = mac.token().map(hex::encode);
+        mac.readdress(&house.ctx, &self.sim, self.now).await?;
+        self.address(index, former);
+        self.log
+            .write(self.now, format_args!("{index} has another address"))?;
+        Ok(true)
+    }
+
+    fn address(&mut self, index: usize, former: Option<String>) {
+        if let Some(former) = former {
+            self.by_token.remove(&former);
+        }
+        let mac = self.macs[index].as_ref();
+        if let Some(device_id) = mac.and_then(|mac| mac.device_id()) {
+            self.by_device.insert(device_id.to_string(), index);
+        }
+        let token = mac.and_then(|mac| mac.token());
+        if let Some(token) = token.map(hex::encode) {
+            self.by_token.insert(token, index);
+        }
+    }
+
+    /// Lets these Macs do what they do now, each in its order, all at the same time, and looks at
+    /// what is published of each afterwards.
+    async fn act(&mut self, macs: BTreeMap<usize, Vec<What>>) -> anyhow::Result<()> {
+        let ctx = self.house.as_ref().map(|house| Arc::clone(&house.ctx));
+        let now = self.now;
+        let mut away = Vec::new();
+        for (index, whats) in macs {
+            let mac = self.macs[index].take().context("a Mac that is away")?;
+            if whats.iter().any(|what| matches!(what, What::Expiry(_))) {
+                self.expiries[index] = false;
+            }
+            away.push((mac, whats));
+        }
+        let mut acting = stream::iter(away)
+            .map(|(mac, whats)| {
+                let (ctx, sim) = (ctx.clone(), self.sim.clone());
+                tokio::spawn(act(mac, whats, ctx, sim, now))
+            })
+            .buffered(AT_ONCE);
+        let mut done = Vec::new();
+        while let Some(did) = acting.next().await {
+            done.push(did??);
+        }
+        drop(acting);
+        for did in done {
+            self.note(did)?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, did: Did) -> anyhow::Result<()> {
+        let Did {
+            mac,
+            came,
+            faults,
+            seen,
+        } = did;
+        let (index, now) = (mac.index, self.now);
+        self.found(faults);
+        for came in came {
+            match came.goes_on_at {
+                Some((at, GoesOn::Attested)) => self.at(at, What::Attested(index)),
+                Some((at, GoesOn::Again)) => self.at(at, What::Connect(index)),
+                None => {}
+            }
+            self.found(came.faults);
+            if !came.words.is_empty() {
+                let words = came.words.join(", ");
+                self.log.write(now, format_args!("{index} {words}"))?;
+            }
+        }
+        if let Some(seen) = seen {
+            let until = seen.until.map(|until| until - START);
+            let (verdict, revision) = (seen.verdict.word(), seen.revision);
+            self.log
+                .write(now, format_args!("{index} {verdict} {until:?} {revision}"))?;
+        }
+        // Looked at in the last millisecond and in the first one after it.
+        if let Some(until) = mac.judge.allows(now).until
+            && !self.expiries[index]
+        {
+            self.expiries[index] = true;
+            let last = until - 1;
+            self.at(if now < last { last } else { until }, What::Expiry(index));
+        }
+        self.macs[index] = Some(mac);
+        Ok(())
+    }
+
+    /// Sends the pushes that are wanted, and has the Macs hear of them.
+    async fn wake(&mut self) -> anyhow::Result<()> {
+        if let Some(house) = &self.house {
+            let woken = schedule::wake_all(&house.ctx).await?;
+            let indices = woken
+                .macs
+                .iter()
+                .map(|mac| self.by_device.get(mac.as_str()));
+            self.touched.extend(indices.flatten());
+            if let Some(at) = woken.others_at {
+                self.at(at, What::Wake);
+            }
+        }
+        let mut taken = BTreeMap::new();
+        for push in self.sim.apns().take_seen() {
+            if push.status == 200
+                && let Some(index) = self.by_token.get(&push.token)
+            {
+                *taken.entry(*index).or_insert(0_usize) += 1;
+            }
+        }
+        let (now, mut faults) = (self.now, Vec::new());
+        for (index, count) in taken {
+            let mac = self.macs[index].as_mut().context("a Mac that is away")?;
+            let place = Place {
+                mac: index,
+                at: now,
+            };
+            for _ in 0..count {
+                self.pushes += 1;
+                mac.tally.pushed(now);
+                faults.extend(checks::pushes_stay_within_the_budget(
+                    place,
+                    &mac.tally.pushes,
+                    mac.readdressed_at,
+                ));
+            }
+            let heard = mac.hears_a_push();
+            let lost = heard && mac.chance.per_million(10_000);
+            if lost {
+                mac.reachable_since = mac.reachable_since.map(|_| now);
+            }
+            if heard && !lost {
+                let soon = mac.chance.between(SECOND, 5 * SECOND);
+                self.at(whole_second(now + soon), What::Connect(index));
+            }
+            self.log
+                .write(now, format_args!("{index} pushed {count} {heard} {lost}"))?;
+        }
+        self.found(faults);
+        Ok(())
+    }
+}
+
+/// How far a run is.
+#[derive(Debug)]
+pub struct Progress {
+    pub rounds: u64,
+    pub hour: Hour,
+}
+
+async fn act(
+    mut mac: Box<Mac>,
+    whats: Vec<What>,
+    ctx: Option<Arc<Context>>,
+    sim: attestd_sim::World,
+    now: Ms,
+) -> anyhow::Result<Did> {
+    let mut came = Vec::new();
+    let server = ctx.as_deref();
+    for what in whats {
+        came.extend(match what {
+            What::Attested(_) => Some(mac.attested(server, &sim, now).await?),
+            What::Connect(_) => Some(mac.session(server, now).await?),
+            _ => None,
+        });
+    }
+    let (faults, seen) = match server {
+        Some(ctx) => look(ctx, &mut mac, now).await?,
+        None => (Vec::new(), None),
+    };
+    Ok(Did {
+        mac,
+        came,
+        faults,
+        seen,
+    })
+}
+
+/// Compares what is published with what the judge allows.
+async fn look(
+    ctx: &Context,
+    mac: &mut Mac,
+    now: Ms,
+) -> anyhow::Result<(Vec<Fault>, Option<Published>)> {
+    let Some(device_id) = mac.device_id() else {
+        return Ok((Vec::new(), None));
+    };
+    let found = read_posture(ctx, device_id).await?;
+    let found = found.context("a Mac without a posture")?;
+    let seen = Published {
+        verdict: match found.verdict {
+            posture::Verdict::Affirming => Verdict::Affirming,
+            posture::Verdict::Warning => Verdict::Warning,
+            posture::Verdict::Contraindicated => Verdict::Contraindicated,
+            posture::Verdict::Unknown => Verdict::Unknown,
+        },
+        until: found.usable_until.map(Timestamp::millis),
+        revision: found.revision,
+    };
+    let place = Place {
+        mac: mac.index,
+        at: now,
+    };
+    let allowed = mac.judge.allows(now);
+    let before = mac.tally.published.map_or(0, |seen| seen.revision);
+    let faults = [
+        checks::verdict_is_what_is_allowed(place, seen, allowed),
+        checks::nothing_is_trusted_longer_than_its_evidence(place, seen, allowed),
+        checks::revision_never_goes_back(place, before, seen),
+        checks::trust_came_back_by_newer_evidence(place, seen, &mac.judge),
+    ];
+    mac.tally.saw(seen, now);
+    Ok((faults.into_iter().flatten().collect(), Some(seen)))
+}
