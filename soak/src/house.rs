@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use attestd::acme::NonceKey;
 use attestd::apns::{Apns, ApnsSettings, Endpoint};
 use attestd::attestation::Anchors;
+use attestd::ca::ProvedSigner;
 use attestd::ca::{CertificateKind, CertificateProfile, Issuer, prepare};
 use attestd::enrollment::Protocol;
 use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
@@ -64,11 +65,11 @@ struct Kept {
 }
 
 impl Kept {
-    fn held(&self) -> Held {
-        Held {
-            signer: Arc::clone(&self.pair) as Arc<dyn Signer>,
+    fn held(&self) -> anyhow::Result<Held> {
+        Ok(Held {
+            signer: ProvedSigner::prove(Arc::clone(&self.pair) as Arc<dyn Signer>)?,
             chain: self.chain.clone(),
-        }
+        })
     }
 }
 
@@ -147,10 +148,10 @@ impl Estate {
             store,
             apns: Apns::new(settings, Arc::clone(&clock), Arc::clone(&entropy))?,
             authorities: Authorities {
-                device_ca: self.device_ca.held(),
-                registration: self.registration.held(),
+                device_ca: self.device_ca.held()?,
+                registration: self.registration.held()?,
                 registration_decryptor: Arc::new(self.registration.pair.decryptor()?),
-                profile_signer: self.profile_signer.held(),
+                profile_signer: self.profile_signer.held()?,
             },
             policy,
             anchors: Anchors::custom(&self.attestation_root)?,
@@ -205,6 +206,7 @@ fn settings_of(policy: &Policy, pushes_an_hour: u32, former_device_ca: TrustAnch
         patience: span(HOUR),
         rules: Arc::new(Rules::new(policy, pushes_an_hour, span(HOUR))),
         adopted_cas: Some(former_device_ca),
+        release_key: None,
     }
 }
 
