@@ -2,6 +2,7 @@
 //! them: most Macs are honest, four are not, each in its own way.
 
 mod server;
+mod sessions;
 mod table;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use attestd_sim::certs::Issuer;
+use attestd_sim::provider::Provider;
 use attestd_sim::{Fleet, Lie, MacEvent, MacSpec, World, WorldOptions};
 use clap::Args;
 use serde_json::{Value, json};
@@ -16,6 +18,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
 use self::server::Server;
+use self::sessions::{Session, Sessions};
 use self::table::{Row, Table};
 
 #[derive(Debug, Args)]
@@ -155,10 +158,16 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
     let characters: Vec<_> = (0..count)
         .map(|index| Character::of(index, count))
         .collect();
-    let specs = characters
+    let mut specs = characters
         .iter()
         .map(|one| one.spec())
         .collect::<Result<Vec<_>>>()?;
+    let mut sessions = Vec::new();
+    for (spec, character) in specs.iter_mut().zip(&characters) {
+        let provider = Provider::new(&spec.serial, world.clock())?;
+        sessions.push(Session::new(&spec.serial, *character, provider.clone()));
+        spec.provider = Some(Box::new(provider));
+    }
     let rows = specs
         .iter()
         .zip(&characters)
@@ -197,7 +206,21 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         }
     }
     table.show_last()?;
-    finish(&args, &server, &table, took)?;
+    let mut sessions = Sessions::open(&server, sessions).await?;
+    let routed_right = sessions.are_right();
+    if !args.json {
+        crate::line("\nEach Mac's provider software is registered and answers a challenge:\n")?;
+        crate::line(&sessions.grid())?;
+    }
+    let switched = Instant::now();
+    let (fallen, left) = sessions.switch_sip_off(&server).await?;
+    let acts = Acts {
+        sessions: sessions.summary(),
+        fallen,
+        left_after: switched.elapsed(),
+        satisfied: table.is_satisfied() && routed_right && left,
+    };
+    finish(&args, &server, &table, &acts, took)?;
     if args.stay {
         if !args.json {
             crate::line("Everything stays up. Ctrl-C ends it.")?;
@@ -211,6 +234,11 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         table.is_satisfied(),
         "not every Mac got the verdict it deserves"
     );
+    ensure!(
+        routed_right,
+        "not only honest Macs are routed to, or not all"
+    );
+    ensure!(left, "SIP went off, and routing did not follow as it must");
     Ok(())
 }
 
@@ -224,15 +252,34 @@ fn follow(events: &mut Receiver<MacEvent>, table: &mut Table) {
     }
 }
 
-fn finish(args: &DemoArgs, server: &Server, table: &Table, took: Duration) -> Result<()> {
+/// What became of the provider sessions.
+#[derive(Debug)]
+struct Acts {
+    sessions: Vec<Value>,
+    /// The session whose Mac had SIP switched off.
+    fallen: Value,
+    left_after: Duration,
+    /// Everything was as it must be, verdicts included.
+    satisfied: bool,
+}
+
+fn finish(
+    args: &DemoArgs,
+    server: &Server,
+    table: &Table,
+    acts: &Acts,
+    took: Duration,
+) -> Result<()> {
     let example = table.example();
     if args.json {
         let summary: Value = json!({
-            "satisfied": table.is_satisfied(),
+            "satisfied": acts.satisfied,
             "seconds": took.as_secs_f64(),
             "base_url": server.base_url,
             "internal_url": server.internal_url,
             "macs": table.summary(),
+            "sessions": acts.sessions,
+            "sip_off": { "session": acts.fallen, "seconds": acts.left_after.as_secs_f64() },
         });
         return crate::say(&summary);
     }
@@ -242,6 +289,13 @@ fn finish(args: &DemoArgs, server: &Server, table: &Table, took: Duration) -> Re
         "NOT every Mac got the verdict it deserves"
     };
     crate::line(&format!("\n{verdict}, after {:.1} s.", took.as_secs_f64()))?;
+    crate::line(&format!(
+        "On {} SIP is switched off, and its provider says so when it is challenged next: after {} ms \
+         it is routed to no more ({}), and comes back only with a new attestation of Apple's.",
+        acts.fallen["serial_number"].as_str().unwrap_or_default(),
+        acts.left_after.as_millis(),
+        acts.fallen["reasons"][0].as_str().unwrap_or_default(),
+    ))?;
     crate::line("Apple and the Macs are simulated: the postures say \"anchor\": \"custom\".\n")?;
     crate::line("The same posture from the internal API (--stay keeps it up):\n")?;
     for command in server.curl_lines(example) {

@@ -69,7 +69,7 @@ impl Server {
                  url = {:?}\n\
                  root = {}\n\
                  [attestation]\n\
-                 # No provider software takes part: nothing to wait for.\n\
+                 # Every Mac asks by its provider's key: nothing to wait for.\n\
                  hold = \"0s\"\n\
                  root = {}\n\
                  [log]\n\
@@ -106,6 +106,15 @@ impl Server {
             .as_str()
             .context("reading the token")?
             .to_owned();
+
+        // The program that all providers of the demo run.
+        let program = "a1".repeat(32);
+        let add = ["release", "add", "--config", config, "--version", "0.8.16"];
+        run(
+            attestd,
+            &[&add[..], &["--binary-hash", &program, "--json"]].concat(),
+        )
+        .await?;
 
         let log = std::fs::File::create(home.join("log.txt"))?;
         let child = Command::new(attestd)
@@ -170,9 +179,23 @@ impl Server {
         ))
     }
 
-    async fn get(&self, path: &str) -> Result<Value> {
-        let url = format!("{}{path}", self.internal_url);
-        let answer = self.client.get(url).bearer_auth(&self.token).send().await?;
+    pub(crate) async fn get(&self, path: &str) -> Result<Value> {
+        self.ask(self.client.get(format!("{}{path}", self.internal_url)))
+            .await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Result<Value> {
+        let request = self.client.put(format!("{}{path}", self.internal_url));
+        self.ask(request.json(body)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        let request = self.client.post(format!("{}{path}", self.internal_url));
+        self.ask(request.json(body)).await
+    }
+
+    async fn ask(&self, request: reqwest::RequestBuilder) -> Result<Value> {
+        let answer = request.bearer_auth(&self.token).send().await?;
         Ok(answer.error_for_status()?.json().await?)
     }
 

@@ -33,21 +33,33 @@ impl Mac {
         self.install_profile_with(&profile, former).await
     }
 
-    /// `POST {server}/v1/enroll`: the profile's bytes. The request says what the Mac is, so that
+    /// `POST {server}/v1/enroll`, or `/v2/enroll` by the provider's key: the profile's bytes. The request says what the Mac is, so that
     /// the server can choose its identity; one that knows only the serial number refuses that, and
     /// is asked once more in its own words.
     pub async fn request_profile(&self, server_url: &str) -> Result<Vec<u8>, MacError> {
         let wire = Wire::new(&self.inner.world.trusted(), &[], None)?;
-        let url = format!("{}/v1/enroll", server_url.trim_end_matches('/'));
-        check_url(&url, self.spec().allow_http_loopback)?;
-        let mut reply = wire.post_json(&url, &self.enroll_request()).await?;
-        if reply.status == 400 {
+        let spec = self.spec();
+        let server = server_url.trim_end_matches('/');
+        let (url, request) = match &spec.provider {
+            None => (format!("{server}/v1/enroll"), self.enroll_request()),
+            Some(provider) => (
+                format!(
+                    "{server}/v2/enroll?hardware={}&os_version={}",
+                    spec.hardware(),
+                    spec.os_version
+                ),
+                provider.enroll_request(server)?,
+            ),
+        };
+        check_url(&url, spec.allow_http_loopback)?;
+        let mut reply = wire.post_json(&url, &request).await?;
+        if reply.status == 400 && spec.provider.is_none() {
             let historic = json!({ "serial_number": self.serial() });
             reply = wire.post_json(&url, &historic).await?;
         }
         if reply.status != 200 {
             return Err(MacError::Refused {
-                step: "POST /v1/enroll",
+                step: "asking for a profile",
                 reply: Box::new(reply),
             });
         }

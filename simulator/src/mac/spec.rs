@@ -12,6 +12,7 @@ use crate::certs::Identity;
 use crate::cms::SignatureStyle;
 use crate::keys;
 use crate::plist_xml::PlistStyle;
+use crate::provider::Provider;
 
 /// A Mac before anybody enrolled it.
 #[derive(Debug, Clone)]
@@ -64,6 +65,8 @@ pub struct MacSpec {
     pub acme_timing: AcmeTiming,
     /// The identity it asks the server for; by default the server chooses.
     pub asks_for: Option<IdentityKind>,
+    /// The provider software by whose key it asks for its profile; by default it asks without one.
+    pub provider: Option<Box<Provider>>,
     /// Brings an identity of the world's former device CA in place of the profile's, with so many
     /// milliseconds of validity left: negative, and it has expired.
     pub former_identity: Option<i64>,
@@ -163,6 +166,7 @@ impl MacSpec {
             reaches_apple: true,
             acme_timing: AcmeTiming::default(),
             asks_for: None,
+            provider: None,
             former_identity: None,
             keeps_attestation_on_renewal: false,
             user_channel: false,

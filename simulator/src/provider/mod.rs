@@ -182,6 +182,26 @@ impl Provider {
         Ok(request)
     }
 
+    /// What asks the server of this name for a profile, in the name of the Secure Enclave key (its
+    /// documentation of `POST /v2/enroll`).
+    pub fn enroll_request(&self, server: &str) -> Result<Value, ErrorStack> {
+        let key = self.public_key()?;
+        let nonce = STANDARD.encode(random::<32>()?);
+        let timestamp = self.now();
+        let mut signed = Vec::new();
+        for field in ["attestd-enroll-v2", server, &key, &nonce, &timestamp] {
+            let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
+            signed.extend(length.to_be_bytes());
+            signed.extend(field.as_bytes());
+        }
+        Ok(json!({
+            "se_public_key": key,
+            "nonce": nonce,
+            "timestamp": timestamp,
+            "signature": self.sign(&signed)?,
+        }))
+    }
+
     /// The frame that answers a challenge.
     pub fn answer(&self, nonce: &str, timestamp: &str) -> Result<Value, ErrorStack> {
         let truth = &self.truth;

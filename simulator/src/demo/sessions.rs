@@ -1,0 +1,157 @@
+//! The coordinator's part of the demo: it registers the provider software of each Mac, carries
+//! challenges to it, and asks where it may route to.
+
+use anyhow::{Context as _, Result};
+use attestd_sim::provider::Provider;
+use comfy_table::{Table as Grid, presets};
+use serde_json::{Value, json};
+
+use super::Character;
+use super::server::Server;
+
+/// The provider software of one Mac, as the coordinator knows it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    serial: String,
+    character: Character,
+    id: String,
+    provider: Provider,
+    /// What the server says of it.
+    binding: Value,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Sessions(Vec<Session>);
+
+impl Session {
+    pub(crate) fn new(serial: &str, character: Character, provider: Provider) -> Self {
+        Self {
+            serial: serial.to_owned(),
+            character,
+            id: format!("demo-{serial}"),
+            provider,
+            binding: Value::Null,
+        }
+    }
+
+    async fn open(&mut self, server: &Server) -> Result<()> {
+        let path = format!("/internal/v1/bindings/{}", self.id);
+        let request = self.provider.binding_request(None)?;
+        server.put(&path, &request).await?;
+        Ok(())
+    }
+
+    /// One challenge, there and back, and what the session amounts to afterwards.
+    async fn challenge(&mut self, server: &Server) -> Result<()> {
+        let asked = json!({ "session": self.id });
+        let challenge = server.post("/internal/v1/challenges", &asked).await?;
+        let text = |name: &str| {
+            let text = challenge[name].as_str();
+            text.with_context(|| format!("the challenge has no {name}"))
+        };
+        let answer = self.provider.answer(text("nonce")?, text("timestamp")?)?;
+        let path = format!("/internal/v1/challenges/{}/response", text("challenge_id")?);
+        server.post(&path, &answer).await?;
+        let path = format!("/internal/v1/bindings/{}", self.id);
+        self.binding = server.get(&path).await?;
+        Ok(())
+    }
+
+    fn is_routable(&self) -> bool {
+        self.binding["routable"] == json!(true)
+    }
+
+    /// Only an honest Mac is routed to, and it has the highest level.
+    fn is_right(&self) -> bool {
+        let honest = self.character == Character::Honest;
+        let is_hardware = self.binding["trust_level"] == json!("hardware");
+        self.is_routable() == honest && is_hardware == honest
+    }
+
+    fn reasons(&self) -> String {
+        let reasons = self.binding["reasons"].as_array().into_iter().flatten();
+        reasons
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    fn cells(&self) -> [String; 6] {
+        let word = |name: &str| self.binding[name].as_str().unwrap_or_default().to_owned();
+        [
+            self.serial.clone(),
+            self.character.label().to_owned(),
+            word("trust_level"),
+            word("se_key_bound"),
+            if self.is_routable() { "yes" } else { "no" }.to_owned(),
+            self.reasons(),
+        ]
+    }
+
+    fn summary(&self) -> Value {
+        json!({
+            "serial_number": self.serial,
+            "character": self.character.label(),
+            "session": self.id,
+            "trust_level": self.binding["trust_level"],
+            "se_key_bound": self.binding["se_key_bound"],
+            "routable": self.binding["routable"],
+            "routable_until": self.binding["routable_until"],
+            "reasons": self.binding["reasons"],
+        })
+    }
+}
+
+impl Sessions {
+    /// Registers every session and challenges it once.
+    pub(crate) async fn open(server: &Server, mut sessions: Vec<Session>) -> Result<Self> {
+        for session in &mut sessions {
+            session.open(server).await?;
+            session.challenge(server).await?;
+        }
+        Ok(Self(sessions))
+    }
+
+    pub(crate) fn are_right(&self) -> bool {
+        self.0.iter().all(Session::is_right)
+    }
+
+    /// SIP goes off on one honest Mac, as its provider says when it is challenged next. Returns what
+    /// the server says of it then, and whether that, and nobody else, is not routed to any more.
+    pub(crate) async fn switch_sip_off(&mut self, server: &Server) -> Result<(Value, bool)> {
+        let honest = |session: &&mut Session| session.character == Character::Honest;
+        let one = self.0.iter_mut().find(honest).context("no honest Mac")?;
+        one.provider.truth.sip_enabled = false;
+        one.challenge(server).await?;
+        let left = !one.is_routable() && one.binding["reasons"][0] == json!("sip_disabled");
+        let (serial, summary) = (one.serial.clone(), one.summary());
+        let mut stays = true;
+        for other in &mut self.0 {
+            let path = format!("/internal/v1/bindings/{}", other.id);
+            let now = server.get(&path).await?;
+            stays &= other.serial == serial || now["routable"] == other.binding["routable"];
+        }
+        Ok((summary, left && stays))
+    }
+
+    pub(crate) fn grid(&self) -> String {
+        let mut grid = Grid::new();
+        grid.load_style(presets::UTF8_FULL_CONDENSED).set_header([
+            "serial number",
+            "Mac",
+            "trust level",
+            "key",
+            "routable",
+            "reasons",
+        ]);
+        for session in &self.0 {
+            grid.add_row(session.cells());
+        }
+        grid.to_string()
+    }
+
+    pub(crate) fn summary(&self) -> Vec<Value> {
+        self.0.iter().map(Session::summary).collect()
+    }
+}
