@@ -109,6 +109,10 @@ async fn take_over(
     tx.set_bootstrap_token(&to, bootstrap_token.as_ref())
         .await?;
 
+    if let (Some(contenders), Some(mut agenda)) = (tx.agenda(&from).await?, tx.agenda(&to).await?) {
+        agenda.take_over(&contenders);
+        tx.keep_agenda(agenda);
+    }
     let learnt = tx.posture(&from).await?;
     let identity = tx.identity(successor.identity).await?;
     let relation = relation(&successor, identity.as_ref());

@@ -225,7 +225,7 @@ impl Agenda {
     /// former profile, and with it Apple's cache (apple-protocol 5.3). Its pushes still count.
     pub fn stands(&mut self, enrolled: bool, since: Timestamp) {
         self.enrolled = enrolled;
-        if since != self.since {
+        if since != self.since || !enrolled {
             *self = Self {
                 enrolled,
                 revoked: self.revoked,
@@ -336,6 +336,12 @@ impl Agenda {
     /// What is known of this kind is taken for true until then, so nobody is woken for it before.
     pub fn stays_true(&mut self, kind: Kind, until: Timestamp) {
         self.clock_mut(kind).stays_true(until);
+    }
+
+    /// A contender took the Mac's place: whoever is woken from now on is the one that was woken there.
+    pub fn take_over(&mut self, contender: &Self) {
+        self.pushes = contender.pushes.clone();
+        self.talking_since = None;
     }
 
     /// There is no open attempt, whatever was followed.
