@@ -9,7 +9,8 @@ use crate::ids::{DeviceId, SessionId};
 use crate::provider::{BinaryHash, Platform, Session};
 use crate::publication::binding_v1::{Judgement, Standing};
 use crate::reason::Reason;
-use crate::store::{Glance, MacGlance, Read};
+pub use crate::store::Glance;
+use crate::store::{MacGlance, Read};
 use crate::time::Timestamp;
 
 /// A session that lives, or can be taken up again, with all that its judgement needs.

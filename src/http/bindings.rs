@@ -21,14 +21,13 @@ use super::revocations::note;
 use crate::flows::approve_binding::{self, approve_binding};
 use crate::flows::authorize::Act;
 use crate::flows::bind_provider::{self, bind_provider, end};
-use crate::flows::read_binding::{read_binding, standing};
+use crate::flows::read_binding::{Glance, read_binding, standing};
 use crate::flows::read_posture::read_posture;
 use crate::flows::{Context, Failure};
 use crate::ids::{SerialNumber, SessionId};
 use crate::provider::{EncryptionKey, Registration, SePublicKey, Version};
 use crate::publication::binding_v1::{BindingV1, Suggested};
 use crate::publication::posture_v1::PostureV1;
-use crate::store::Glance;
 
 /// The longest name of an account, in characters.
 const MAX_ACCOUNT: usize = 256;
