@@ -11,6 +11,7 @@
     reason = "a command line: results on standard output, progress on standard error"
 )]
 
+mod act;
 mod checks;
 mod cluster;
 mod house;

@@ -9,18 +9,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use attestd::flows::read_posture::read_posture;
-use attestd::flows::{Context, sweep};
-use attestd::posture;
+use attestd::flows::sweep;
 use attestd::time::Timestamp;
 use attestd_sim::apns::Fault as PushFault;
 use attestd_sim::{Authorities, Clock, WorldOptions};
 use futures_util::{StreamExt as _, stream};
 
-use crate::checks::{self, Fault, Place, Published};
+use crate::act::{Did, act};
+use crate::checks::{self, Fault, Place};
 use crate::house::{Estate, House};
 use crate::judge::Verdict;
-use crate::mac::{Came, GoesOn, Mac, Power, Urge, enrols_at};
+use crate::mac::{GoesOn, Mac, Power, Urge, enrols_at};
 use crate::random::Chance;
 use crate::record::{Ages, Hour, Log, hour};
 use crate::schedule;
@@ -73,7 +72,7 @@ pub struct Outcome {
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
+pub(crate) enum What {
     Sweep,
     /// The next second of pushes.
     Wake,
@@ -119,14 +118,6 @@ pub struct World {
     outage: bool,
     /// Since when neither APNs nor the server was down.
     clear_since: Ms,
-}
-
-/// What one Mac did in one instant.
-struct Did {
-    mac: Box<Mac>,
-    came: Vec<Came>,
-    faults: Vec<Fault>,
-    seen: Option<Published>,
 }
 
 impl World {
@@ -601,69 +592,4 @@ impl World {
 pub struct Progress {
     pub rounds: u64,
     pub hour: Hour,
-}
-
-async fn act(
-    mut mac: Box<Mac>,
-    whats: Vec<What>,
-    ctx: Option<Arc<Context>>,
-    sim: attestd_sim::World,
-    now: Ms,
-) -> anyhow::Result<Did> {
-    let mut came = Vec::new();
-    let server = ctx.as_deref();
-    for what in whats {
-        came.extend(match what {
-            What::Attested(_) => Some(mac.attested(server, &sim, now).await?),
-            What::Connect(_) => Some(mac.session(server, now).await?),
-            _ => None,
-        });
-    }
-    let (faults, seen) = match server {
-        Some(ctx) => look(ctx, &mut mac, now).await?,
-        None => (Vec::new(), None),
-    };
-    Ok(Did {
-        mac,
-        came,
-        faults,
-        seen,
-    })
-}
-
-/// Compares what is published with what the judge allows.
-async fn look(
-    ctx: &Context,
-    mac: &mut Mac,
-    now: Ms,
-) -> anyhow::Result<(Vec<Fault>, Option<Published>)> {
-    let Some(device_id) = mac.device_id() else {
-        return Ok((Vec::new(), None));
-    };
-    let found = read_posture(ctx, device_id).await?;
-    let found = found.context("a Mac without a posture")?;
-    let seen = Published {
-        verdict: match found.verdict {
-            posture::Verdict::Affirming => Verdict::Affirming,
-            posture::Verdict::Warning => Verdict::Warning,
-            posture::Verdict::Contraindicated => Verdict::Contraindicated,
-            posture::Verdict::Unknown => Verdict::Unknown,
-        },
-        until: found.usable_until.map(Timestamp::millis),
-        revision: found.revision,
-    };
-    let place = Place {
-        mac: mac.index,
-        at: now,
-    };
-    let allowed = mac.judge.allows(now);
-    let before = mac.tally.published.map_or(0, |seen| seen.revision);
-    let faults = [
-        checks::verdict_is_what_is_allowed(place, seen, allowed),
-        checks::nothing_is_trusted_longer_than_its_evidence(place, seen, allowed),
-        checks::revision_never_goes_back(place, before, seen),
-        checks::trust_came_back_by_newer_evidence(place, seen, &mac.judge),
-    ];
-    mac.tally.saw(seen, now);
-    Ok((faults.into_iter().flatten().collect(), Some(seen)))
 }
