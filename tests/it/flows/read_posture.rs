@@ -9,6 +9,7 @@ use reqwest::{Client, Method, Response};
 use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 
+use crate::harness::inside::eventually;
 use crate::harness::scene::{Scene, attestd};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -146,6 +147,10 @@ journey! {
         let ended = attestd(&["token", "revoke", "--insecure-http", "--config",
             scene.config().to_str().expect("UTF-8"), revoked["token_id"].as_str().expect("an id")]);
         assert!(ended.status.success(), "{ended:?}");
+        // Withdrawn beside the server, it is good for at most three seconds more.
+        eventually("the withdrawn token is refused", async || {
+            ask(Some(&bearer(&revoked)), "posture").await.status() == 401
+        }).await;
         scene.pass(HOUR + Duration::from_secs(60));
         let good = scene.token("operator");
         let (expired, revoked) = (bearer(&expiring), bearer(&revoked));

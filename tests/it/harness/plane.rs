@@ -35,8 +35,14 @@ impl Plane {
             policy = policy.replace(from, to);
         }
         std::fs::write(&file, policy).expect("written");
+        // As by default: otherwise Apple may be asked before there is a key to name.
+        let hold = if tables.contains("hold = ") {
+            ""
+        } else {
+            "[attestation]\nhold = \"24h\"\n"
+        };
         let tables = format!(
-            "{tables}[policy]\nfile = \"{}\"\n[enrollment]\nidentity = \"acme\"\n",
+            "{hold}{tables}[policy]\nfile = \"{}\"\n[enrollment]\nidentity = \"acme\"\n",
             file.display()
         );
         Self {
