@@ -47,6 +47,10 @@ pub struct Bounds {
     pub protocol: Protocol,
 }
 
+/// What is said of what cannot be the name of an account.
+pub const NOT_AN_ACCOUNT: &str =
+    "account must be 1 to 256 characters, none of them a control character";
+
 /// Whether this can be the name of an account: 1 to 256 characters, none of them a control character.
 pub fn is_account(text: &str) -> bool {
     (1..=256).contains(&text.chars().count()) && !text.chars().any(char::is_control)

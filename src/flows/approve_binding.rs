@@ -71,10 +71,11 @@ pub async fn approve_binding(
     let judgement = judged(ctx, &tx, &session, now).await?;
     let mut body = event::binding_changed(&session, "approved", &judgement);
     body["note"] = note.into();
-    let name = event::BINDING_CHANGED.to_owned();
-    let at = now;
-    tx.append_event_about(Some(device_id), &Event { name, at, body })
-        .await?;
+    tx.append_event_about(
+        Some(device_id),
+        &Event::new(event::BINDING_CHANGED, now, body),
+    )
+    .await?;
     tx.commit().await?;
     if let Some((device_id, priority)) = &wake {
         ctx.wakeups.ask(device_id, *priority);

@@ -355,16 +355,8 @@ async fn token_update(
         }
         let ticket = ticket_of(&tx, enrollment.ticket_id.as_ref()).await?;
         let body = event::device(device_id);
-        let name = event::DEVICE_ENROLLED.to_owned();
-        tx.append_event(
-            device_id,
-            &Event {
-                name,
-                at: now,
-                body,
-            },
-        )
-        .await?;
+        tx.append_event(device_id, &Event::new(event::DEVICE_ENROLLED, now, body))
+            .await?;
         let identity = tx.identity(speaker.certificate).await?;
         let relation = relation(&enrollment, identity.as_ref());
         revise(&mut tx, device_id, None, now, |posture| {
@@ -433,16 +425,8 @@ async fn check_out(ctx: &Context, speaker: &Speaker, now: Timestamp) -> Result<R
     })
     .await?;
     let body = event::device(device_id);
-    let name = event::DEVICE_CHECKED_OUT.to_owned();
-    tx.append_event(
-        device_id,
-        &Event {
-            name,
-            at: now,
-            body,
-        },
-    )
-    .await?;
+    tx.append_event(device_id, &Event::new(event::DEVICE_CHECKED_OUT, now, body))
+        .await?;
     tx.commit().await?;
     tracing::info!(device.id = device_id.as_str(), "checked out");
     Ok(Reply::Empty)
@@ -485,14 +469,9 @@ pub(super) async fn give_up_queue(
     };
     if let Some(verification) = tx.verification(&verification_id).await? {
         let body = event::verification_finished(&verification);
-        let name = event::VERIFICATION_FINISHED.to_owned();
         tx.append_event(
             device_id,
-            &Event {
-                name,
-                at: now,
-                body,
-            },
+            &Event::new(event::VERIFICATION_FINISHED, now, body),
         )
         .await?;
     }
@@ -515,16 +494,8 @@ pub(super) async fn revise(
     let appraisal = change(&mut posture);
     tx.save_posture(&posture).await?;
     let body = event::posture_changed(&posture, previous, &appraisal.reasons);
-    let name = event::POSTURE_CHANGED.to_owned();
-    tx.append_event(
-        device_id,
-        &Event {
-            name,
-            at: now,
-            body,
-        },
-    )
-    .await?;
+    tx.append_event(device_id, &Event::new(event::POSTURE_CHANGED, now, body))
+        .await?;
     Ok(Some(appraisal))
 }
 

@@ -542,11 +542,9 @@ impl Round<'_> {
     }
 
     fn event(&mut self, name: &str, body: serde_json::Value) {
-        self.changes.events.push(Event {
-            name: name.to_owned(),
-            at: self.judge.now,
-            body,
-        });
+        self.changes
+            .events
+            .push(Event::new(name, self.judge.now, body));
     }
 }
 

@@ -124,11 +124,11 @@ pub async fn import_fleet(
             import.now,
         );
         tx.save_verification(&first).await?;
-        let event = Event {
-            name: event::DEVICE_ENROLLED.to_owned(),
-            at: import.now,
-            body: event::device(&device_id),
-        };
+        let event = Event::new(
+            event::DEVICE_ENROLLED,
+            import.now,
+            event::device(&device_id),
+        );
         tx.append_event(&device_id, &event).await?;
     }
     tx.commit().await?;

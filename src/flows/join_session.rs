@@ -219,10 +219,11 @@ async fn tell_of_rivals(
         if let Some(device_id) = session.device_id.clone().filter(|_| is_new) {
             tx.save_session(&other).await?;
             let body = event::binding_conflict(&device_id, session, &other);
-            let name = event::BINDING_CONFLICT.to_owned();
-            let at = now;
-            tx.append_event_about(Some(&device_id), &Event { name, at, body })
-                .await?;
+            tx.append_event_about(
+                Some(&device_id),
+                &Event::new(event::BINDING_CONFLICT, now, body),
+            )
+            .await?;
         }
     }
     Ok(())
@@ -283,11 +284,11 @@ pub(super) async fn tell(
     now: Timestamp,
 ) -> Result<(), Failure> {
     let judgement = judged(ctx, tx, session, now).await?;
-    let event = Event {
-        name: event::BINDING_CHANGED.to_owned(),
-        at: now,
-        body: event::binding_changed(session, change, &judgement),
-    };
+    let event = Event::new(
+        event::BINDING_CHANGED,
+        now,
+        event::binding_changed(session, change, &judgement),
+    );
     Ok(tx
         .append_event_about(session.device_id.as_ref(), &event)
         .await?)

@@ -189,10 +189,6 @@ async fn tell(
         why: revoked.map_or(String::new(), |revoked| revoked.reason.clone()),
     })
     .await?;
-    let event = Event {
-        name: event::RELEASE_CHANGED.to_owned(),
-        at: now,
-        body: event::release_changed(release),
-    };
+    let event = Event::new(event::RELEASE_CHANGED, now, event::release_changed(release));
     tx.append_event_about(None, &event).await
 }

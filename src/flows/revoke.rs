@@ -138,11 +138,11 @@ async fn keep(
     let identity = tx.identity(enrollment.identity).await?;
     let appraisal = posture.relate(relation(enrollment, identity.as_ref()), policy, now);
     tx.save_posture(posture).await?;
-    let event = Event {
-        name: event::POSTURE_CHANGED.to_owned(),
-        at: now,
-        body: event::posture_changed(posture, previous, &appraisal.reasons),
-    };
+    let event = Event::new(
+        event::POSTURE_CHANGED,
+        now,
+        event::posture_changed(posture, previous, &appraisal.reasons),
+    );
     Ok(tx.append_event(&enrollment.device_id, &event).await?)
 }
 
@@ -154,10 +154,10 @@ async fn tell(
     posture: &Posture,
     now: Timestamp,
 ) -> Result<(), Failure> {
-    let event = Event {
-        name: name.to_owned(),
-        at: now,
-        body: event::revocation(device_id, posture.revocation_epoch, note),
-    };
+    let event = Event::new(
+        name,
+        now,
+        event::revocation(device_id, posture.revocation_epoch, note),
+    );
     Ok(tx.append_event(device_id, &event).await?)
 }

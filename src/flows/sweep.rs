@@ -145,11 +145,11 @@ impl Planner {
             }
         }
         if finished {
-            changes.events.push(Event {
-                name: event::VERIFICATION_FINISHED.to_owned(),
-                at: self.now,
-                body: event::verification_finished(&verification),
-            });
+            changes.events.push(Event::new(
+                event::VERIFICATION_FINISHED,
+                self.now,
+                event::verification_finished(&verification),
+            ));
         }
         planned.timed_out = Some(verification.reasons());
         changes.verification = Some(verification);

@@ -143,17 +143,9 @@ async fn take_over(
         Some(serial) => join_waiting(ctx, &mut tx, serial, now).await?,
         None => Vec::new(),
     };
-    let name = event::DEVICE_TAKEN_OVER.to_owned();
     let body = event::taken_over(&to, &from);
-    tx.append_event(
-        &to,
-        &Event {
-            name,
-            at: now,
-            body,
-        },
-    )
-    .await?;
+    tx.append_event(&to, &Event::new(event::DEVICE_TAKEN_OVER, now, body))
+        .await?;
     tx.commit().await?;
     ctx.store.seen(&to, now);
     tracing::info!(

@@ -41,11 +41,11 @@ async fn tell(ctx: &Context, device_id: &DeviceId, now: Timestamp) -> Result<(),
         Some(Notice::Ending(until)) => {
             posture.told_of_end = true;
             tx.save_posture(&posture).await?;
-            let event = Event {
-                name: event::POSTURE_EXPIRING.to_owned(),
-                at: now,
-                body: event::posture_expiring(&posture, until),
-            };
+            let event = Event::new(
+                event::POSTURE_EXPIRING,
+                now,
+                event::posture_expiring(&posture, until),
+            );
             tx.append_event(device_id, &event).await?;
         }
         Some(Notice::Ended) => {

@@ -108,11 +108,11 @@ async fn attempt(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
     }
     tx.keep_agenda(agenda);
     if verification.settle(None, now) {
-        let event = Event {
-            name: event::VERIFICATION_FINISHED.to_owned(),
-            at: now,
-            body: event::verification_finished(&verification),
-        };
+        let event = Event::new(
+            event::VERIFICATION_FINISHED,
+            now,
+            event::verification_finished(&verification),
+        );
         tx.append_event(&wanted.device_id, &event).await?;
     }
     tx.save_verification(&verification).await?;

@@ -18,6 +18,7 @@ use super::error;
 use super::internal::{allowed, no_store};
 use super::problem::Problem;
 use super::revocations::note;
+use crate::enrollment::ticket::{NOT_AN_ACCOUNT, is_account};
 use crate::flows::approve_binding::{self, approve_binding};
 use crate::flows::authorize::Act;
 use crate::flows::bind_provider::{self, bind_provider, end};
@@ -28,9 +29,6 @@ use crate::ids::{SerialNumber, SessionId};
 use crate::provider::{EncryptionKey, Registration, SePublicKey, Version};
 use crate::publication::binding_v1::{BindingV1, Suggested};
 use crate::publication::posture_v1::PostureV1;
-
-/// The longest name of an account, in characters.
-const MAX_ACCOUNT: usize = 256;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,7 +68,7 @@ pub async fn put(
         return refusal;
     }
     let Ok(body) = body else {
-        return Problem::invalid_request("the body is larger than 64 KiB").into_response();
+        return Problem::request_too_large("64 KiB").into_response();
     };
     let Ok(session_id) = SessionId::parse(&session) else {
         return Problem::invalid_session().into_response();
@@ -112,14 +110,8 @@ fn read_registration(body: &[u8]) -> Result<Registration, String> {
     let request: BindingRequest =
         serde_json::from_value(Value::Object(members)).map_err(|fault| fault.to_string())?;
     let account = request.account;
-    let is_name = |account: &String| {
-        (1..=MAX_ACCOUNT).contains(&account.chars().count())
-            && !account.chars().any(char::is_control)
-    };
-    if !account.as_ref().is_none_or(is_name) {
-        return Err(format!(
-            "account must be 1 to {MAX_ACCOUNT} plain characters"
-        ));
+    if account.as_deref().is_some_and(|name| !is_account(name)) {
+        return Err(NOT_AN_ACCOUNT.to_owned());
     }
     let version = request.provider_version.as_deref();
     let version = version.map(Version::parse).transpose();
@@ -195,7 +187,7 @@ pub async fn approve(
         return refusal;
     }
     let Ok(body) = body else {
-        return Problem::invalid_request("the body is larger than 64 KiB").into_response();
+        return Problem::request_too_large("64 KiB").into_response();
     };
     let note = match note(&body) {
         Ok(note) => note,

@@ -46,7 +46,7 @@ pub async fn start(
         return refusal;
     }
     let Ok(body) = body else {
-        return Problem::invalid_request("the body is larger than 64 KiB").into_response();
+        return Problem::request_too_large("64 KiB").into_response();
     };
     let Request {
         session_id,
@@ -101,7 +101,7 @@ pub async fn respond(
         return refusal;
     }
     let Ok(body) = body else {
-        return Problem::invalid_request("the body is larger than 64 KiB").into_response();
+        return Problem::request_too_large("64 KiB").into_response();
     };
     // What is no object at all is a fault of whoever carries answers, not the provider's answer.
     if body.trim_ascii_start().first() != Some(&b'{') {

@@ -62,7 +62,7 @@ async fn asked(
 ) -> Result<(DeviceId, String), Response> {
     allowed(ctx, headers, Act::Administer).await?;
     let Ok(body) = body else {
-        return Err(Problem::invalid_request("the body is larger than 64 KiB").into_response());
+        return Err(Problem::request_too_large("64 KiB").into_response());
     };
     let note = note(&body).map_err(|detail| Problem::invalid_request(detail).into_response())?;
     match DeviceId::parse(device_id) {

@@ -19,7 +19,7 @@ use super::internal::allowed;
 use super::problem::Problem;
 use super::{MAX_JSON, error};
 use crate::enrollment::Protocol;
-use crate::enrollment::ticket::{Bounds, is_account};
+use crate::enrollment::ticket::{Bounds, NOT_AN_ACCOUNT, is_account};
 use crate::flows::authorize::Act;
 use crate::flows::deliver_profile::deliver_profile;
 use crate::flows::offer_profile::{Links, offer_profile};
@@ -136,9 +136,7 @@ fn bounds(body: &[u8], otherwise: Protocol) -> Result<Bounds, (Reason, String)> 
         .as_deref()
         .is_some_and(|name| !is_account(name))
     {
-        return Err(malformed(
-            "account must be 1 to 256 characters, none of them a control character",
-        ));
+        return Err(malformed(NOT_AN_ACCOUNT));
     }
     let serial = match request.serial_number.as_deref() {
         None => None,

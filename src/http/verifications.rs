@@ -60,7 +60,7 @@ pub async fn start(
         return refusal;
     }
     let Ok(body) = body else {
-        return Problem::invalid_request("the body is larger than 64 KiB").into_response();
+        return Problem::request_too_large("64 KiB").into_response();
     };
     let wanted = match read_request(&headers, &body) {
         Ok(wanted) => wanted,

@@ -8,14 +8,13 @@
 //! Neither proves that the key lives in this Mac: its owner can have any key named. Nothing before
 //! App Attest does.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::appraisal::APPLE_WINDOW;
 use super::policy::Policy;
 use super::{Attested, Occasion, Posture};
 use crate::ids::EvidenceId;
+use crate::provider::SePoint;
 use crate::time::Timestamp;
 
 /// Former keys of a Mac that are remembered: more than it changes in a year of weekly attestations.
@@ -109,15 +108,8 @@ impl Proof {
 /// Whether two texts are the same point: 64 bytes `X‖Y` and 65 bytes `04‖X‖Y` name one key, by two
 /// nonces (coordinator-and-standards A.2).
 pub fn same_key(one: &str, other: &str) -> bool {
-    one == other || matches!((point(one), point(other)), (Some(one), Some(other)) if one == other)
-}
-
-fn point(text: &str) -> Option<[u8; 64]> {
-    let bytes = STANDARD.decode(text).ok()?;
-    match bytes.split_first() {
-        Some((4, rest)) if rest.len() == 64 => rest.try_into().ok(),
-        _ => bytes.try_into().ok(),
-    }
+    one == other
+        || matches!((SePoint::read(one), SePoint::read(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 impl Posture {

@@ -71,13 +71,12 @@ pub struct Registration {
     pub details: Details,
 }
 
-/// What the registry says of a program.
+/// What the registry says of a program that stands in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     Active,
     Revoked,
-    Unknown,
 }
 
 /// Why a registration or a withdrawal is not possible.
@@ -106,17 +105,6 @@ impl ReleaseRefusal {
             Self::Malformed(_) | Self::Contradiction | Self::NoReason => Reason::RequestMalformed,
             Self::Revoked => Reason::ReleaseRevoked,
             Self::Unknown => Reason::ReleaseUnknown,
-        }
-    }
-}
-
-impl Standing {
-    /// Why a session that runs it is not routable.
-    pub fn reason(self) -> Option<Reason> {
-        match self {
-            Self::Active => None,
-            Self::Revoked => Some(Reason::ReleaseRevoked),
-            Self::Unknown => Some(Reason::ReleaseUnknown),
         }
     }
 }
@@ -310,22 +298,6 @@ impl Release {
             reason: reason.to_owned(),
         });
         Ok(())
-    }
-}
-
-/// What the registry says of a program on a platform. Each hash and platform stands in it once.
-pub fn standing(registry: &[Release], hash: &BinaryHash, platform: &Platform) -> Standing {
-    registry
-        .iter()
-        .find(|release| release.binary_hash == *hash && release.platform == *platform)
-        .map_or(Standing::Unknown, Release::standing)
-}
-
-/// As [`standing`], of a hash as the provider wrote it: what is no hash is no registered program.
-pub fn standing_of_text(registry: &[Release], hash: Option<&str>, platform: &Platform) -> Standing {
-    match hash.and_then(BinaryHash::parse) {
-        Some(hash) => standing(registry, &hash, platform),
-        None => Standing::Unknown,
     }
 }
 

@@ -5,10 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::members::Malformed;
-use super::release::{
-    BinaryHash, Platform, Registration, Release, ReleaseRefusal, Standing, latest, standing,
-    standing_of_text,
-};
+use super::release::{Platform, Registration, Release, ReleaseRefusal, Standing, latest};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
@@ -135,6 +132,7 @@ fn a_program_is_registered_once_and_never_after_it_was_withdrawn() {
         known.revoke("another reason", later.plus(Duration::from_secs(1))),
         Ok(())
     );
+    assert_eq!(known.standing(), Standing::Revoked);
     let revoked = known.revoked.clone().expect("withdrawn");
     assert_eq!((revoked.at, &*revoked.reason), (later, "leaks prompts"));
     assert_eq!(
@@ -143,34 +141,6 @@ fn a_program_is_registered_once_and_never_after_it_was_withdrawn() {
     );
     let stored = serde_json::to_string(&known).expect("JSON");
     assert_eq!(serde_json::from_str::<Release>(&stored).ok(), Some(known));
-}
-
-#[test]
-fn a_program_is_active_withdrawn_or_unknown() {
-    let mut withdrawn = release("0.8.15", 'b', "macos-arm64");
-    withdrawn.revoke("leaks prompts", now()).expect("withdrawn");
-    let registry = [release("0.8.16", 'a', "macos-arm64"), withdrawn];
-    let here = Platform::default();
-    let there = Platform::parse("macos-x86-64").expect("a platform");
-    for (digit, platform, expected) in [
-        ('a', &here, Standing::Active),
-        ('b', &here, Standing::Revoked),
-        ('c', &here, Standing::Unknown),
-        ('a', &there, Standing::Unknown),
-    ] {
-        let binary = BinaryHash::parse(&hash(digit)).expect("a hash");
-        assert_eq!(standing(&registry, &binary, platform), expected);
-        let text = hash(digit);
-        assert_eq!(standing_of_text(&registry, Some(&text), platform), expected);
-    }
-    // What the provider writes is compared as it is.
-    for text in [None, Some(""), Some("binhash"), Some(&*hash('A'))] {
-        let standing = standing_of_text(&registry, text, &here);
-        assert_eq!(standing, Standing::Unknown, "{text:?}");
-    }
-    assert_eq!(Standing::Active.reason(), None);
-    assert_eq!(Standing::Revoked.reason(), Some(Reason::ReleaseRevoked));
-    assert_eq!(Standing::Unknown.reason(), Some(Reason::ReleaseUnknown));
 }
 
 #[test]

@@ -61,22 +61,14 @@ impl SePublicKey {
     /// # Refusals
     /// See [`SeKeyRefusal`].
     pub fn parse(text: &str) -> Result<Self, SeKeyRefusal> {
-        if text.len() > LONGEST {
-            return Err(SeKeyRefusal::NotAPoint);
-        }
-        let bytes = STANDARD.decode(text).map_err(|_| SeKeyRefusal::NotBase64)?;
-        let coordinates = match &bytes[..] {
-            [0x04, coordinates @ ..] if bytes.len() == 65 => coordinates,
-            coordinates => coordinates,
-        };
-        let point = <[u8; 64]>::try_from(coordinates).map_err(|_| SeKeyRefusal::NotAPoint)?;
+        let point = SePoint::read(text)?;
         let mut uncompressed = [0x04; 65];
-        uncompressed[1..].copy_from_slice(&point);
+        uncompressed[1..].copy_from_slice(&point.0);
         let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, uncompressed)
             .map_err(|_| SeKeyRefusal::NotOnTheCurve)?;
         Ok(Self {
             text: text.to_owned(),
-            point: SePoint(point),
+            point,
             key: Arc::new(key),
         })
     }
@@ -100,6 +92,26 @@ impl SePublicKey {
 }
 
 impl SePoint {
+    /// The point that a text names, be it on the curve or not: enough to tell keys apart that were
+    /// read before.
+    ///
+    /// # Refusals
+    /// [`SeKeyRefusal::NotBase64`], [`SeKeyRefusal::NotAPoint`].
+    pub fn read(text: &str) -> Result<Self, SeKeyRefusal> {
+        if text.len() > LONGEST {
+            return Err(SeKeyRefusal::NotAPoint);
+        }
+        let bytes = STANDARD.decode(text).map_err(|_| SeKeyRefusal::NotBase64)?;
+        let coordinates = match &bytes[..] {
+            [0x04, coordinates @ ..] if bytes.len() == 65 => coordinates,
+            coordinates => coordinates,
+        };
+        let point = coordinates
+            .try_into()
+            .map_err(|_| SeKeyRefusal::NotAPoint)?;
+        Ok(Self(point))
+    }
+
     /// `X‖Y`.
     pub fn as_bytes(&self) -> &[u8; 64] {
         &self.0

@@ -20,6 +20,17 @@ pub struct Event {
     pub body: serde_json::Value,
 }
 
+impl Event {
+    /// Something of this name happened now.
+    pub fn new(name: &str, now: Timestamp, body: serde_json::Value) -> Self {
+        Self {
+            name: name.to_owned(),
+            at: now,
+            body,
+        }
+    }
+}
+
 /// An event in the outbox.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NumberedEvent {
