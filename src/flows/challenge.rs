@@ -241,7 +241,7 @@ async fn conclude_once(
     let mut wake = None;
     if taken == Taken::Counted {
         if let Ok(answer) = outcome {
-            session.goes_on(last_good_at, gap(&ctx.policy.rules), now);
+            session.goes_on(last_good_at, gap(&ctx.policy.rules), answer.received_at());
             wake = take_in(ctx, &mut tx, &mut session, exchange, answer, now).await?;
         }
         tx.save_session(&session).await?;
@@ -305,7 +305,7 @@ async fn take_in(
         None => None,
     };
     if let Some(posture) = &posture {
-        keep_fresh(ctx, tx, session, posture, now).await?;
+        keep_fresh(ctx, tx, session, posture, answer.received_at()).await?;
     }
     let named = posture.as_ref().and_then(Posture::key_to_name);
     if named.is_some_and(|key| key.se_public_key == session.key.text()) {
@@ -319,13 +319,14 @@ async fn take_in(
     Ok(joined.wake)
 }
 
-/// Where the policy takes evidence for fresh while a process lives, its Mac is not asked meanwhile.
+/// Where the policy takes evidence for fresh while a process lives, its Mac is not asked meanwhile:
+/// the process answered at `heard_at`.
 async fn keep_fresh(
     ctx: &Context,
     tx: &mut Write,
     session: &Session,
     posture: &Posture,
-    now: Timestamp,
+    heard_at: Timestamp,
 ) -> Result<(), Failure> {
     let rules = &ctx.policy.rules;
     let Some(observed_at) = posture.reported.as_ref().map(|it| it.observed_at) else {
@@ -339,7 +340,7 @@ async fn keep_fresh(
         return Ok(());
     }
     if let Some(mut agenda) = tx.agenda(&posture.device_id).await? {
-        agenda.stays_true(Kind::SecurityInfo, now.plus(gap(rules)));
+        agenda.stays_true(Kind::SecurityInfo, heard_at.plus(gap(rules)));
         tx.keep_agenda(agenda);
     }
     Ok(())
@@ -401,11 +402,11 @@ async fn expire(ctx: &Context, session_id: &SessionId, now: Timestamp) -> Result
         return Ok(());
     }
     tx.save_session(&session).await?;
-    let event = Event {
-        name: event::CHALLENGE_DUE.to_owned(),
-        at: now,
-        body: event::challenge_due(&session, now),
-    };
+    let event = Event::new(
+        event::CHALLENGE_DUE,
+        now,
+        event::challenge_due(&session, now),
+    );
     tx.append_event_about(session.device_id.as_ref(), &event)
         .await?;
     if session.liveness.time_outs(now) == rules.time_outs {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::appraisal::APPLE_WINDOW;
+use super::trust::Level;
 use crate::ids::sha256;
 use crate::provider::challenge::StatusSignature;
 use crate::provider::liveness;
@@ -102,7 +103,7 @@ pub enum SessionRule {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Routing {
-    pub floor: super::trust::Level,
+    pub floor: Level,
     /// The hash of the provider's binary is that of a registered release.
     pub release: bool,
 }
@@ -147,6 +148,8 @@ pub enum Unusable {
     ChallengedTooLate,
     #[error("a policy that requires neither an Apple chain nor SecurityInfo would affirm any Mac")]
     DemandsNothing,
+    #[error("routing.floor \"none\" would route to sessions that nothing good is known of")]
+    RoutesToAnything,
     #[error("hardware.key_binding needs require.apple_chain: only Apple's statement names a key")]
     NothingNamesTheKey,
 }
@@ -242,6 +245,9 @@ impl Rules {
         if !self.require.apple_chain && !self.require.security_info {
             return Err(Unusable::DemandsNothing);
         }
+        if self.routing.floor == Level::None {
+            return Err(Unusable::RoutesToAnything);
+        }
         if self.hardware.key_binding && !self.require.apple_chain {
             return Err(Unusable::NothingNamesTheKey);
         }
@@ -272,6 +278,8 @@ mod tests {
             .replace("key_binding = true", "key_binding = false")
             .replace("security_info = true", "security_info = false");
         assert_eq!(Policy::parse(&nothing), Err(Unusable::DemandsNothing));
+        let bottomless = STRICT.replace("floor = \"hardware\"", "floor = \"none\"");
+        assert_eq!(Policy::parse(&bottomless), Err(Unusable::RoutesToAnything));
         let upside_down = STRICT.replace("fresh_for = \"2h\"", "fresh_for = \"2d\"");
         assert_eq!(
             Policy::parse(&upside_down),

@@ -348,11 +348,14 @@ impl Session {
         }
     }
 
-    /// A good answer came at `now`, the one before it at `before`. More than `gap` between the two, and
-    /// nobody knows what happened meanwhile.
-    pub fn goes_on(&mut self, before: Option<Timestamp>, gap: Duration, now: Timestamp) {
-        let is_unbroken = before.is_some_and(|before| now.since(before) <= gap);
-        self.unbroken_since = self.unbroken_since.filter(|_| is_unbroken).or(Some(now));
+    /// A good answer was received at `heard_at`, the one before it at `before`. More than `gap` between
+    /// the two, and nobody knows what happened meanwhile.
+    pub fn goes_on(&mut self, before: Option<Timestamp>, gap: Duration, heard_at: Timestamp) {
+        let is_unbroken = before.is_some_and(|before| heard_at.since(before) <= gap);
+        self.unbroken_since = self
+            .unbroken_since
+            .filter(|_| is_unbroken)
+            .or(Some(heard_at));
     }
 
     /// The hashes of every program it was said to run: all must be released. `None` where the blob

@@ -308,7 +308,7 @@ journey! {
             request.send().await.expect("an answer").status().as_u16()
         };
         assert_eq!(put(twice).await, 400);
-        assert_eq!(put(format!("{good}{}", " ".repeat(70_000))).await, 400);
+        assert_eq!(put(format!("{good}{}", " ".repeat(70_000))).await, 413);
         assert_eq!(api.bind("-bad", &honest.binding_request(None).expect("a request")).await.0, 400);
         assert_eq!(api.get("/internal/v1/bindings/bad").await.status(), 404);
         for (role, may) in [("auditor", 403), ("viewer", 403), ("operator", 200)] {

@@ -35,6 +35,12 @@ async fn read(answer: Response) -> (u16, Value) {
 async fn quiet_mac(scene: &Scene) -> (Mac, String) {
     let mac = scene.mac(spec());
     mac.enroll(&scene.base_url).await.expect("enrols");
+    // A Mac that comes before its first push would spare it.
+    let (token, _) = mac.push_address().expect("an address");
+    eventually("it is pushed", async || {
+        scene.world.apns().seen_for(&token).len() == 1
+    })
+    .await;
     mac.connect().await.expect("a session");
     scene.pass(2 * MINUTE);
     let device_id = scene.api.device_id(&mac.serial()).await;
@@ -114,7 +120,7 @@ journey! {
             (json!({ "device_id": device_id, "deadline": past }), 400, "invalid-request"),
             (json!({ "device_id": "dev_1" }), 400, "invalid-request"),
             (json!([device_id]), 400, "invalid-request"),
-            (json!({ "device_id": device_id, "reason": "x".repeat(70_000) }), 400, "invalid-request"),
+            (json!({ "device_id": device_id, "reason": "x".repeat(70_000) }), 413, "request-too-large"),
             (json!({ "device_id": unknown }), 404, "device-not-found"),
         ] {
             let (got, problem) = send(post(&scene, &body)).await;
