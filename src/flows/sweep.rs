@@ -13,7 +13,6 @@ use crate::publication::event;
 use crate::reason::Reason;
 use crate::store::{Changes, Event, Review};
 use crate::time::Timestamp;
-use crate::verification::agenda::budget::LEASE;
 use crate::verification::agenda::{Rules, Step};
 use crate::verification::{Agenda, Kind, Priority, Progress, Request, Verification};
 
@@ -29,30 +28,47 @@ pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
     for device_id in &unsettled {
         settle(ctx, device_id).await?;
     }
-    while plan(ctx, now).await? {}
-    Ok(())
+    plan(ctx, now).await
 }
 
-/// Looks at some of the Macs that are due. True when there may be more, and room for them.
-async fn plan(ctx: &Context, now: Timestamp) -> Result<bool, Failure> {
-    let limit = ctx.wakeups.room_ahead().min(BATCH);
-    if limit == 0 {
-        return Ok(false);
+/// Puts Macs that are due among those that wait to be woken; what they are asked is decided, and kept,
+/// when their turn comes. Attempts that are over end here.
+async fn plan(ctx: &Context, now: Timestamp) -> Result<(), Failure> {
+    let rules = &ctx.settings.rules;
+    let mut walk = ctx.store.due(now);
+    loop {
+        let limit = ctx.wakeups.room_ahead().min(BATCH);
+        let due = walk.next(limit, |mac| ctx.wakeups.awaits(mac)).await?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let mut overdue = Vec::new();
+        for mac in due {
+            let step = mac.agenda.map(|agenda| agenda.step(rules, now));
+            match step {
+                Some(Step::Ask(_, priority) | Step::Wake(priority)) => {
+                    ctx.wakeups.plan(&mac.device_id, priority);
+                }
+                Some(Step::Expire | Step::Nothing) | None => overdue.push(mac.device_id),
+            }
+        }
+        look_at(ctx, overdue, now).await?;
+        // Those who ask are not made to wait for the end of a long walk.
+        tokio::task::yield_now().await;
     }
-    let planner = Planner {
-        rules: Arc::clone(&ctx.settings.rules),
-        entropy: Arc::clone(&ctx.entropy),
-        now,
-    };
-    let planned = ctx
+}
+/// Ends what is over of attempts, and finds anew when these Macs are next due.
+async fn look_at(ctx: &Context, devices: Vec<DeviceId>, now: Timestamp) -> Result<(), Failure> {
+    let rules = Arc::clone(&ctx.settings.rules);
+    let looked_at = ctx
         .store
-        .review_due(now, limit, move |review| planner.look(review))
+        .review_all(devices, move |review| look(review, &rules, now))
         .await?;
-    for Planned {
+    for Looked {
         device_id,
         wake,
         timed_out,
-    } in &planned
+    } in &looked_at
     {
         if let Some(reasons) = timed_out {
             tracing::info!(
@@ -65,96 +81,79 @@ async fn plan(ctx: &Context, now: Timestamp) -> Result<bool, Failure> {
             ctx.wakeups.plan(device_id, *priority);
         }
     }
-    Ok(planned.len() == limit)
+    Ok(())
 }
 
-/// What was decided about one Mac.
-struct Planned {
+/// What became of a Mac that was looked at.
+struct Looked {
     device_id: DeviceId,
     wake: Option<Priority>,
     /// Why, where it did not answer in time.
     timed_out: Option<Vec<Reason>>,
 }
 
-/// What looking at a Mac needs.
-struct Planner {
-    rules: Arc<Rules>,
-    entropy: Arc<dyn Entropy>,
-    now: Timestamp,
+fn look(review: Review, rules: &Rules, now: Timestamp) -> (Changes, Looked) {
+    let mut looked = Looked {
+        device_id: review.device_id.clone(),
+        wake: None,
+        timed_out: None,
+    };
+    let changes = match review.agenda.step(rules, now) {
+        Step::Nothing => Changes::default(),
+        Step::Expire => expire(review, &mut looked, now),
+        Step::Ask(_, priority) | Step::Wake(priority) => {
+            looked.wake = Some(priority);
+            Changes::default()
+        }
+    };
+    (changes, looked)
 }
 
-impl Planner {
-    fn look(&self, review: Review) -> (Changes, Planned) {
-        let mut planned = Planned {
-            device_id: review.device_id.clone(),
-            wake: None,
-            timed_out: None,
-        };
-        let changes = match review.agenda.step(&self.rules, self.now) {
-            Step::Nothing => Changes::default(),
-            Step::Expire => self.expire(review, &mut planned),
-            Step::Ask(kinds, priority) => {
-                planned.wake = Some(priority);
-                self.ask(review, &kinds, priority)
-            }
-            Step::Wake(priority) => {
-                planned.wake = Some(priority);
-                Changes::default()
-            }
-        };
-        let leased_until = planned.wake.map(|_| self.now.plus(LEASE));
-        (
-            Changes {
-                leased_until,
-                ..changes
-            },
-            planned,
-        )
+fn expire(review: Review, looked: &mut Looked, now: Timestamp) -> Changes {
+    let mut changes = Changes::default();
+    let Some(mut verification) = review.verification else {
+        // An attempt that is not there (any more) is none.
+        let mut agenda = review.agenda;
+        agenda.forget_attempt();
+        changes.agenda = Some(agenda);
+        return changes;
+    };
+    let finished = verification.settle(None, now);
+    for part in &verification.parts {
+        if part.progress == Progress::TimedOut && part.ended_at == Some(now) {
+            let step = step_of(part.kind);
+            let entry = Entry::waiting(step, Some(Reason::AnswerTimeout), now);
+            changes.steps.push(entry);
+        }
     }
+    if finished {
+        changes.events.push(Event::new(
+            event::VERIFICATION_FINISHED,
+            now,
+            event::verification_finished(&verification),
+        ));
+    }
+    looked.timed_out = Some(verification.reasons());
+    changes.verification = Some(verification);
+    changes
+}
 
-    fn ask(&self, review: Review, kinds: &[Kind], priority: Priority) -> Changes {
-        let request = due(kinds, priority, &self.rules);
-        let verification = ask(
-            review.verification,
-            &review.device_id,
-            &request,
-            self.entropy.as_ref(),
-            self.now,
-        );
-        Changes {
-            verification: Some(verification),
-            ..Changes::default()
-        }
-    }
-
-    fn expire(&self, review: Review, planned: &mut Planned) -> Changes {
-        let mut changes = Changes::default();
-        let Some(mut verification) = review.verification else {
-            // An attempt that is not there (any more) is none.
-            let mut agenda = review.agenda;
-            agenda.forget_attempt();
-            changes.agenda = Some(agenda);
-            return changes;
-        };
-        let finished = verification.settle(None, self.now);
-        for part in &verification.parts {
-            if part.progress == Progress::TimedOut && part.ended_at == Some(self.now) {
-                let step = step_of(part.kind);
-                let entry = Entry::waiting(step, Some(Reason::AnswerTimeout), self.now);
-                changes.steps.push(entry);
-            }
-        }
-        if finished {
-            changes.events.push(Event::new(
-                event::VERIFICATION_FINISHED,
-                self.now,
-                event::verification_finished(&verification),
-            ));
-        }
-        planned.timed_out = Some(verification.reasons());
-        changes.verification = Some(verification);
-        changes
-    }
+/// What a Mac is asked that is woken because it is due: with the agenda as it is then.
+pub(super) fn with_what_is_due(
+    review: &mut Review,
+    rules: &Rules,
+    entropy: &dyn Entropy,
+    now: Timestamp,
+) -> bool {
+    let Step::Ask(kinds, priority) = review.agenda.step(rules, now) else {
+        return false;
+    };
+    let request = due(&kinds, priority, rules);
+    let open = review.verification.take();
+    let verification = ask(open, &review.device_id, &request, entropy, now);
+    review.agenda.attempts(&verification);
+    review.verification = Some(verification);
+    true
 }
 
 /// What a Mac that connects is asked: whatever it owes, and at once what it would soon be woken for. If

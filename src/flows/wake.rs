@@ -7,11 +7,12 @@
 //! APNs did not take it: neither a restart nor another node sends one more.
 
 use std::num::NonZeroU32;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::sweep::with_what_is_due;
 use super::{Context, Failure};
 use crate::enrollment::trace::{Entry, Step};
 use crate::enrollment::{PushAddress, State};
@@ -69,8 +70,13 @@ impl Wakeups {
     }
 
     /// As [`Wakeups::ask`], because the Mac is due: nobody insists on it.
-    pub(super) fn plan(&self, device_id: &DeviceId, priority: Priority) -> bool {
-        self.put(device_id, priority, false)
+    pub(super) fn plan(&self, device_id: &DeviceId, priority: Priority) {
+        self.put(device_id, priority, false);
+    }
+
+    /// Whether a Mac waits.
+    pub(super) fn awaits(&self, device_id: &DeviceId) -> bool {
+        self.queue().awaits(device_id)
     }
 
     fn put(&self, device_id: &DeviceId, priority: Priority, asked: bool) -> bool {
@@ -180,22 +186,26 @@ pub async fn wake_waiting(ctx: &Context, waiting: &Waiting) -> Result<(), Failur
     conclude(ctx, device_id, ended).await
 }
 
-/// Takes the push out of the budget. False when the Mac is not woken now.
+/// Asks what is due, and takes the push out of the budget, in one step. False when the Mac is not
+/// woken now.
 async fn begin(ctx: &Context, waiting: &Waiting, now: Timestamp) -> Result<bool, Failure> {
-    let (rules, asked) = (ctx.settings.rules.clone(), waiting.asked);
+    let (rules, entropy) = (ctx.settings.rules.clone(), Arc::clone(&ctx.entropy));
+    let asked = waiting.asked;
     let begun = ctx
         .store
-        .review(&waiting.device_id, move |review| {
+        .review(&waiting.device_id, move |mut review| {
+            let mut changes = Changes::default();
+            if review.state != State::Enrolled {
+                return (changes, false);
+            }
+            if with_what_is_due(&mut review, &rules, entropy.as_ref(), now) {
+                changes.verification.clone_from(&review.verification);
+            }
             let Review {
-                state,
                 mut agenda,
                 verification,
                 ..
             } = review;
-            let mut changes = Changes::default();
-            if state != State::Enrolled {
-                return (changes, false);
-            }
             if agenda.begin_push(asked, &rules, now) {
                 changes.agenda = Some(agenda);
                 changes.leased_until = Some(now.plus(LEASE));

@@ -2,7 +2,8 @@
 //!
 //! Through the ORM a statement crosses to a thread of its pool and back, which costs ten times the
 //! look-up. A reader of a write-ahead log waits for no writer, and a row that is found by its key is
-//! a few pages, nearly always in memory: that is what may be asked for here, and nothing that scans.
+//! a few pages, nearly always in memory: that is what may be asked for here, or a short stretch of an
+//! index, and nothing that scans.
 
 use std::fmt;
 use std::path::Path;
@@ -30,6 +31,20 @@ impl Lookup {
         let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut statement = connection.prepare_cached(sql)?;
         Ok(statement.query_row(key, read).optional()?)
+    }
+
+    /// Some rows along an index, as many as the statement says: nobody else looks anything up
+    /// meanwhile.
+    pub(super) fn some<T>(
+        &self,
+        sql: &str,
+        from: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut statement = connection.prepare_cached(sql)?;
+        let found = statement.query_map(from, read)?;
+        Ok(found.collect::<rusqlite::Result<_>>()?)
     }
 }
 

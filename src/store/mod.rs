@@ -23,6 +23,7 @@ mod changes;
 mod commands;
 mod database;
 mod directories;
+mod due;
 mod edit;
 mod enroll_requests;
 mod enrollments;

@@ -1,18 +1,14 @@
 //! Macs are looked at because something is due, or because something was done for them that is no
 //! message of theirs: load what that needs, decide, write, as in an exchange, and many at a time.
-//!
-//! Due Macs are taken by whoever looks at them. On SQLite that is the one writer. On PostgreSQL their
-//! agendas are marked first, past the rows that somebody else is marking; whoever dies after that is
-//! waited for as long as the mark says, and no longer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, Statement, Value};
 use tokio::sync::oneshot;
 
-use super::agendas::{self, LANES, lane};
+use super::agendas;
 use super::changes;
 use super::exchange::postgres::{commit, write_all};
 use super::exchange::sqlite::Job;
@@ -24,7 +20,6 @@ use crate::ids::{DeviceId, TicketId};
 use crate::posture::Posture;
 use crate::time::Timestamp;
 use crate::verification::agenda::Rules;
-use crate::verification::agenda::budget::LEASE;
 use crate::verification::{Agenda, Verification};
 
 /// What is known of a Mac that is looked at.
@@ -40,31 +35,19 @@ pub struct Review {
     pub agenda: Agenda,
 }
 
-/// Which Macs.
-#[derive(Debug, Clone)]
-enum Which {
-    /// At most so many of those that are due, the most urgent first and among them those that wait
-    /// the longest.
-    Due {
-        now: Timestamp,
-        limit: usize,
-    },
-    This(DeviceId),
-}
-
 impl Store {
-    /// Looks at no more than `limit` Macs that are due at `now`, and makes what was decided durable
-    /// before this returns. `decide` may be called on the writer's thread: it must not wait.
+    /// Looks at these Macs and makes what was decided durable before this returns, in one step.
+    /// `decide` may be called on the writer's thread: it must not wait. On PostgreSQL those that
+    /// somebody else is writing about are left to whoever does: their agendas follow that.
     ///
     /// # Errors
     /// As [`Store::exchange`]; then nothing of all this is kept.
-    pub async fn review_due<T: Send + 'static>(
+    pub async fn review_all<T: Send + 'static>(
         &self,
-        now: Timestamp,
-        limit: usize,
+        devices: Vec<DeviceId>,
         decide: impl FnMut(Review) -> (Changes, T) + Send + 'static,
     ) -> Result<Vec<T>, StoreError> {
-        self.review_all(Which::Due { now, limit }, decide).await
+        self.look(devices, false, decide).await
     }
 
     /// Looks at one Mac. `None` when there is no such Mac.
@@ -83,22 +66,21 @@ impl Store {
                 (changes, Some(answer))
             })
         };
-        let answers = self
-            .review_all(Which::This(device_id.clone()), once)
-            .await?;
+        let answers = self.look(vec![device_id.clone()], true, once).await?;
         Ok(answers.into_iter().flatten().next())
     }
 
-    async fn review_all<T: Send + 'static>(
+    async fn look<T: Send + 'static>(
         &self,
-        which: Which,
+        devices: Vec<DeviceId>,
+        waits: bool,
         decide: impl FnMut(Review) -> (Changes, T) + Send + 'static,
     ) -> Result<Vec<T>, StoreError> {
         match &self.0.writer {
             Some(writer) => {
                 let (reply, answer) = oneshot::channel();
                 writer.hand(Box::new(Look {
-                    which,
+                    devices,
                     decide,
                     rules: self.0.rules(),
                     answers: Vec::new(),
@@ -109,7 +91,7 @@ impl Store {
                     .map_err(|_| super::exchange::sqlite::stopped())?
             }
             None if self.0.connections.backend.is_sqlite() => Err(StoreError::NotTheOwner),
-            None => on_postgresql(&self.0, which, decide).await,
+            None => on_postgresql(&self.0, &devices, waits, decide).await,
         }
     }
 }
@@ -200,7 +182,7 @@ fn judge<T>(
 
 /// A look on the writer's thread.
 struct Look<F, T> {
-    which: Which,
+    devices: Vec<DeviceId>,
     decide: F,
     rules: Arc<Rules>,
     answers: Vec<T>,
@@ -209,39 +191,19 @@ struct Look<F, T> {
 
 impl<F, T> Look<F, T> {
     fn load(&self, connection: &Connection) -> Result<Vec<Review>, StoreError> {
-        match &self.which {
-            Which::This(device_id) => {
-                let sql = format!("{LOAD} WHERE e.device_id = $1");
-                let mut statement = connection.prepare_cached(&sql)?;
-                let found =
-                    statement.query_map([device_id.as_str()], |row| Ok(Loaded::read(row)))?;
-                nouns(found)
-            }
-            Which::Due { now, limit } => {
-                // Lane by lane, because so each is one walk along the index.
-                let sql = format!(
-                    "{LOAD} WHERE g.priority = $1 AND g.due_at <= $2 ORDER BY g.due_at LIMIT $3"
-                );
-                let mut statement = connection.prepare_cached(&sql)?;
-                let mut reviews = Vec::new();
-                for priority in LANES {
-                    let left = row::limited(limit.saturating_sub(reviews.len()));
-                    let found = statement.query_map(
-                        params![lane(priority), now.millis(), row::counted(left)],
-                        |row| Ok(Loaded::read(row)),
-                    )?;
-                    reviews.extend(nouns(found)?);
-                }
-                Ok(reviews)
+        let sql = format!("{LOAD} WHERE e.device_id = $1");
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut reviews = Vec::with_capacity(self.devices.len());
+        for device_id in &self.devices {
+            let found = statement
+                .query_row([device_id.as_str()], |row| Ok(Loaded::read(row)))
+                .optional()?;
+            if let Some(loaded) = found {
+                reviews.push(row::read(loaded?)?);
             }
         }
+        Ok(reviews)
     }
-}
-
-fn nouns(
-    found: impl Iterator<Item = rusqlite::Result<Result<Loaded, StoreError>>>,
-) -> Result<Vec<Review>, StoreError> {
-    found.map(|loaded| row::read(loaded??)).collect()
 }
 
 impl<F, T> Job for Look<F, T>
@@ -275,13 +237,10 @@ const EDITS: usize = 48;
 
 async fn on_postgresql<T>(
     inner: &Inner,
-    which: Which,
+    devices: &[DeviceId],
+    waits: bool,
     mut decide: impl FnMut(Review) -> (Changes, T),
 ) -> Result<Vec<T>, StoreError> {
-    let (devices, waits) = match which {
-        Which::This(device_id) => (vec![device_id.to_string()], true),
-        Which::Due { now, limit } => (take(inner, now, limit).await?, false),
-    };
     if devices.is_empty() {
         return Ok(Vec::new());
     }
@@ -314,35 +273,10 @@ async fn on_postgresql<T>(
     Ok(answers)
 }
 
-/// Marks due Macs as taken, past those that somebody else is taking. A commit of its own.
-async fn take(inner: &Inner, now: Timestamp, limit: usize) -> Result<Vec<String>, StoreError> {
-    let mut taken: Vec<String> = Vec::new();
-    for priority in LANES {
-        let left = limit.saturating_sub(taken.len());
-        let statement = Statement::from_sql_and_values(
-            DbBackend::Postgres,
-            "UPDATE agendas SET due_at = $1 WHERE device_id IN (SELECT device_id FROM agendas \
-             WHERE priority = $2 AND due_at <= $3 ORDER BY due_at LIMIT $4 \
-             FOR UPDATE SKIP LOCKED) RETURNING device_id",
-            [
-                Value::from(now.plus(LEASE).millis()),
-                lane(priority).into(),
-                now.millis().into(),
-                row::counted(row::limited(left)).into(),
-            ],
-        );
-        for found in inner.connections.write.query_all_raw(statement).await? {
-            taken.push(found.try_get_by_index(0)?);
-        }
-    }
-    Ok(taken)
-}
-
-/// Locks Macs, in the order in which everybody does. Due ones that somebody else is writing about are
-/// left to whoever does: their agendas follow that.
+/// Locks Macs, in the order in which everybody does.
 async fn lock(
     tx: &DatabaseTransaction,
-    devices: Vec<String>,
+    devices: &[DeviceId],
     waits: bool,
 ) -> Result<Vec<String>, StoreError> {
     let places = places(devices.len());
@@ -353,7 +287,9 @@ async fn lock(
             "SELECT device_id FROM enrollments WHERE device_id IN ({places}) \
              ORDER BY device_id FOR UPDATE {past}"
         ),
-        devices.into_iter().map(Value::from),
+        devices
+            .iter()
+            .map(|device_id| Value::from(device_id.as_str())),
     );
     let mut locked = Vec::new();
     for found in tx.query_all_raw(statement).await? {

@@ -43,6 +43,11 @@ impl Queue {
         self.waiting.is_empty()
     }
 
+    /// Whether this Mac does.
+    pub fn awaits(&self, device_id: &DeviceId) -> bool {
+        self.waiting.contains_key(device_id)
+    }
+
     /// How many more may come.
     pub fn room(&self) -> usize {
         self.room.saturating_sub(self.waiting.len())

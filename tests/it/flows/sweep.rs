@@ -277,6 +277,7 @@ journey! {
         mac.sleep();
         scene.pass(25 * 60 * MINUTE);
         scene.sweep().await;
+        pushed(&scene, &mac, 2).await;
         let open = scene.kept(&mac).await.verifications.remove(0);
         assert_eq!(open.priority, Priority::Expired);
         assert!(open.parts.iter().all(|part| part.progress != Progress::Answered));

@@ -30,18 +30,19 @@ async fn due(store: &Store, device_id: &DeviceId) -> Option<(Timestamp, Priority
     due
 }
 
-/// Takes due Macs as a node does that goes on to wake them.
-async fn take(store: &Store, at: Timestamp, limit: usize) -> Vec<DeviceId> {
-    store
-        .review_due(at, limit, move |review| {
-            let taken = Changes {
-                leased_until: Some(at.plus(LEASE)),
-                ..Changes::default()
-            };
-            (taken, review.device_id)
-        })
-        .await
-        .expect("is kept")
+/// Those that are due, some at a time.
+async fn walk(store: &Store, at: Timestamp, some: usize) -> Vec<DeviceId> {
+    let mut walk = store.due(at);
+    let mut found = Vec::new();
+    loop {
+        let next = walk.next(some, |_| false).await.expect("reads");
+        assert!(next.len() <= some);
+        if next.is_empty() {
+            return found;
+        }
+        assert!(next.iter().all(|mac| mac.agenda.is_some()));
+        found.extend(next.into_iter().map(|mac| mac.device_id));
+    }
 }
 
 on_both! {
@@ -97,7 +98,7 @@ on_both! {
         write.save_enrollment(&left).await.expect("is saved");
         write.commit().await.expect("commits");
         assert_eq!(due(&db.store, id).await, None);
-        assert_eq!(take(&db.store, later(1_000_000), 10).await, []);
+        assert_eq!(walk(&db.store, later(1_000_000), 10).await, []);
     }
 }
 
@@ -113,9 +114,9 @@ on_both! {
 }
 
 on_both! {
-    async fn the_most_urgent_are_taken_first_and_a_dead_nodes_are_free_again(db: Database) {
+    async fn the_most_urgent_come_first_each_once(db: Database) {
         let mut macs = Vec::new();
-        for number in 1..=4 {
+        for number in 1..=7 {
             macs.push(Mac::enroll(number, &db.store).await);
         }
         // One whose attempt renews what is known, and the others are new.
@@ -125,18 +126,39 @@ on_both! {
         write.save_verification(&refresh).await.expect("is saved");
         write.commit().await.expect("commits");
 
-        let first = take(&db.store, later(1), 2).await;
-        assert_eq!(first.len(), 2);
-        assert!(!first.contains(macs[0].device_id()));
-        let rest = take(&db.store, later(1), 10).await;
-        assert_eq!(rest.len(), 2);
-        assert_eq!(rest[1], *macs[0].device_id());
-        // Nobody takes them again, before whoever took them must be dead.
-        let lease = later(1).plus(LEASE);
-        let until = lease.minus(std::time::Duration::from_millis(1));
-        assert_eq!(take(&db.store, until, 10).await, []);
-        assert_eq!(take(&db.store, lease, 10).await.len(), 4);
+        let found = walk(&db.store, later(1), 2).await;
+        assert_eq!(found[6], *macs[0].device_id());
+        let all: BTreeSet<_> = found.iter().collect();
+        assert_eq!((found.len(), all.len()), (7, 7));
     }
+}
+
+/// A database that is this server's alone has no marks: its queue says who waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_sqlite_those_that_wait_already_are_passed_over() {
+    let db = Database::sqlite().await;
+    let waiting = Mac::enroll(1, &db.store).await;
+    let next = Mac::enroll(2, &db.store).await;
+    let waits = |mac: &DeviceId| mac == waiting.device_id();
+    let mut walk = db.store.due(later(1));
+    let found = walk.next(1, waits).await.expect("reads");
+    assert_eq!(found[0].device_id, *next.device_id());
+    assert!(walk.next(1, waits).await.expect("reads").is_empty());
+    let mut walk = db.store.due(later(1));
+    assert!(walk.next(0, waits).await.expect("reads").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgresql_a_dead_nodes_macs_are_free_again() {
+    let db = Database::postgresql().await;
+    for number in 1..=3 {
+        Mac::enroll(number, &db.store).await;
+    }
+    assert_eq!(walk(&db.store, later(1), 2).await.len(), 3);
+    let lease = later(1).plus(LEASE);
+    let until = lease.minus(std::time::Duration::from_millis(1));
+    assert_eq!(walk(&db.store, until, 2).await, []);
+    assert_eq!(walk(&db.store, lease, 2).await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,30 +168,24 @@ async fn on_postgresql_two_nodes_take_each_mac_once() {
     for number in 1..=60 {
         Mac::enroll(number, &db.store).await;
     }
-    let node = async |store: &Store| {
-        let mut taken = Vec::new();
-        loop {
-            let some = take(store, later(1), 7).await;
-            if some.is_empty() {
-                return taken;
-            }
-            taken.extend(some);
-        }
-    };
-    let (first, second) = tokio::join!(node(&db.store), node(&other));
+    let (first, second) = tokio::join!(walk(&db.store, later(1), 7), walk(&other, later(1), 7));
     let all: BTreeSet<_> = first.iter().chain(&second).collect();
     assert_eq!((first.len() + second.len(), all.len()), (60, 60));
 }
 
 on_both! {
-    async fn whoever_takes_and_dies_in_the_middle_changes_nothing(db: Database) {
-        let mac = Mac::enroll(1, &db.store).await;
-        let died = db.store.review_due(later(1), 10, |review| -> (Changes, ()) {
-            assert!(review.verification.is_some(), "a decision that panics");
-            (Changes::default(), ())
+    async fn whoever_dies_while_looking_changes_nothing(db: Database) {
+        let macs = [Mac::enroll(1, &db.store).await, Mac::enroll(2, &db.store).await];
+        let before = due(&db.store, macs[0].device_id()).await;
+        let last = macs[1].device_id().clone();
+        let devices = macs.iter().map(|mac| mac.device_id().clone()).collect();
+        let died = db.store.review_all(devices, move |review| -> (Changes, ()) {
+            assert!(review.device_id != last, "a decision that panics");
+            let mut agenda = review.agenda;
+            agenda.stands(false, now());
+            (Changes { agenda: Some(agenda), ..Changes::default() }, ())
         }).await;
         assert!(died.is_err());
-        // On PostgreSQL the mark stands until it runs out.
-        assert_eq!(take(&db.store, later(1).plus(LEASE), 10).await, [mac.device_id().clone()]);
+        assert_eq!(due(&db.store, macs[0].device_id()).await, before);
     }
 }
