@@ -20,6 +20,7 @@ use crate::ca::ProvedSigner;
 use crate::config::Config;
 use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
+use crate::flows::answers::Answers;
 use crate::flows::wake::Wakeups;
 use crate::flows::{Authorities, Context, Held, Settings, refuse};
 use crate::http::client_tls::PossessionOnly;
@@ -117,6 +118,7 @@ impl App {
             sealer: seal,
             wakeups,
             refusals,
+            answers: Answers::default(),
         });
         let proxies = Arc::new(proxies(config)?);
         let limit = |per_minute| -> anyhow::Result<Arc<PerClient>> {

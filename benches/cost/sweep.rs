@@ -42,7 +42,10 @@ pub async fn run(report: &mut Report, macs: usize) {
         sweep::run_once(&ctx).await.expect("sweeps");
     }
     let walked = per(cpu() - before, again * macs);
-    report.figure("the same, for each of them while all wait to be woken", walked);
+    report.figure(
+        "the same, for each of them while all wait to be woken",
+        walked,
+    );
 }
 
 fn prepare(home: &Path) -> Config {

@@ -14,6 +14,7 @@ use attestd::ca::{CertificateKind, CertificateProfile, Issuer, prepare};
 use attestd::enrollment::Protocol;
 use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use attestd::entropy::{Entropy, SeededEntropy, draw};
+use attestd::flows::answers::Answers;
 use attestd::flows::wake::Wakeups;
 use attestd::flows::{Authorities, Context, Held, Settings, refuse, rotate_push_certificate};
 use attestd::keys::{KeyKind, KeyPair, MasterKey, MasterSeal};
@@ -145,6 +146,7 @@ impl Estate {
         store.keep_agendas_by(Rules::clone(&server_settings.rules));
         let (refusals, waiting_refusals) = refuse::queue();
         let ctx = Arc::new(Context {
+            answers: Answers::default(),
             store,
             apns: Apns::new(settings, Arc::clone(&clock), Arc::clone(&entropy))?,
             authorities: Authorities {

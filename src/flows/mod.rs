@@ -22,7 +22,7 @@
 //! | [`read_posture`] | the coordinator reads what is believed |
 //! | [`bind_provider`] | a provider session begins or ends; [`join_session`] finds the Mac it belongs to |
 //! | [`challenge`] | the holder of a session's key is asked whether it is still there |
-//! | [`read_binding`] | the coordinator asks whether it may route to a session |
+//! | [`read_binding`] | the coordinator asks whether it may route to a session; [`answers`] remembers |
 //! | [`approve_binding`] | an operator says that a session belongs to its Mac |
 //! | [`read_status`] | an operator, or a load balancer, asks how the service is |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
@@ -33,6 +33,7 @@
 //! | [`check_policy`] | what another policy would change is asked before it is switched on |
 //! | [`authorize`] | who may use the internal API |
 
+pub mod answers;
 pub mod approve_binding;
 pub mod authorize;
 pub mod bind_provider;
@@ -105,6 +106,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     pub wakeups: wake::Wakeups,
     pub refusals: refuse::Refusals,
+    pub answers: answers::Answers,
 }
 
 /// The keys this service signs with, held from start-up.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::answers::Written;
 use super::read_posture::believed;
 use super::{Context, Failure};
 use crate::ids::{DeviceId, SessionId};
@@ -20,6 +21,21 @@ pub async fn read_binding(
 ) -> Result<Option<Glance>, Failure> {
     let glance = glance(ctx, session_id).await?;
     Ok(glance.filter(|glance| glance.session.is_known(ctx.clock.now())))
+}
+
+/// Whether requests may be routed to a session, as JSON; `None` when there is no such session.
+pub async fn answer_binding(
+    ctx: &Context,
+    session_id: &SessionId,
+) -> Result<Option<Vec<u8>>, Failure> {
+    let Some(glance) = read_binding(ctx, session_id).await? else {
+        return Ok(None);
+    };
+    let answers = &ctx.answers.bindings;
+    let told = answers.answer(session_id, glance, ctx.clock.now(), |glance, now| {
+        Written::new(&standing(glance).publish(&ctx.policy, now), ())
+    })?;
+    Ok(Some(told.0))
 }
 
 /// As it is to be judged.

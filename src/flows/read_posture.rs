@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::answers::Written;
 use super::conclude::channel;
 use super::read_binding::glance_at_mac;
 use super::{Context, Failure};
@@ -14,7 +15,7 @@ use crate::publication::binding_v1::Standing;
 use crate::publication::posture_v1::{Believed, PostureV1, Sources, relation};
 use crate::publication::verification_v1::VerificationV1;
 use crate::reason::Reason;
-use crate::store::{Read, Refusal, Watched};
+use crate::store::{MacGlance, Read, Refusal, Watched};
 use crate::time::Timestamp;
 use crate::verification::Verification;
 
@@ -63,10 +64,44 @@ pub async fn read_posture(
     ctx: &Context,
     device_id: &DeviceId,
 ) -> Result<Option<PostureV1>, Failure> {
+    let glance = glance_at_mac(ctx, device_id).await?;
+    Ok(glance.map(|glance| judge(ctx, &glance, ctx.clock.now())))
+}
+
+/// A posture as it is answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub revision: u64,
+    /// Whether the verdict is the one this revision came with.
+    pub is_as_revised: bool,
+    /// As JSON.
+    pub body: Vec<u8>,
+}
+
+/// As [`read_posture`], written, and perhaps remembered.
+pub async fn answer_posture(
+    ctx: &Context,
+    device_id: &DeviceId,
+) -> Result<Option<Answer>, Failure> {
     let Some(glance) = glance_at_mac(ctx, device_id).await? else {
         return Ok(None);
     };
-    let (now, policy, mac) = (ctx.clock.now(), &ctx.policy, &*glance.mac);
+    let revision = glance.mac.posture.revision;
+    let write = |glance: &MacGlance, now| {
+        let posture = judge(ctx, glance, now);
+        Written::new(&posture, posture.is_as_revised)
+    };
+    let answers = &ctx.answers.postures;
+    let (body, is_as_revised) = answers.answer(device_id, glance, ctx.clock.now(), write)?;
+    Ok(Some(Answer {
+        revision,
+        is_as_revised,
+        body,
+    }))
+}
+
+fn judge(ctx: &Context, glance: &MacGlance, now: Timestamp) -> PostureV1 {
+    let (policy, mac) = (&ctx.policy, &*glance.mac);
     let standings = glance.sessions.iter().map(|(session, release)| Standing {
         session,
         mac: Some(mac),
@@ -79,14 +114,14 @@ pub async fn read_posture(
             let is_routable = judged.routability.routable;
             (judged.trust.level, is_routable, standing.session.began_at)
         });
-    Ok(Some(PostureV1::new(&Sources {
+    PostureV1::new(&Sources {
         mac,
         policy,
         anchor: ctx.anchors.kind(),
         session: best.and_then(|standing| standing.at(policy, now)),
         process: best.and_then(|standing| standing.process()),
         now,
-    })))
+    })
 }
 
 /// Whether a session is more to this Mac than somebody who claims it.

@@ -22,7 +22,7 @@ use crate::enrollment::ticket::{NOT_AN_ACCOUNT, is_account};
 use crate::flows::approve_binding::{self, approve_binding};
 use crate::flows::authorize::Act;
 use crate::flows::bind_provider::{self, bind_provider, end};
-use crate::flows::read_binding::{Glance, read_binding, standing};
+use crate::flows::read_binding::{Glance, answer_binding, standing};
 use crate::flows::read_posture::read_posture;
 use crate::flows::{Context, Failure};
 use crate::ids::{SerialNumber, SessionId};
@@ -142,10 +142,13 @@ pub async fn get(
     let Ok(session_id) = SessionId::parse(&session) else {
         return Problem::binding_not_found().into_response();
     };
-    match read_binding(&ctx, &session_id).await {
-        Ok(Some(glance)) => {
-            let answer = standing(&glance).publish(&ctx.policy, ctx.clock.now());
-            ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+    match answer_binding(&ctx, &session_id).await {
+        Ok(Some(body)) => {
+            let headers = [
+                (header::CACHE_CONTROL, "no-store"),
+                (header::CONTENT_TYPE, "application/json"),
+            ];
+            (headers, body).into_response()
         }
         Ok(None) => Problem::binding_not_found().into_response(),
         Err(failure) => error::to_internal(&failure),

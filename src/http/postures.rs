@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -14,7 +13,7 @@ use super::internal::allowed;
 use super::problem::Problem;
 use crate::flows::Context;
 use crate::flows::authorize::Act;
-use crate::flows::read_posture::read_posture;
+use crate::flows::read_posture::{answer_posture, read_posture};
 use crate::ids::DeviceId;
 use crate::publication::posture_v1::PostureV1;
 
@@ -47,16 +46,22 @@ pub async fn posture(
     let Ok(device_id) = DeviceId::parse(&device_id) else {
         return Problem::device_not_found().into_response();
     };
-    let posture = match read_posture(&ctx, &device_id).await {
+    if demand.at_least == Some(AtLeast::Fresh) {
+        match read_posture(&ctx, &device_id).await {
+            Ok(Some(posture)) if !is_fresh(&posture) => {
+                return Problem::posture_stale()
+                    .member("device_id", device_id.as_str())
+                    .into_response();
+            }
+            Ok(_) => {}
+            Err(failure) => return error::to_internal(&failure),
+        }
+    }
+    let posture = match answer_posture(&ctx, &device_id).await {
         Ok(Some(posture)) => posture,
         Ok(None) => return Problem::device_not_found().into_response(),
         Err(failure) => return error::to_internal(&failure),
     };
-    if demand.at_least == Some(AtLeast::Fresh) && !is_fresh(&posture) {
-        return Problem::posture_stale()
-            .member("device_id", device_id.as_str())
-            .into_response();
-    }
     // The revision changes with evidence, not with time: expiry is absolute, and the reader looks at
     // its clock. A reader that does not must still not be told that an ended verdict stands.
     let tag = format!("\"r{}\"", posture.revision);
@@ -73,7 +78,8 @@ pub async fn posture(
     let mut response = if unchanged && posture.revision > 0 && posture.is_as_revised {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        Json(&posture).into_response()
+        let json = HeaderValue::from_static("application/json");
+        ([(header::CONTENT_TYPE, json)], posture.body).into_response()
     };
     let headers = response.headers_mut();
     if let Ok(tag) = HeaderValue::from_str(&tag) {

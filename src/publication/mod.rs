@@ -5,6 +5,8 @@ pub mod event;
 pub mod forecast;
 #[cfg(test)]
 mod forecast_test;
+#[cfg(test)]
+mod one_way_test;
 pub mod posture_v1;
 pub mod progress_v1;
 pub mod release_v1;
