@@ -48,11 +48,15 @@ pub fn standing(glance: &Glance) -> Standing<'_> {
 }
 
 async fn glance(ctx: &Context, session_id: &SessionId) -> Result<Option<Glance>, Failure> {
-    let board = ctx.store.board();
-    if let Some(glance) = board.glance(session_id) {
+    if let Some(glance) = ctx.store.board().glance(session_id) {
         return Ok(Some(glance));
     }
-    let fill = board.begin();
+    // Apart: the state of a question to the database is kilobytes, which every answer would move.
+    Box::pin(load(ctx, session_id)).await
+}
+
+async fn load(ctx: &Context, session_id: &SessionId) -> Result<Option<Glance>, Failure> {
+    let fill = ctx.store.board().begin();
     let tx = ctx.store.read().await?;
     let Some(session) = tx.session(session_id).await? else {
         return Ok(None);
@@ -67,11 +71,14 @@ pub(super) async fn glance_at_mac(
     ctx: &Context,
     device_id: &DeviceId,
 ) -> Result<Option<MacGlance>, Failure> {
-    let board = ctx.store.board();
-    if let Some(glance) = board.glance_at_mac(device_id) {
+    if let Some(glance) = ctx.store.board().glance_at_mac(device_id) {
         return Ok(Some(glance));
     }
-    let fill = board.begin();
+    Box::pin(load_mac(ctx, device_id)).await
+}
+
+async fn load_mac(ctx: &Context, device_id: &DeviceId) -> Result<Option<MacGlance>, Failure> {
+    let fill = ctx.store.board().begin();
     let tx = ctx.store.read().await?;
     let Some(mac) = believed(&tx, device_id, ctx.clock.now()).await? else {
         return Ok(None);

@@ -47,7 +47,7 @@ pub async fn posture(
         return Problem::device_not_found().into_response();
     };
     if demand.at_least == Some(AtLeast::Fresh) {
-        match read_posture(&ctx, &device_id).await {
+        match Box::pin(read_posture(&ctx, &device_id)).await {
             Ok(Some(posture)) if !is_fresh(&posture) => {
                 return Problem::posture_stale()
                     .member("device_id", device_id.as_str())

@@ -57,6 +57,14 @@ impl Store {
         if let Some(token) = self.board().token(&secret) {
             return Ok(Some(token));
         }
+        // Apart: the state of a question to the database is kilobytes, which every answer would move.
+        Box::pin(self.load_api_token(secret)).await
+    }
+
+    async fn load_api_token(
+        &self,
+        secret: SecretHash,
+    ) -> Result<Option<Arc<ApiToken>>, StoreError> {
         let fill = self.board().begin();
         let read_at = Instant::now();
         let token = self.read().await?.api_token_by_secret(secret).await?;
