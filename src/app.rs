@@ -97,7 +97,7 @@ impl App {
         let settings = settings(config, &policy)?;
         keep_agendas(&store, &settings.rules, &policy.id).await?;
         let room = usize::try_from(config.verification.queue.get()).unwrap_or(usize::MAX);
-        let wakeups = Wakeups::new(room, config.apns.pushes_per_second);
+        let wakeups = Wakeups::new(room, config.apns.pushes_per_second, Arc::clone(&clock));
         let (refusals, waiting_refusals) = refuse::queue();
         let ctx = Arc::new(Context {
             store,

@@ -38,6 +38,7 @@ pub struct Metrics {
     pub push_certificate_not_after: Gauge,
     identities_expired: Gauge,
     identities_expiring: Gauge,
+    macs_waiting: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -83,6 +84,7 @@ impl Metrics {
             push_certificate_not_after: Gauge::default(),
             identities_expired: Gauge::default(),
             identities_expiring: Gauge::default(),
+            macs_waiting: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -135,6 +137,11 @@ impl Metrics {
             "Enrolled Macs whose identity expires within 60 days",
             metrics.identities_expiring.clone(),
         );
+        registry.register(
+            "macs_waiting",
+            "Macs that wait for their turn to be woken",
+            metrics.macs_waiting.clone(),
+        );
         Arc::new(metrics)
     }
 
@@ -143,6 +150,12 @@ impl Metrics {
         let count = |number| i64::try_from(number).unwrap_or(i64::MAX);
         self.identities_expired.set(count(expired));
         self.identities_expiring.set(count(expiring));
+    }
+
+    /// So many Macs wait to be woken.
+    pub fn macs_waiting(&self, count: usize) {
+        self.macs_waiting
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A message was taken.

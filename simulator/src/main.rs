@@ -1,6 +1,8 @@
 //! The command line of the simulator.
 
 mod demo;
+mod server;
+mod storm;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -63,6 +65,12 @@ enum Command {
     ///
     /// Example: attestd-sim demo --attestd target/debug/attestd --macs 12
     Demo(demo::DemoArgs),
+    /// Let a whole fleet come at once, twice, to a server of default settings: all Macs enroll while
+    /// Apple's push service is out, and every provider starts anew after a release. Exit status 0
+    /// only if each Mac was proved in time, none lost its level, and every limit was kept.
+    ///
+    /// Example: attestd-sim storm --attestd target/release/attestd --macs 2000
+    Storm(storm::StormArgs),
 }
 
 #[derive(Debug, Args)]
@@ -172,6 +180,7 @@ async fn main() -> ExitCode {
         Command::World(args) => run_world(args).await,
         Command::Macs(args) => run_macs(args).await,
         Command::Demo(args) => demo::run(args).await,
+        Command::Storm(args) => storm::run(args).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -161,10 +161,10 @@ impl Estate {
             acme_nonces: NonceKey::new(self.master.derive("acme nonces").expose()),
             settings: server_settings,
             metrics: Metrics::new(),
+            wakeups: Wakeups::new(QUEUE, PUSHES_PER_SECOND, Arc::clone(&clock)),
             clock,
             entropy,
             sealer: seal,
-            wakeups: Wakeups::new(QUEUE, PUSHES_PER_SECOND),
             refusals,
         });
         if times == 0 {

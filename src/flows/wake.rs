@@ -23,7 +23,7 @@ use crate::push::rate::Rate;
 use crate::push::wake::{Expiration, Wake};
 use crate::reason::Reason;
 use crate::store::{Changes, Review};
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 use crate::verification::Priority;
 use crate::verification::agenda::budget::LEASE;
 use crate::verification::waiting::{Queue, Waiting};
@@ -40,6 +40,7 @@ pub struct Wakeups {
     /// As many as are planned ahead at most.
     ahead: usize,
     arrived: Notify,
+    clock: Arc<dyn Clock>,
 }
 
 /// Who is to be woken next.
@@ -54,13 +55,14 @@ pub enum Turn {
 
 impl Wakeups {
     /// An empty queue of at most `room` Macs, emptied at no more than `per_second`.
-    pub fn new(room: usize, per_second: NonZeroU32) -> Self {
+    pub fn new(room: usize, per_second: NonZeroU32, clock: Arc<dyn Clock>) -> Self {
         let within = u64::from(per_second.get()).saturating_mul(AHEAD.as_secs());
         Self {
             queue: Mutex::new(Queue::new(room)),
             rate: Mutex::new(Rate::new(per_second)),
             ahead: room.min(usize::try_from(within).unwrap_or(usize::MAX)),
             arrived: Notify::new(),
+            clock,
         }
     }
 
@@ -80,7 +82,9 @@ impl Wakeups {
     }
 
     fn put(&self, device_id: &DeviceId, priority: Priority, asked: bool) -> bool {
-        let taken = self.queue().put(device_id, priority, asked);
+        let taken = self
+            .queue()
+            .put(device_id, priority, asked, self.clock.now());
         if taken {
             self.arrived.notify_one();
         }
@@ -95,6 +99,12 @@ impl Wakeups {
     /// How many Macs wait.
     pub fn waiting(&self) -> usize {
         self.queue().len()
+    }
+
+    /// How long the one has waited that waits longest.
+    pub fn oldest(&self) -> Duration {
+        let oldest = self.queue().oldest();
+        oldest.map_or(Duration::ZERO, |since| self.clock.now().since(since))
     }
 
     /// How many more Macs may be planned now.

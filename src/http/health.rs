@@ -33,6 +33,7 @@ pub async fn metrics(State(ctx): State<Arc<Context>>, headers: HeaderMap) -> Res
     if let Err(refusal) = allowed(&ctx, &headers, Act::ReadStatus).await {
         return refusal;
     }
+    ctx.metrics.macs_waiting(ctx.wakeups.waiting());
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], ctx.metrics.text()).into_response()
 }

@@ -186,6 +186,11 @@ async fn describe_service(ctx: &Context) -> Result<Value, Failure> {
         "anchor": ctx.anchors.kind(),
         "push_certificate": push_certificate,
         "apns": apns,
+        // Macs that wait for their turn to be woken.
+        "queue": {
+            "depth": ctx.wakeups.waiting(),
+            "oldest_s": ctx.wakeups.oldest().as_secs(),
+        },
         "identities": {
             "expired": status.identities.expired,
             "expiring": status.identities.expiring,

@@ -1,7 +1,6 @@
 //! `attestd-sim demo`: a server, Apple's doubles and a fleet on this machine, and what becomes of
 //! them: most Macs are honest, four are not, each in its own way.
 
-mod server;
 mod sessions;
 mod table;
 
@@ -9,17 +8,16 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use attestd_sim::certs::Issuer;
 use attestd_sim::provider::Provider;
-use attestd_sim::{Fleet, Lie, MacEvent, MacSpec, World, WorldOptions};
+use attestd_sim::{Fleet, Lie, MacEvent, MacSpec};
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use self::server::Server;
 use self::sessions::{Session, Sessions};
 use self::table::{Row, Table};
+use crate::server::Server;
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
@@ -123,37 +121,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         .folder
         .clone()
         .unwrap_or_else(|| temporary.path().to_owned());
-    let world_folder = folder.join("world");
-    let options = WorldOptions {
-        folder: Some(world_folder.clone()),
-        ..WorldOptions::default()
-    };
-    let world = World::start(options)
-        .await
-        .context("starting Apple's doubles")?;
-    let files = world
-        .write_files(&world_folder)
-        .context("writing the world's files")?;
-
-    let now_ms = world.clock().now_ms();
-    let root = Issuer::root(
-        "SIMULATED TLS root",
-        "Simulated",
-        attestd_sim::keys::KeyKind::P256,
-        now_ms,
-    )?;
-    let tls = root.loopback_server(now_ms)?;
-    world.trust(&root.certificate_pem()?);
-    let server = Server::start(
-        &args.attestd,
-        &folder,
-        &world,
-        &files,
-        &root.certificate_pem()?,
-        &tls,
-    )
-    .await?;
-
+    let (world, server) = Server::with_world(&args.attestd, &folder).await?;
     let count = usize::from(args.macs);
     let characters: Vec<_> = (0..count)
         .map(|index| Character::of(index, count))

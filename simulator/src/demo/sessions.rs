@@ -7,7 +7,7 @@ use comfy_table::{Table as Grid, presets};
 use serde_json::{Value, json};
 
 use super::Character;
-use super::server::Server;
+use crate::server::Server;
 
 /// The provider software of one Mac, as the coordinator knows it.
 #[derive(Debug)]

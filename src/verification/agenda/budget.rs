@@ -76,7 +76,7 @@ impl Unreached {
             Reason::PushThrottled => (Duration::from_secs(2 * 60), AGAIN),
             // Only another TokenUpdate helps, and that ends the pause.
             Reason::PushTokenInvalid => (AGAIN, AGAIN),
-            _ => (Duration::from_secs(15), Duration::from_secs(5 * 60)),
+            _ => (Duration::from_secs(15), Duration::from_secs(60)),
         };
         let doubled = first.saturating_mul(2_u32.saturating_pow(self.times.saturating_sub(1)));
         self.at.plus(doubled.min(most))
@@ -228,7 +228,7 @@ mod tests {
     fn what_was_refused_waits_longer_each_time_and_costs_nothing_of_the_budget() {
         for (reason, pauses) in [
             (Reason::PushThrottled, [120, 240, 480, 960, 1200, 1200]),
-            (Reason::ServiceDegraded, [15, 30, 60, 120, 240, 300]),
+            (Reason::ServiceDegraded, [15, 30, 60, 60, 60, 60]),
             (Reason::PushTokenInvalid, [1200; 6]),
         ] {
             let mut pushes = Pushes::default();

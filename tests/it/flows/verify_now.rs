@@ -262,6 +262,9 @@ journey! {
         assert_eq!(send(ask(0)).await.0, 202);
         eventually("the first has its turn", async || scene.ctx().wakeups.waiting() == 0).await;
         assert_eq!(send(ask(1)).await.0, 202);
+        let status = scene.api.json("/internal/v1/status").await;
+        assert_eq!(status["queue"], json!({ "depth": 1, "oldest_s": 0 }));
+        assert_eq!(scene.counted("attestd_macs_waiting", &[]).await, 1);
         let answer = ask(2).send().await.expect("an answer");
         assert!(answer.headers().contains_key("retry-after"));
         let (status, problem) = read(answer).await;

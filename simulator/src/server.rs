@@ -1,4 +1,4 @@
-//! The server under demonstration: initialised, configured for the simulated world, started.
+//! The server that is shown or stormed: initialised, configured for the simulated world, started.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use attestd_sim::{Identity, World, WorldFiles};
+use attestd_sim::certs::Issuer;
+use attestd_sim::keys::KeyKind;
+use attestd_sim::{Identity, World, WorldFiles, WorldOptions};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
@@ -25,7 +27,29 @@ pub(crate) struct Server {
 const START: Duration = Duration::from_secs(30);
 
 impl Server {
-    pub(crate) async fn start(
+    /// Starts Apple's doubles and a server for them, in this folder.
+    pub(crate) async fn with_world(attestd: &Path, folder: &Path) -> Result<(World, Self)> {
+        let world_folder = folder.join("world");
+        let options = WorldOptions {
+            folder: Some(world_folder.clone()),
+            ..WorldOptions::default()
+        };
+        let world = World::start(options)
+            .await
+            .context("starting Apple's doubles")?;
+        let files = world
+            .write_files(&world_folder)
+            .context("writing the world's files")?;
+        let now_ms = world.clock().now_ms();
+        let root = Issuer::root("SIMULATED TLS root", "Simulated", KeyKind::P256, now_ms)?;
+        let tls = root.loopback_server(now_ms)?;
+        let tls_root = root.certificate_pem()?;
+        world.trust(&tls_root);
+        let server = Self::start(attestd, folder, &world, &files, &tls_root, &tls).await?;
+        Ok((world, server))
+    }
+
+    async fn start(
         attestd: &Path,
         folder: &Path,
         world: &World,
@@ -46,7 +70,7 @@ impl Server {
         std::fs::write(home.join("tls.pem"), tls.certificate_pem()?)?;
         std::fs::write(home.join("tls.key"), tls.key_pem()?)?;
         std::fs::write(home.join("tls-root.pem"), tls_root)?;
-        let config = home.join("demo.toml");
+        let config = home.join("server.toml");
         let quoted = |path: &Path| Ok::<_, anyhow::Error>(format!("{:?}", text(path)?));
         std::fs::write(
             &config,
@@ -57,14 +81,14 @@ impl Server {
                  tls_certificate = \"tls.pem\"\n\
                  tls_key = \"tls.key\"\n\
                  tls_root = \"tls-root.pem\"\n\
-                 # All Macs of the demo come from one address.\n\
+                 # All Macs come from one address.\n\
                  enroll_per_minute = 10000\n\
                  scep_per_minute = 10000\n\
                  acme_per_minute = 100000\n\
                  [internal]\n\
                  listen = \"127.0.0.1:{internal}\"\n\
                  [enrollment]\n\
-                 organization = \"Demo fleet\"\n\
+                 organization = \"Simulated fleet\"\n\
                  [apns]\n\
                  url = {:?}\n\
                  root = {}\n\
@@ -98,7 +122,7 @@ impl Server {
         ];
         let token = run(
             attestd,
-            &[&create[..], &["--label", "demo", "--json"]].concat(),
+            &[&create[..], &["--label", "simulator", "--json"]].concat(),
         )
         .await?;
         let token: Value = serde_json::from_slice(&token).context("reading the token")?;
@@ -107,7 +131,7 @@ impl Server {
             .context("reading the token")?
             .to_owned();
 
-        // The program that all providers of the demo run.
+        // The program that all providers run.
         let program = "a1".repeat(32);
         let add = ["release", "add", "--config", config, "--version", "0.8.16"];
         run(
@@ -187,6 +211,13 @@ impl Server {
     pub(crate) async fn put(&self, path: &str, body: &Value) -> Result<Value> {
         let request = self.client.put(format!("{}{path}", self.internal_url));
         self.ask(request.json(body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Result<()> {
+        let request = self.client.delete(format!("{}{path}", self.internal_url));
+        let answer = request.bearer_auth(&self.token).send().await?;
+        answer.error_for_status()?;
+        Ok(())
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
