@@ -24,6 +24,7 @@ macro_rules! journey {
 
 mod bad_input;
 mod bind_provider;
+mod boot_continuity;
 mod challenge;
 pub mod check_in;
 mod check_policy;
