@@ -38,6 +38,7 @@ pub struct Metrics {
     pub push_certificate_not_after: Gauge,
     identities_expired: Gauge,
     identities_expiring: Gauge,
+    clock_believed: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -83,6 +84,7 @@ impl Metrics {
             push_certificate_not_after: Gauge::default(),
             identities_expired: Gauge::default(),
             identities_expiring: Gauge::default(),
+            clock_believed: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -135,7 +137,17 @@ impl Metrics {
             "Enrolled Macs whose identity expires within 60 days",
             metrics.identities_expiring.clone(),
         );
+        registry.register(
+            "clock_believed",
+            "1 while the clock can be believed; otherwise nothing is said of trust",
+            metrics.clock_believed.clone(),
+        );
         Arc::new(metrics)
+    }
+
+    /// The clock was looked at.
+    pub fn clock(&self, believed: bool) {
+        self.clock_believed.set(i64::from(believed));
     }
 
     /// Identities were counted.

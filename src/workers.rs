@@ -11,13 +11,15 @@ use tokio_util::sync::CancellationToken;
 use crate::flows::wake::Turn;
 use crate::flows::{
     Context, Failure, challenge, read_status, refuse, rotate_push_certificate, sweep, tell_of_end,
-    wake,
+    wake, watch_clock,
 };
 
 /// How often what is due is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How often unanswered challenges are looked for.
 const CHALLENGES: Duration = Duration::from_secs(1);
+/// How often the clock is looked at; every question about trust looks at it, too.
+const CLOCK: Duration = Duration::from_secs(1);
 /// How often what other servers changed is looked for.
 const FOLLOW: Duration = Duration::from_millis(200);
 /// How often old sessions and challenges are removed.
@@ -85,6 +87,13 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         stop.clone(),
         "challenge",
         |ctx| async move { challenge::expire_due(&ctx).await },
+    ));
+    workers.spawn(every(
+        CLOCK,
+        Arc::clone(ctx),
+        stop.clone(),
+        "watch_clock",
+        |ctx| async move { watch_clock::run_once(&ctx).await },
     ));
     workers.spawn(every(
         FOLLOW,

@@ -17,6 +17,7 @@
 //! | [`tell_of_end`] | a verdict that nothing renews ends |
 //! | [`take_over`] | Apple proved its serial number: who holds it is settled |
 //! | [`wake`] | it is to be woken |
+//! | [`watch_clock`] | the clock is looked at, and not believed where it cannot be |
 //! | [`sweep`] | what is due or overdue |
 //! | [`verify_now`] | the coordinator wants a fresh answer |
 //! | [`read_posture`] | the coordinator reads what is believed |
@@ -67,6 +68,7 @@ pub mod take_over;
 pub mod tell_of_end;
 pub mod verify_now;
 pub mod wake;
+pub mod watch_clock;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,6 +87,7 @@ use crate::secret::Sealer;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::time::Clock;
+use crate::time::watch::{ClockWatch, Trouble};
 use crate::verification::agenda::Rules;
 
 /// What flows need. Made once by `app`.
@@ -94,6 +97,7 @@ pub struct Context {
     pub apns: Apns,
     pub authorities: Authorities,
     pub clock: Arc<dyn Clock>,
+    pub clock_watch: ClockWatch,
     pub entropy: Arc<dyn Entropy>,
     pub sealer: Arc<dyn Sealer>,
     pub policy: Arc<Policy>,
@@ -156,6 +160,8 @@ pub enum Failure {
     #[error("no push certificate is installed: run `attestd push-cert install`")]
     NoPushCertificate,
     #[error("{0}")]
+    Clock(Trouble),
+    #[error("{0}")]
     Inconsistent(&'static str),
 }
 
@@ -178,6 +184,7 @@ impl Failure {
             self,
             Self::Store(StoreError::Unavailable(_) | StoreError::Conflict)
                 | Self::NoPushCertificate
+                | Self::Clock(_)
         )
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::conclude::channel;
 use super::read_binding::glance_at_mac;
+use super::watch_clock::demand;
 use super::{Context, Failure};
 use crate::enrollment::{Enrollment, Identity, State};
 use crate::ids::{DeviceId, SerialNumber, Udid, VerificationId};
@@ -59,10 +60,14 @@ pub async fn find(ctx: &Context, name: &Name) -> Result<Vec<Found>, Failure> {
 }
 
 /// The posture of a Mac as of now, with the provider session that stands on it.
+///
+/// # Errors
+/// Also while the clock is not believed.
 pub async fn read_posture(
     ctx: &Context,
     device_id: &DeviceId,
 ) -> Result<Option<PostureV1>, Failure> {
+    demand(ctx)?;
     let Some(glance) = glance_at_mac(ctx, device_id).await? else {
         return Ok(None);
     };

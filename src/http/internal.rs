@@ -179,8 +179,14 @@ async fn describe_service(ctx: &Context) -> Result<Value, Failure> {
             })
         })
         .collect();
+    let clock = match status.clock {
+        None => json!({ "state": "ok" }),
+        Some(trouble) => json!({ "state": trouble.as_str(), "detail": trouble.to_string() }),
+    };
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "time": now,
+        "clock": clock,
         "database": status.database,
         "policy_id": ctx.policy.id,
         "anchor": ctx.anchors.kind(),

@@ -57,7 +57,8 @@ pub struct Circumstances<'a> {
 /// Judges a posture.
 ///
 /// A definite negative stands until newer evidence clears it: it does not expire. Everything good
-/// expires by itself. What is missing leaves the verdict unknown.
+/// expires by itself. What is missing leaves the verdict unknown, and so does what a clock that was
+/// wrong has dated ahead.
 pub fn appraise(posture: &Posture, policy: &Policy, circumstances: Circumstances<'_>) -> Appraisal {
     let mut against = held_against(posture, policy);
     if !against.is_empty() {
@@ -210,6 +211,10 @@ fn attestation_gaps(
         missing.push(Reason::NonceUnrecognized);
         return None;
     };
+    if attested.observed_at.is_to_come(circumstances.now) {
+        missing.push(Reason::ServiceDegraded);
+        return None;
+    }
     if posture.void_before.is_some_and(|time| minted_at < time) {
         missing.push(Reason::AppleRateLimit);
         return None;
@@ -243,6 +248,10 @@ fn report_gaps(
         missing.extend(attempt_or(circumstances.attempt, Reason::AwaitingPush));
         return None;
     };
+    if reported.observed_at.is_to_come(circumstances.now) {
+        missing.push(Reason::ServiceDegraded);
+        return None;
+    }
     let until = reported_until(reported, policy);
     let voided = posture
         .void_before

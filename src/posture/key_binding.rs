@@ -174,7 +174,7 @@ impl Posture {
     }
 
     /// Takes in which key a statement names, if it names one and nothing newer did.
-    pub(super) fn name_key(&mut self, reading: &Attested) {
+    pub(super) fn name_key(&mut self, reading: &Attested, now: Timestamp) {
         let Some(minted_at) = reading.freshness.minted_at() else {
             return;
         };
@@ -184,7 +184,7 @@ impl Posture {
         if self
             .named
             .as_ref()
-            .is_none_or(|named| named.minted_at < minted_at)
+            .is_none_or(|named| named.minted_at < minted_at || named.minted_at.is_to_come(now))
         {
             self.named = Some(NamedKey {
                 se_public_key: se_public_key.to_owned(),
@@ -225,7 +225,7 @@ impl Posture {
             .plus(policy.rules.attestation.usable_for.0)
             .min(named.not_after);
         let voided = self.void_before.is_some_and(|time| named.minted_at < time);
-        if voided || now >= until {
+        if voided || now >= until || named.minted_at.is_to_come(now) {
             return open(KeyBinding::Stale);
         }
         Graded {

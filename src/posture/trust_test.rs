@@ -407,6 +407,20 @@ fn grades_of_a_key() {
 }
 
 #[test]
+fn a_statement_dated_ahead_by_a_clock_that_was_wrong_binds_no_key() {
+    let policy = Policy::parse(STRICT).expect("shipped");
+    let mut posture = posture();
+    posture.prove_key(&key(1), Proof::Operator, at(0));
+    posture.attest(chain(&key(1), at(DAY), Occasion::Mda), at(DAY));
+    let grade = |posture: &Posture, now| posture.grade_key(&key(1), &policy, now).grade;
+    assert_eq!(grade(&posture, at(DAY - 10)), KeyBinding::Bound);
+    assert_eq!(grade(&posture, at(DAY - 11)), KeyBinding::Stale);
+    // What is named when the clock is right again stands in its place.
+    posture.attest(chain(&key(1), at(100), Occasion::Acme), at(100));
+    assert_eq!(grade(&posture, at(101)), KeyBinding::Bound);
+}
+
+#[test]
 fn a_negative_voids_what_named_the_key() {
     let mut scene = Scene::good();
     scene.posture.report(report(false, at(HOUR)), at(HOUR));

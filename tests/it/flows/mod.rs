@@ -51,3 +51,4 @@ mod take_over;
 mod tell_of_end;
 mod verify_now;
 mod wake;
+mod watch_clock;
