@@ -3,6 +3,8 @@
 //! then, except that nothing of it is about the machine that speaks. What stops it is the channel: the
 //! key that signs what a Mac says must be one that Apple attested, and that key cannot leave its Mac.
 
+use std::time::Duration;
+
 use attestd_sim::mac::messages;
 use attestd_sim::{Identity, Lie, MacError, MacSpec, Signing};
 use serde_json::json;
@@ -98,7 +100,9 @@ journey! {
         assert_ne!(binding["trust_level"], "hardware");
         plane.once("s", "not attested", |it| reasons(it).contains(&"channel_not_attested")).await;
         drop(life);
-        // The clean Mac itself is known by its key again, and the program by nothing.
+        // The clean Mac itself is known by its key again, and the program by nothing. It has been woken
+        // twice within the hour, as often as may be.
+        scene.pass(Duration::from_secs(3600));
         plane.enroll(&clean, Some(OWNER), None).await;
         let life = clean.live();
         let binding = routed(&plane, "s", &provider).await;
