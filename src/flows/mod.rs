@@ -14,6 +14,7 @@
 //! | [`identify`] | first line of every message of a Mac |
 //! | [`check_in`] | it joins, changes its address, leaves |
 //! | [`connect`] | it asks for work and brings answers; [`conclude`] judges them |
+//! | [`judge_anew`] | another policy was switched on |
 //! | [`tell_of_end`] | a verdict that nothing renews ends |
 //! | [`take_over`] | Apple proved its serial number: who holds it is settled |
 //! | [`wake`] | it is to be woken |
@@ -53,6 +54,7 @@ pub mod issue_by_acme;
 pub mod issue_by_scep;
 mod issue_identity;
 pub mod join_session;
+pub mod judge_anew;
 pub mod offer_profile;
 pub mod poll_by_scep;
 pub mod read_binding;

@@ -35,6 +35,7 @@ mod identify_by_certificate;
 mod import_fleet;
 pub mod issue_by_acme;
 pub mod issue_by_scep;
+mod judge_anew;
 
 mod posture_round;
 
