@@ -10,7 +10,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::appraisal::APPLE_WINDOW;
 use super::policy::Policy;
 use super::{Attested, Occasion, Posture};
 use crate::ids::EvidenceId;
@@ -239,7 +238,7 @@ impl Posture {
     /// now. An identity's statement does not count: each order for one is attested anew.
     pub fn eligible_at(&self) -> Option<Timestamp> {
         let attested = self.attested.as_ref()?;
-        let minted_at = attested.freshness.minted_at()?;
-        (attested.occasion == Occasion::Mda).then(|| minted_at.plus(APPLE_WINDOW))
+        let asked = attested.occasion == Occasion::Mda;
+        attested.renewable_from().filter(|_| asked)
     }
 }

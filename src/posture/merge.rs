@@ -45,7 +45,10 @@ impl Posture {
 
     /// Takes in an attestation whose chain, serial and place were verified. Returns false when it
     /// says nothing newer than what is held.
-    pub fn attest(&mut self, reading: Attested, now: Timestamp) -> bool {
+    pub fn attest(&mut self, mut reading: Attested, now: Timestamp) -> bool {
+        if let Some(held) = self.attested.as_ref().filter(|held| reading.is_again(held)) {
+            reading.issued_by = Some(held.issued_by().min(reading.issued_by()));
+        }
         let minted_at = reading.freshness.minted_at();
         self.name_key(&reading, now);
         if reading.facts.contradicts_full_security() {

@@ -57,6 +57,7 @@ fn chain(names: &str, minted_at: Timestamp, occasion: Occasion) -> Attested {
         },
         evidence_id: EvidenceId::of(b"chain"),
         observed_at: minted_at,
+        issued_by: None,
         not_after: minted_at.plus(Duration::from_secs(90 * DAY)),
     }
 }
@@ -354,7 +355,7 @@ fn a_new_key_is_pending_until_apple_may_name_it() {
     let trust = scene.trust();
     assert_eq!(trust.level, Level::SelfSigned);
     assert_eq!(trust.se_key_bound, KeyBinding::Pending);
-    assert_eq!(trust.eligible_at, Some(at(7 * DAY)));
+    assert_eq!(trust.eligible_at, Some(at(7 * DAY + 600)));
     // The key that was named is this Mac's still.
     scene.session_key = key(1);
     assert_eq!(scene.trust().se_key_bound, KeyBinding::Bound);
