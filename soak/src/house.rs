@@ -15,7 +15,9 @@ use attestd::enrollment::Protocol;
 use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use attestd::entropy::{Entropy, SeededEntropy, draw};
 use attestd::flows::wake::Wakeups;
-use attestd::flows::{Authorities, Context, Held, Settings, refuse, rotate_push_certificate};
+use attestd::flows::{
+    Authorities, Context, Held, Settings, refuse, rotate_push_certificate, watch_clock,
+};
 use attestd::keys::{KeyKind, KeyPair, MasterKey, MasterSeal};
 use attestd::pki::{
     KnownIntermediates, OwnedCertificate, PublicKey, Signer, TrustAnchors, read_certificates,
@@ -144,6 +146,7 @@ impl Estate {
         let server_settings = settings_of(&policy, self.pushes_an_hour, former);
         store.keep_agendas_by(Rules::clone(&server_settings.rules));
         let (refusals, waiting_refusals) = refuse::queue();
+        let clock_watch = watch_clock::begin(&store, clock.as_ref()).await?;
         let ctx = Arc::new(Context {
             store,
             apns: Apns::new(settings, Arc::clone(&clock), Arc::clone(&entropy))?,
@@ -160,6 +163,7 @@ impl Estate {
             settings: server_settings,
             metrics: Metrics::new(),
             clock,
+            clock_watch,
             entropy,
             sealer: seal,
             wakeups: Wakeups::new(QUEUE, PUSHES_PER_SECOND),
