@@ -22,7 +22,7 @@ use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::flows::answers::Answers;
 use crate::flows::wake::Wakeups;
-use crate::flows::{Authorities, Context, Held, Settings, refuse};
+use crate::flows::{Authorities, Context, Held, Settings, refuse, watch_clock};
 use crate::http::client_tls::PossessionOnly;
 use crate::http::limit::PerClient;
 use crate::http::listener::Listener;
@@ -99,6 +99,7 @@ impl App {
         let room = usize::try_from(config.verification.queue.get()).unwrap_or(usize::MAX);
         let wakeups = Wakeups::new(room, config.apns.pushes_per_second, Arc::clone(&clock));
         let (refusals, waiting_refusals) = refuse::queue();
+        let clock_watch = watch_clock::begin(&store, clock.as_ref()).await?;
         let ctx = Arc::new(Context {
             store,
             apns: Apns::new(
@@ -114,6 +115,7 @@ impl App {
             settings,
             metrics: Metrics::new(),
             clock,
+            clock_watch,
             entropy,
             sealer: seal,
             wakeups,

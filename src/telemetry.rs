@@ -39,6 +39,7 @@ pub struct Metrics {
     identities_expired: Gauge,
     identities_expiring: Gauge,
     macs_waiting: Gauge,
+    clock_believed: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -85,6 +86,7 @@ impl Metrics {
             identities_expired: Gauge::default(),
             identities_expiring: Gauge::default(),
             macs_waiting: Gauge::default(),
+            clock_believed: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -142,7 +144,17 @@ impl Metrics {
             "Macs that wait for their turn to be woken",
             metrics.macs_waiting.clone(),
         );
+        registry.register(
+            "clock_believed",
+            "1 while the clock can be believed; otherwise nothing is said of trust",
+            metrics.clock_believed.clone(),
+        );
         Arc::new(metrics)
+    }
+
+    /// The clock was looked at.
+    pub fn clock(&self, believed: bool) {
+        self.clock_believed.set(i64::from(believed));
     }
 
     /// Identities were counted.

@@ -10,14 +10,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flows::wake::Turn;
 use crate::flows::{
-    Context, Failure, challenge, read_status, refuse, rotate_push_certificate, sweep, tell_of_end,
-    wake,
+    Context, Failure, challenge, judge_anew, read_status, refuse, rotate_push_certificate, sweep,
+    tell_of_end, wake, watch_clock,
 };
 
 /// How often what is due is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often some more Macs are judged, after another policy was switched on.
+const JUDGE: Duration = Duration::from_secs(1);
 /// How often unanswered challenges are looked for.
 const CHALLENGES: Duration = Duration::from_secs(1);
+/// How often the clock is looked at; every question about trust looks at it, too.
+const CLOCK: Duration = Duration::from_secs(1);
 /// How often what other servers changed is looked for.
 const FOLLOW: Duration = Duration::from_millis(200);
 /// How often old sessions and challenges are removed.
@@ -58,6 +62,7 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     workers.spawn(wake_macs(Arc::clone(ctx), stop.clone()));
     workers.spawn(record_refusals(Arc::clone(ctx), refusals, stop.clone()));
     workers.spawn(follow_push_certificate(Arc::clone(ctx), stop.clone()));
+    workers.spawn(judge_all_anew(Arc::clone(ctx), stop.clone()));
     workers.spawn(every(
         SWEEP,
         Arc::clone(ctx),
@@ -85,6 +90,13 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         stop.clone(),
         "challenge",
         |ctx| async move { challenge::expire_due(&ctx).await },
+    ));
+    workers.spawn(every(
+        CLOCK,
+        Arc::clone(ctx),
+        stop.clone(),
+        "watch_clock",
+        |ctx| async move { watch_clock::run_once(&ctx).await },
     ));
     workers.spawn(every(
         FOLLOW,
@@ -240,6 +252,17 @@ async fn follow_push_certificate(ctx: Arc<Context>, stop: CancellationToken) {
         }
         if pause(PUSH_CERTIFICATE, &stop).await {
             return;
+        }
+    }
+}
+
+/// Ends when every Mac was judged by the policy in force.
+async fn judge_all_anew(ctx: Arc<Context>, stop: CancellationToken) {
+    while !pause(JUDGE, &stop).await {
+        match judge_anew::run_once(&ctx).await {
+            Ok(judge_anew::Progress::Done) => return,
+            Ok(_) => {}
+            Err(failure) => report(&ctx, "judge_anew", Err(failure)),
         }
     }
 }

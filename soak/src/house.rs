@@ -16,7 +16,9 @@ use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use attestd::entropy::{Entropy, SeededEntropy, draw};
 use attestd::flows::answers::Answers;
 use attestd::flows::wake::Wakeups;
-use attestd::flows::{Authorities, Context, Held, Settings, refuse, rotate_push_certificate};
+use attestd::flows::{
+    Authorities, Context, Held, Settings, refuse, rotate_push_certificate, watch_clock,
+};
 use attestd::keys::{KeyKind, KeyPair, MasterKey, MasterSeal};
 use attestd::pki::{
     KnownIntermediates, OwnedCertificate, PublicKey, Signer, TrustAnchors, read_certificates,
@@ -145,6 +147,7 @@ impl Estate {
         let server_settings = settings_of(&policy, self.pushes_an_hour, former);
         store.keep_agendas_by(Rules::clone(&server_settings.rules));
         let (refusals, waiting_refusals) = refuse::queue();
+        let clock_watch = watch_clock::begin(&store, clock.as_ref()).await?;
         let ctx = Arc::new(Context {
             answers: Answers::default(),
             store,
@@ -163,6 +166,7 @@ impl Estate {
             metrics: Metrics::new(),
             wakeups: Wakeups::new(QUEUE, PUSHES_PER_SECOND, Arc::clone(&clock)),
             clock,
+            clock_watch,
             entropy,
             sealer: seal,
             refusals,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::join_session::{ask_after_restart, darken, join, join_waiting, locked, tell};
 use super::read_binding::read_binding;
+use super::watch_clock::demand;
 use super::{Context, Failure};
 use crate::ids::{BindingId, SessionId};
 use crate::provider::session::{Judged, OtherAccount, Registered};
@@ -37,6 +38,7 @@ pub async fn bind_provider(
     session_id: &SessionId,
     registration: Registration,
 ) -> Result<Outcome, Failure> {
+    demand(ctx)?;
     let now = ctx.clock.now();
     let known = ctx.store.read().await?.session(session_id).await?;
     if known.is_none_or(|known| !known.is_registered_by(&registration)) {

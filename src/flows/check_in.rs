@@ -446,6 +446,7 @@ async fn first_reading(tx: &Write, identity: &Identity) -> Result<Option<Atteste
         },
         facts: key.statement,
         observed_at: key.verified_at,
+        issued_by: None,
         not_after: key.not_after,
     }))
 }

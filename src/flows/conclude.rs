@@ -20,7 +20,7 @@ use crate::mdm::security_info::SecurityInfo;
 use crate::pki::ChainRefusal;
 use crate::posture::appraisal::{Appraisal, Circumstances, Relation};
 use crate::posture::policy::Policy;
-use crate::posture::{Attested, Channel, Occasion, Posture, Reported, Verdict};
+use crate::posture::{Attested, Channel, Occasion, Posture, Reported, Verdict, issued_by};
 use crate::publication::event;
 use crate::reason::{Reason, Weight};
 use crate::store::{Changes, Event, Evidence, Exchange};
@@ -323,9 +323,11 @@ impl Round<'_> {
                 Some(Reason::NonceUnrecognized)
             }
         };
+        let made_by = |minted_at| issued_by(minted_at, verified.not_before(), now);
         let reading = Attested {
             occasion: Occasion::Mda,
             facts: statement.clone(),
+            issued_by: freshness.minted_at().map(made_by),
             freshness,
             evidence_id,
             observed_at: now,

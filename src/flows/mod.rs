@@ -14,9 +14,11 @@
 //! | [`identify`] | first line of every message of a Mac |
 //! | [`check_in`] | it joins, changes its address, leaves |
 //! | [`connect`] | it asks for work and brings answers; [`conclude`] judges them |
+//! | [`judge_anew`] | another policy was switched on |
 //! | [`tell_of_end`] | a verdict that nothing renews ends |
 //! | [`take_over`] | Apple proved its serial number: who holds it is settled |
 //! | [`wake`] | it is to be woken |
+//! | [`watch_clock`] | the clock is looked at, and not believed where it cannot be |
 //! | [`sweep`] | what is due or overdue |
 //! | [`verify_now`] | the coordinator wants a fresh answer |
 //! | [`read_posture`] | the coordinator reads what is believed |
@@ -53,6 +55,7 @@ pub mod issue_by_acme;
 pub mod issue_by_scep;
 mod issue_identity;
 pub mod join_session;
+pub mod judge_anew;
 pub mod offer_profile;
 pub mod poll_by_scep;
 pub mod read_binding;
@@ -68,6 +71,7 @@ pub mod take_over;
 pub mod tell_of_end;
 pub mod verify_now;
 pub mod wake;
+pub mod watch_clock;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +90,7 @@ use crate::secret::Sealer;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::time::Clock;
+use crate::time::watch::{ClockWatch, Trouble};
 use crate::verification::agenda::Rules;
 
 /// What flows need. Made once by `app`.
@@ -95,6 +100,7 @@ pub struct Context {
     pub apns: Apns,
     pub authorities: Authorities,
     pub clock: Arc<dyn Clock>,
+    pub clock_watch: ClockWatch,
     pub entropy: Arc<dyn Entropy>,
     pub sealer: Arc<dyn Sealer>,
     pub policy: Arc<Policy>,
@@ -158,6 +164,8 @@ pub enum Failure {
     #[error("no push certificate is installed: run `attestd push-cert install`")]
     NoPushCertificate,
     #[error("{0}")]
+    Clock(Trouble),
+    #[error("{0}")]
     Inconsistent(&'static str),
 }
 
@@ -180,6 +188,7 @@ impl Failure {
             self,
             Self::Store(StoreError::Unavailable(_) | StoreError::Conflict)
                 | Self::NoPushCertificate
+                | Self::Clock(_)
         )
     }
 }

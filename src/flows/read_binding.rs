@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::answers::Written;
 use super::read_posture::believed;
+use super::watch_clock::demand;
 use super::{Context, Failure};
 use crate::ids::{DeviceId, SessionId};
 use crate::provider::{BinaryHash, Platform, Session};
@@ -15,10 +16,14 @@ use crate::store::{MacGlance, Read};
 use crate::time::Timestamp;
 
 /// A session that lives, or can be taken up again, with all that its judgement needs.
+///
+/// # Errors
+/// Also while the clock is not believed.
 pub async fn read_binding(
     ctx: &Context,
     session_id: &SessionId,
 ) -> Result<Option<Glance>, Failure> {
+    demand(ctx)?;
     let glance = glance(ctx, session_id).await?;
     Ok(glance.filter(|glance| glance.session.is_known(ctx.clock.now())))
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::answers::Written;
 use super::conclude::channel;
 use super::read_binding::glance_at_mac;
+use super::watch_clock::demand;
 use super::{Context, Failure};
 use crate::enrollment::{Enrollment, Identity, State};
 use crate::ids::{DeviceId, SerialNumber, Udid, VerificationId};
 use crate::posture::policy::{Policy, SessionRule};
 use crate::posture::{Channel, Posture, Verdict};
-use crate::provider::Session;
+use crate::provider::{SePublicKey, Session};
 use crate::publication::binding_v1::Standing;
 use crate::publication::posture_v1::{Believed, PostureV1, Sources, relation};
 use crate::publication::verification_v1::VerificationV1;
@@ -36,6 +37,8 @@ pub enum Name {
     Serial(SerialNumber),
     Udid(Udid),
     Device(DeviceId),
+    /// A provider's Secure Enclave key: the Mac that its sessions stand on.
+    Key(SePublicKey),
 }
 
 /// The Macs of that name; empty when there is none.
@@ -46,6 +49,7 @@ pub async fn find(ctx: &Context, name: &Name) -> Result<Vec<Found>, Failure> {
         Name::Serial(serial) => tx.enrollments_by_serial(serial).await?,
         Name::Udid(udid) => tx.enrollments_by_udid(udid).await?,
         Name::Device(device_id) => tx.enrollment(device_id).await?.into_iter().collect(),
+        Name::Key(key) => by_key(ctx, &tx, key).await?,
     };
     for enrollment in enrollments {
         let identity = tx.identity(enrollment.identity).await?;
@@ -59,11 +63,33 @@ pub async fn find(ctx: &Context, name: &Name) -> Result<Vec<Found>, Failure> {
     Ok(found)
 }
 
+/// The Macs that live sessions of a key stand on, and not those that they merely claim.
+async fn by_key(ctx: &Context, tx: &Read, key: &SePublicKey) -> Result<Vec<Enrollment>, Failure> {
+    let mut found: Vec<Enrollment> = Vec::new();
+    for session in tx.sessions_of_key(key.point()).await? {
+        let Some(device_id) = &session.device_id else {
+            continue;
+        };
+        if found.iter().any(|known| known.device_id == *device_id) {
+            continue;
+        }
+        let mac = believed(tx, device_id, ctx.clock.now()).await?;
+        if mac.is_some_and(|mac| is_joined(&session, &mac, &ctx.policy)) {
+            found.extend(tx.enrollment(device_id).await?);
+        }
+    }
+    Ok(found)
+}
+
 /// The posture of a Mac as of now, with the provider session that stands on it.
+///
+/// # Errors
+/// Also while the clock is not believed.
 pub async fn read_posture(
     ctx: &Context,
     device_id: &DeviceId,
 ) -> Result<Option<PostureV1>, Failure> {
+    demand(ctx)?;
     let glance = glance_at_mac(ctx, device_id).await?;
     Ok(glance.map(|glance| judge(ctx, &glance, ctx.clock.now())))
 }
@@ -83,6 +109,7 @@ pub async fn answer_posture(
     ctx: &Context,
     device_id: &DeviceId,
 ) -> Result<Option<Answer>, Failure> {
+    demand(ctx)?;
     let Some(glance) = glance_at_mac(ctx, device_id).await? else {
         return Ok(None);
     };

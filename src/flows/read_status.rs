@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::watch_clock::{demand, trouble};
 use super::{Context, Failure};
 use crate::apns::TopicState;
 use crate::store::{PushCertificate, Standing};
+use crate::time::watch::Trouble;
 
 /// What the service works with.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub struct ServiceStatus {
     /// What the connection of each topic went through.
     pub apns: Vec<TopicState>,
     pub identities: Identities,
+    /// Why the clock is not believed.
+    pub clock: Option<Trouble>,
 }
 
 /// How many enrolled Macs are not heard any more, and how many will not be soon, unless their owners
@@ -42,6 +46,7 @@ pub async fn read_status(ctx: &Context) -> Result<ServiceStatus, Failure> {
         push_certificate: active,
         apns: ctx.apns.state(),
         identities: count_identities(ctx).await?,
+        clock: trouble(ctx),
     })
 }
 
@@ -61,5 +66,6 @@ pub async fn count_identities(ctx: &Context) -> Result<Identities, Failure> {
 
 /// Whether requests can be served now.
 pub async fn is_ready(ctx: &Context) -> Result<(), Failure> {
+    demand(ctx)?;
     Ok(ctx.store.ping().await?)
 }

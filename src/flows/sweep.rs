@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::conclude::{Judge, step_of};
 use super::take_over::settle;
+use super::watch_clock::trouble;
 use super::{Context, Failure};
 use crate::enrollment::trace::Entry;
 use crate::entropy::Entropy;
@@ -22,6 +23,10 @@ const BATCH: usize = 256;
 /// Runs once: forgets what was abandoned, settles what was left, and plans what is due, no further
 /// ahead than Macs can be woken.
 pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
+    if trouble(ctx).is_some() {
+        // By such a clock nothing is due.
+        return Ok(());
+    }
     let now = ctx.clock.now();
     forget_abandoned(ctx, now).await?;
     let unsettled = ctx.store.read().await?.unsettled(BATCH).await?;

@@ -63,6 +63,13 @@ pub fn refused_to_mac(reason: Reason) -> Response {
 
 /// To the coordinator or an operator.
 pub fn to_internal(failure: &Failure) -> Response {
+    if let Failure::Clock(trouble) = failure {
+        // Logged once by whoever watches the clock, not for each question.
+        return Problem::service_degraded()
+            .detail(trouble)
+            .member("cause", trouble.as_str())
+            .into_response();
+    }
     failure.log();
     match failure {
         Failure::Store(_) => Problem::store_unavailable().into_response(),

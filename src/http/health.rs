@@ -7,9 +7,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::internal::allowed;
-use crate::flows::Context;
 use crate::flows::authorize::Act;
 use crate::flows::read_status::is_ready;
+use crate::flows::{Context, Failure};
 
 pub async fn healthz() -> &'static str {
     "ok\n"
@@ -18,6 +18,9 @@ pub async fn healthz() -> &'static str {
 pub async fn readyz(State(ctx): State<Arc<Context>>) -> Response {
     match is_ready(&ctx).await {
         Ok(()) => "ready\n".into_response(),
+        Err(Failure::Clock(trouble)) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")).into_response()
+        }
         Err(error) => {
             tracing::warn!(%error, "not ready");
             (

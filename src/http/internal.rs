@@ -18,6 +18,7 @@ use crate::flows::read_posture::{Found, Name, find};
 use crate::flows::read_status::read_status;
 use crate::flows::{Context, Failure};
 use crate::ids::{DeviceId, SerialNumber, Udid};
+use crate::provider::SePublicKey;
 use crate::time::Timestamp;
 
 /// The bearer token of a request.
@@ -45,9 +46,28 @@ pub async fn allowed(ctx: &Context, headers: &HeaderMap, act: Act) -> Result<(),
 pub struct LookUp {
     serial_number: Option<String>,
     udid: Option<String>,
+    se_public_key: Option<String>,
 }
 
-/// `GET /internal/v1/devices?serial_number=…|udid=…`. An empty list is "known not to exist"; a store
+impl LookUp {
+    /// The one name that is given.
+    fn name(&self) -> Result<Name, String> {
+        match (&self.serial_number, &self.udid, &self.se_public_key) {
+            (Some(serial), None, None) => SerialNumber::parse(serial)
+                .map(Name::Serial)
+                .map_err(|fault| fault.to_string()),
+            (None, Some(udid), None) => Udid::parse(udid)
+                .map(Name::Udid)
+                .map_err(|fault| fault.to_string()),
+            (None, None, Some(key)) => SePublicKey::parse(key)
+                .map(Name::Key)
+                .map_err(|fault| fault.to_string()),
+            _ => Err("give one of serial_number, udid, se_public_key".to_owned()),
+        }
+    }
+}
+
+/// `GET /internal/v1/devices?serial_number=…|udid=…|se_public_key=…`. An empty list is "known not to exist"; a store
 /// that cannot be read is a 503, never an empty list.
 pub async fn devices(
     State(ctx): State<Arc<Context>>,
@@ -58,19 +78,7 @@ pub async fn devices(
         return refusal;
     }
     let name = match query {
-        Ok(Query(LookUp {
-            serial_number: Some(serial),
-            udid: None,
-        })) => SerialNumber::parse(&serial)
-            .map(Name::Serial)
-            .map_err(|fault| fault.to_string()),
-        Ok(Query(LookUp {
-            serial_number: None,
-            udid: Some(udid),
-        })) => Udid::parse(&udid)
-            .map(Name::Udid)
-            .map_err(|fault| fault.to_string()),
-        Ok(_) => Err("give serial_number or udid".to_owned()),
+        Ok(Query(look_up)) => look_up.name(),
         Err(rejection) => Err(rejection.body_text()),
     };
     let name = match name {
@@ -179,8 +187,14 @@ async fn describe_service(ctx: &Context) -> Result<Value, Failure> {
             })
         })
         .collect();
+    let clock = match status.clock {
+        None => json!({ "state": "ok" }),
+        Some(trouble) => json!({ "state": trouble.as_str(), "detail": trouble.to_string() }),
+    };
     Ok(json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "time": now,
+        "clock": clock,
         "database": status.database,
         "policy_id": ctx.policy.id,
         "anchor": ctx.anchors.kind(),

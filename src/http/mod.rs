@@ -9,6 +9,7 @@ pub mod bindings;
 pub mod body;
 pub mod challenges;
 pub mod client_tls;
+pub mod clock;
 pub mod enroll;
 pub mod enroll_signed;
 pub mod error;
@@ -128,6 +129,7 @@ pub fn internal(ctx: Arc<Context>) -> Router {
         .route("/internal/v1/releases/revoke", post(releases::withdraw))
         .route("/internal/v1/tickets", post(tickets::issue))
         .route("/internal/v1/status", get(internal::status))
+        .route("/internal/v1/clock/accept", post(clock::accept))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -4,6 +4,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+use crate::reason::Reason;
+
 /// One problem.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -187,6 +189,15 @@ impl Problem {
             "store-unavailable",
             "The store cannot be read; nothing is said about any device",
         )
+    }
+
+    pub fn service_degraded() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "service-degraded",
+            "The service cannot say whom it trusts",
+        )
+        .member("reason", Reason::ServiceDegraded.code())
     }
 
     pub fn internal() -> Self {

@@ -4,15 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
 use super::{Attested, Posture, Reported, Verdict};
-use crate::attestation::Freshness;
 use crate::attestation::statement::SecureBoot;
 use crate::mdm::security_info::SecureBootLevel;
 use crate::reason::Reason;
 use crate::time::Timestamp;
-
-/// Apple makes a new attestation at most this often (Apple `information.device.yaml`,
-/// DeviceAttestationNonce).
-pub const APPLE_WINDOW: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What a Mac's device plane amounts to at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +52,8 @@ pub struct Circumstances<'a> {
 /// Judges a posture.
 ///
 /// A definite negative stands until newer evidence clears it: it does not expire. Everything good
-/// expires by itself. What is missing leaves the verdict unknown.
+/// expires by itself. What is missing leaves the verdict unknown, and so does what a clock that was
+/// wrong has dated ahead.
 pub fn appraise(posture: &Posture, policy: &Policy, circumstances: Circumstances<'_>) -> Appraisal {
     let mut against = held_against(posture, policy);
     if !against.is_empty() {
@@ -93,8 +89,8 @@ pub fn appraise(posture: &Posture, policy: &Policy, circumstances: Circumstances
     }
     let ends = [attested_until, reported_until, relation.identity_ends];
     let usable_until = ends.into_iter().flatten().min();
-    let withheld =
-        policy.rules.require.apple_chain && posture.attested.as_ref().is_some_and(is_withheld);
+    let withheld = policy.rules.require.apple_chain
+        && posture.attested.as_ref().is_some_and(Attested::is_withheld);
     if withheld {
         let reasons = vec![Reason::AttestationWithheld];
         return Appraisal {
@@ -210,8 +206,15 @@ fn attestation_gaps(
         missing.push(Reason::NonceUnrecognized);
         return None;
     };
+    if attested.observed_at.is_to_come(circumstances.now) {
+        missing.push(Reason::ServiceDegraded);
+        return None;
+    }
     if posture.void_before.is_some_and(|time| minted_at < time) {
-        missing.push(Reason::AppleRateLimit);
+        missing.push(match attested.is_withheld() {
+            true => Reason::AttestationWithheld,
+            false => Reason::AppleRateLimit,
+        });
         return None;
     }
     let until = attested_until(attested, policy);
@@ -243,6 +246,10 @@ fn report_gaps(
         missing.extend(attempt_or(circumstances.attempt, Reason::AwaitingPush));
         return None;
     };
+    if reported.observed_at.is_to_come(circumstances.now) {
+        missing.push(Reason::ServiceDegraded);
+        return None;
+    }
     let until = reported_until(reported, policy);
     let voided = posture
         .void_before
@@ -272,12 +279,6 @@ fn attempt_or(attempt: &[Reason], otherwise: Reason) -> Vec<Reason> {
     } else {
         attempt.to_vec()
     }
-}
-
-/// Apple would have made a new statement when this one was brought.
-fn is_withheld(attested: &Attested) -> bool {
-    matches!(&attested.freshness, Freshness::CachedKnown { minted_at, .. }
-        if attested.observed_at.since(*minted_at) > APPLE_WINDOW)
 }
 
 fn deduplicate(reasons: &mut Vec<Reason>) {

@@ -12,7 +12,7 @@ use super::appraisal::{Appraisal, Circumstances, Relation, appraise};
 use super::claim::{Age, claims};
 use super::merge::Beginning;
 use super::policy::{Policy, STRICT};
-use super::{Attested, Channel, Occasion, Posture, Reported, Verdict};
+use super::{Attested, Channel, Occasion, Posture, Reported, Verdict, issued_by};
 use crate::attestation::statement::SecureBoot;
 use crate::attestation::{Freshness, Statement};
 use crate::entropy::SeededEntropy;
@@ -176,6 +176,7 @@ fn attested(
         },
         evidence_id: EvidenceId::of(b"chain"),
         observed_at,
+        issued_by: Some(issued_by(minted_at, minted_at, observed_at)),
         not_after: observed_at.plus(Duration::from_secs(90 * 86_400)),
     }
 }
@@ -319,8 +320,7 @@ fn a_chain_without_a_serial_number_never_affirms() {
 
 #[test]
 fn a_clock_set_back_gives_no_voided_evidence_back() {
-    let begin = Timestamp::from_millis(BEGIN);
-    let minutes = |n: u64| begin.plus(Duration::from_secs(60 * n));
+    let minutes = |n: u64| Timestamp::from_millis(BEGIN).plus(Duration::from_secs(60 * n));
     let mut posture = new_posture();
     let off = Report {
         sip: Some(false),

@@ -62,7 +62,7 @@ pub enum Age {
     Expired,
     /// Older than a definite negative: not usable, whatever its own times say.
     Voided,
-    /// Nothing says how old it is: not usable.
+    /// Nothing says how old it is, or a clock that was wrong dated it ahead: not usable.
     Undated,
 }
 
@@ -166,11 +166,15 @@ impl Claim {
 
 impl Age {
     fn at(
-        now: Timestamp,
+        observed_at: Timestamp,
         fresh_until: Option<Timestamp>,
         expires_at: Option<Timestamp>,
         voided: bool,
+        now: Timestamp,
     ) -> Self {
+        if observed_at.is_to_come(now) {
+            return Self::Undated;
+        }
         let (Some(fresh_until), Some(expires_at)) = (fresh_until, expires_at) else {
             return Self::Undated;
         };
@@ -206,8 +210,11 @@ fn of_report(
         observed_at: reported.observed_at,
         fresh_until,
         expires_at,
-        age: Age::at(now, fresh_until, expires_at, voided),
-        reason: voided.then_some(Reason::EvidenceConflict),
+        age: Age::at(observed_at, fresh_until, expires_at, voided, now),
+        reason: match observed_at.is_to_come(now) {
+            true => Some(Reason::ServiceDegraded),
+            false => voided.then_some(Reason::EvidenceConflict),
+        },
     }
 }
 
@@ -225,9 +232,10 @@ fn of_attestation(attested: &Attested, lifetime: &Lifetime, voided: bool, now: T
         observed_at: attested.observed_at,
         fresh_until,
         expires_at,
-        age: Age::at(now, fresh_until, expires_at, voided),
+        age: Age::at(attested.observed_at, fresh_until, expires_at, voided, now),
         reason: match minted_at {
             None => Some(Reason::NonceUnrecognized),
+            Some(_) if attested.observed_at.is_to_come(now) => Some(Reason::ServiceDegraded),
             Some(_) => voided.then_some(Reason::AppleRateLimit),
         },
     }

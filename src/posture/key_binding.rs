@@ -10,7 +10,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::appraisal::APPLE_WINDOW;
 use super::policy::Policy;
 use super::{Attested, Occasion, Posture};
 use crate::ids::EvidenceId;
@@ -174,7 +173,7 @@ impl Posture {
     }
 
     /// Takes in which key a statement names, if it names one and nothing newer did.
-    pub(super) fn name_key(&mut self, reading: &Attested) {
+    pub(super) fn name_key(&mut self, reading: &Attested, now: Timestamp) {
         let Some(minted_at) = reading.freshness.minted_at() else {
             return;
         };
@@ -184,7 +183,7 @@ impl Posture {
         if self
             .named
             .as_ref()
-            .is_none_or(|named| named.minted_at < minted_at)
+            .is_none_or(|named| named.minted_at < minted_at || named.minted_at.is_to_come(now))
         {
             self.named = Some(NamedKey {
                 se_public_key: se_public_key.to_owned(),
@@ -225,7 +224,7 @@ impl Posture {
             .plus(policy.rules.attestation.usable_for.0)
             .min(named.not_after);
         let voided = self.void_before.is_some_and(|time| named.minted_at < time);
-        if voided || now >= until {
+        if voided || now >= until || named.minted_at.is_to_come(now) {
             return open(KeyBinding::Stale);
         }
         Graded {
@@ -239,7 +238,7 @@ impl Posture {
     /// now. An identity's statement does not count: each order for one is attested anew.
     pub fn eligible_at(&self) -> Option<Timestamp> {
         let attested = self.attested.as_ref()?;
-        let minted_at = attested.freshness.minted_at()?;
-        (attested.occasion == Occasion::Mda).then(|| minted_at.plus(APPLE_WINDOW))
+        let asked = attested.occasion == Occasion::Mda;
+        attested.renewable_from().filter(|_| asked)
     }
 }

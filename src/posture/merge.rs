@@ -5,7 +5,8 @@
 //! comes back only with evidence asked for afterwards. A late answer never replaces a newer one,
 //! with one exception: a negative counts whenever it was asked for, because a Mac in two minds about
 //! its own state is not to be trusted in either. A reading that leaves out a property which the held
-//! one states replaces nothing: what is not said neither promotes nor demotes, the held one ages.
+//! one states replaces nothing: what is not said neither promotes nor demotes, the held one ages. What
+//! a clock that was wrong has dated ahead is newer than nothing.
 
 use super::appraisal::{Appraisal, Circumstances, Relation, appraise};
 use super::key_binding::Proof;
@@ -33,7 +34,8 @@ impl Posture {
         } else if let Some(held) = &self.reported {
             let cleared = !held.facts.contradicts_full_security()
                 || self.void_before.is_none_or(|time| time <= reading.asked_at);
-            if held.asked_at > reading.asked_at || !cleared || !reading.facts.states(&held.facts) {
+            let is_newer = held.asked_at > reading.asked_at && !held.asked_at.is_to_come(now);
+            if is_newer || !cleared || !reading.facts.states(&held.facts) {
                 return false;
             }
         }
@@ -43,9 +45,12 @@ impl Posture {
 
     /// Takes in an attestation whose chain, serial and place were verified. Returns false when it
     /// says nothing newer than what is held.
-    pub fn attest(&mut self, reading: Attested, now: Timestamp) -> bool {
+    pub fn attest(&mut self, mut reading: Attested, now: Timestamp) -> bool {
+        if let Some(held) = self.attested.as_ref().filter(|held| reading.is_again(held)) {
+            reading.issued_by = Some(held.issued_by().min(reading.issued_by()));
+        }
         let minted_at = reading.freshness.minted_at();
-        self.name_key(&reading);
+        self.name_key(&reading, now);
         if reading.facts.contradicts_full_security() {
             self.void(now);
             self.attested = Some(reading);
@@ -56,7 +61,9 @@ impl Posture {
             let cleared = !held.facts.contradicts_full_security()
                 || minted_at.is_some_and(|at| self.void_before.is_none_or(|time| time <= at));
             let says_less = !reading.facts.states(&held.facts);
-            if held.freshness.minted_at() > minted_at || !cleared || says_less {
+            let held_at = held.freshness.minted_at();
+            let is_newer = held_at > minted_at && !held_at.is_some_and(|at| at.is_to_come(now));
+            if is_newer || !cleared || says_less {
                 return false;
             }
         }

@@ -118,6 +118,9 @@ pub struct Attested {
     pub freshness: Freshness,
     pub evidence_id: EvidenceId,
     pub observed_at: Timestamp,
+    /// Apple had made it by then; without it, by when it was observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_by: Option<Timestamp>,
     /// The leaf's notAfter.
     pub not_after: Timestamp,
 }
@@ -128,6 +131,51 @@ pub struct Held {
     pub reason: Reason,
     pub evidence_id: Option<EvidenceId>,
     pub since: Timestamp,
+}
+
+/// Apple makes a new attestation at most this often (Apple `information.device.yaml`,
+/// DeviceAttestationNonce).
+pub const APPLE_WINDOW: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// The window is measured by the Mac's clock, from when Apple issued: it is taken for over so much later.
+const MARGIN: Duration = Duration::from_secs(10 * 60);
+/// A Mac that got a question answers it at once, or after it slept; Apple's leaf begins a day before it
+/// is issued (apple-protocol 6.1).
+const ISSUED_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// When Apple had made a statement for a nonce, at the latest: it was seen by then, however long the Mac
+/// kept it, and it was not made long after it was asked for.
+pub fn issued_by(minted_at: Timestamp, not_before: Timestamp, observed_at: Timestamp) -> Timestamp {
+    observed_at.min(minted_at.max(not_before).plus(ISSUED_WITHIN))
+}
+
+impl Attested {
+    /// Apple had made it by then.
+    pub fn issued_by(&self) -> Timestamp {
+        self.issued_by.unwrap_or(self.observed_at)
+    }
+
+    /// From when Apple certainly makes another one: rather late than early, because whoever asks early
+    /// gets this one again. `None` when nothing says when this one was made.
+    pub fn renewable_from(&self) -> Option<Timestamp> {
+        let minted_at = self.freshness.minted_at()?;
+        let made_at = minted_at.max(self.issued_by());
+        Some(made_at.plus(APPLE_WINDOW).plus(MARGIN))
+    }
+
+    /// Apple would have made a new statement when this one was brought.
+    pub fn is_withheld(&self) -> bool {
+        matches!(self.freshness, Freshness::CachedKnown { .. })
+            && self
+                .renewable_from()
+                .is_some_and(|from| self.observed_at > from)
+    }
+
+    /// Whether it answers the same question as one that was seen before.
+    fn is_again(&self, former: &Self) -> bool {
+        self.occasion == former.occasion
+            && self.freshness.minted_at().is_some()
+            && self.freshness.minted_at() == former.freshness.minted_at()
+    }
 }
 
 impl Occasion {

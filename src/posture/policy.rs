@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::appraisal::APPLE_WINDOW;
+use super::APPLE_WINDOW;
 use super::trust::Level;
 use crate::ids::sha256;
 use crate::provider::challenge::StatusSignature;

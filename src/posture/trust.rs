@@ -155,6 +155,7 @@ pub fn routability(
     let challenged_until = session
         .alive
         .last_good_at
+        .filter(|at| !at.is_to_come(now))
         .map(|at| at.plus(policy.rules.challenge.max_age.0));
     if challenged_until.is_none_or(|until| now >= until) {
         against(Reason::ChallengeStale);

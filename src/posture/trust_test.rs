@@ -57,6 +57,7 @@ fn chain(names: &str, minted_at: Timestamp, occasion: Occasion) -> Attested {
         },
         evidence_id: EvidenceId::of(b"chain"),
         observed_at: minted_at,
+        issued_by: None,
         not_after: minted_at.plus(Duration::from_secs(90 * DAY)),
     }
 }
@@ -354,7 +355,7 @@ fn a_new_key_is_pending_until_apple_may_name_it() {
     let trust = scene.trust();
     assert_eq!(trust.level, Level::SelfSigned);
     assert_eq!(trust.se_key_bound, KeyBinding::Pending);
-    assert_eq!(trust.eligible_at, Some(at(7 * DAY)));
+    assert_eq!(trust.eligible_at, Some(at(7 * DAY + 600)));
     // The key that was named is this Mac's still.
     scene.session_key = key(1);
     assert_eq!(scene.trust().se_key_bound, KeyBinding::Bound);
@@ -404,6 +405,20 @@ fn grades_of_a_key() {
     assert_eq!(grade(&anew, 3, at(24 * DAY)), KeyBinding::Pending);
     // An identity's statement keeps Apple from nothing.
     assert_eq!(anew.eligible_at(), None);
+}
+
+#[test]
+fn a_statement_dated_ahead_by_a_clock_that_was_wrong_binds_no_key() {
+    let policy = Policy::parse(STRICT).expect("shipped");
+    let mut posture = posture();
+    posture.prove_key(&key(1), Proof::Operator, at(0));
+    posture.attest(chain(&key(1), at(DAY), Occasion::Mda), at(DAY));
+    let grade = |posture: &Posture, now| posture.grade_key(&key(1), &policy, now).grade;
+    assert_eq!(grade(&posture, at(DAY - 10)), KeyBinding::Bound);
+    assert_eq!(grade(&posture, at(DAY - 11)), KeyBinding::Stale);
+    // What is named when the clock is right again stands in its place.
+    posture.attest(chain(&key(1), at(100), Occasion::Acme), at(100));
+    assert_eq!(grade(&posture, at(101)), KeyBinding::Bound);
 }
 
 #[test]

@@ -186,7 +186,8 @@ impl Liveness {
                 self.refused = None;
                 self.due_at = answer.received_at().plus(rules.every);
                 if negatives.is_empty() {
-                    self.last_good_at = self.last_good_at.max(Some(answer.received_at()));
+                    let before = self.last_good_at.filter(|at| !at.is_to_come(now));
+                    self.last_good_at = before.max(Some(answer.received_at()));
                 } else {
                     self.last_good_at = None;
                     self.reported_bad = Some(ReportedBad {
@@ -272,7 +273,8 @@ impl Liveness {
         if self.reported_bad.is_some() || time_outs >= rules.time_outs {
             return None;
         }
-        let mut until = self.last_good_at?.plus(rules.max_age);
+        let last_good_at = self.last_good_at.filter(|at| !at.is_to_come(now));
+        let mut until = last_good_at?.plus(rules.max_age);
         if let Ok(Some(waiting)) = self.waiting(now)
             && time_outs.saturating_add(1) >= rules.time_outs
         {
@@ -291,7 +293,7 @@ impl Liveness {
         let mut reasons: Vec<_> = reported.chain(self.refused).collect();
         let has_good = self
             .last_good_at
-            .is_some_and(|at| now < at.plus(rules.max_age));
+            .is_some_and(|at| now < at.plus(rules.max_age) && !at.is_to_come(now));
         let gave_up = self.time_outs(now) >= rules.time_outs;
         if !has_good || gave_up {
             reasons.push(Reason::ChallengeStale);

@@ -118,6 +118,20 @@ fn a_session_is_asked_at_once_and_then_every_five_minutes() {
 }
 
 #[test]
+fn an_answer_dated_ahead_by_a_clock_that_was_wrong_counts_for_nothing() {
+    let mut session = Session::new();
+    session.ask_and_answer();
+    session.now = session.now.minus(10 * SECOND);
+    assert!(session.is_good(), "no further than clocks are apart");
+    session.now = session.now.minus(2 * SECOND);
+    assert!(!session.is_good());
+    assert_eq!(session.reasons(), [Reason::ChallengeStale]);
+    session.ask_and_answer();
+    let until = session.liveness.good_until(&session.rules, session.now);
+    assert_eq!(until, Some(session.now.plus(6 * MINUTE)));
+}
+
+#[test]
 fn a_good_answer_counts_for_six_minutes_whoever_looks() {
     let mut session = Session::new();
     session.ask_and_answer();

@@ -8,6 +8,7 @@ use crate::posture::{Posture, Verdict};
 use crate::provider::{Release, Session};
 use crate::reason::Reason;
 use crate::time::Timestamp;
+use crate::time::watch::Trouble;
 use crate::verification::Verification;
 
 pub const POSTURE_CHANGED: &str = "posture.changed";
@@ -31,6 +32,11 @@ pub const BINDING_CONFLICT: &str = "binding.conflict";
 /// A challenge was not answered: the next is due at once.
 pub const CHALLENGE_DUE: &str = "challenge.due";
 
+/// The service cannot say whom it trusts, or can again. It is about no Mac.
+pub const SERVICE_DEGRADED: &str = "service.degraded";
+/// An operator said that the clock is right, whatever was seen before. It is about no Mac.
+pub const SERVICE_CLOCK_ACCEPTED: &str = "service.clock_accepted";
+
 /// Body of `posture.changed`.
 pub fn posture_changed(posture: &Posture, previous: Verdict, reasons: &[Reason]) -> Value {
     json!({
@@ -51,6 +57,20 @@ pub fn posture_expiring(posture: &Posture, usable_until: Timestamp) -> Value {
         "verdict": posture.verdict,
         "usable_until": usable_until,
     })
+}
+
+/// Body of `service.degraded`; `trouble` is none when it is over.
+pub fn service_degraded(trouble: Option<&Trouble>) -> Value {
+    json!({
+        "degraded": trouble.is_some(),
+        "cause": trouble.map(Trouble::as_str),
+        "detail": trouble.map(ToString::to_string),
+    })
+}
+
+/// Body of `service.clock_accepted`: `note` is what the operator said.
+pub fn clock_accepted(at: Timestamp, note: &str) -> Value {
+    json!({ "at": at, "note": note })
 }
 
 /// Body of `verification.finished`.

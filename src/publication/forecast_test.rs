@@ -64,6 +64,7 @@ fn good() -> Subject {
         },
         evidence_id: EvidenceId::of(b"chain"),
         observed_at: at(0),
+        issued_by: None,
         not_after: at(90 * DAY),
     };
     posture.attest(statement, at(0));

@@ -72,6 +72,7 @@ impl Past {
                 },
                 evidence_id: EvidenceId::of(b"chain"),
                 observed_at: minted_at,
+                issued_by: Some(minted_at),
                 not_after: minted_at.plus(Duration::from_secs(self.not_after)),
             };
             posture.attest(attested, minted_at);

@@ -374,7 +374,12 @@ impl Write {
 fn columns(session: &Session) -> Result<Vec<Datum>, StoreError> {
     let liveness = &session.liveness;
     let timeout_at = liveness.answer_by().filter(|_| session.is_live());
-    let heard_at = liveness.last_good_at().max(Some(session.began_at));
+    // Registered again, it was heard of by then.
+    let signed_at = session.said.as_ref().map(|said| said.signed_at);
+    let heard_at = liveness
+        .last_good_at()
+        .max(Some(session.began_at))
+        .max(signed_at);
     Ok(vec![
         Datum::text(&session.session_id),
         Datum::text(&session.binding_id),

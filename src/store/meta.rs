@@ -1,6 +1,7 @@
 //! Facts about the service itself, such as its server id.
 
 use sea_orm::ActiveValue::Set;
+use sea_orm::QuerySelect as _;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
 
@@ -34,6 +35,15 @@ impl Read {
 }
 
 impl Write {
+    /// As [`Read::fact`]; on PostgreSQL nobody else states it anew until the end, if it is stated.
+    pub async fn fact_to_change(&mut self, name: &str) -> Result<Option<String>, StoreError> {
+        let mut query = Entity::find_by_id(name);
+        if !self.is_alone() {
+            query = query.lock_exclusive();
+        }
+        Ok(query.one(self.tx()).await?.map(|row| row.value))
+    }
+
     /// States a fact about the service, in place of what was stated before.
     pub async fn set_fact(&mut self, name: &str, value: &str) -> Result<(), StoreError> {
         let model = ActiveModel {

@@ -4,6 +4,7 @@ mod architecture;
 mod contract;
 #[macro_use]
 mod flows;
+mod attacks;
 mod conformance;
 mod harness;
 mod vectors;

@@ -22,7 +22,6 @@ use self::clock::Clock;
 pub use self::clock::{How, Wish};
 use super::{Command, CommandState, Kind, Part, Priority, Progress, Verification};
 use crate::ids::{DeviceId, VerificationId};
-use crate::posture::appraisal::APPLE_WINDOW;
 use crate::posture::policy::{Lifetime, Policy};
 use crate::posture::{Attested, Occasion, Posture};
 use crate::reason::Reason;
@@ -276,8 +275,7 @@ impl Agenda {
         // A statement about the identity's key is another cache entry than one about the Mac, and
         // one of before this enrollment is out of Apple's cache.
         if reading.occasion == Occasion::Mda && minted_at >= self.since {
-            let next = minted_at.plus(APPLE_WINDOW);
-            self.mda.eligible_at = self.mda.eligible_at.max(Some(next));
+            self.mda.eligible_at = self.mda.eligible_at.max(reading.renewable_from());
         }
         if voided(minted_at) && !reading.facts.contradicts_full_security() {
             self.mda.forget(true);

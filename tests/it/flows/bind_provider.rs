@@ -101,6 +101,46 @@ journey! {
 }
 
 journey! {
+    async fn a_mac_is_found_by_the_key_of_a_session_that_stands_on_it(backend: Backend) {
+        let plane = Plane::new(backend).await;
+        let api = &plane.scene.api;
+        let (mac, life) = plane.mac_of(Some(OWNER)).await;
+        let mut provider = plane.provider_on(&mac);
+        let find = async |key: &str| {
+            let url = reqwest::Url::parse_with_params(
+                &format!("{}/internal/v1/devices", api.url), [("se_public_key", key)],
+            );
+            let path = url.expect("a URL").to_string();
+            api.json(path.strip_prefix(&api.url).expect("a path")).await["devices"].clone()
+        };
+        let short = provider.public_key().expect("a key");
+        assert_eq!(find(&short).await, json!([]), "no session yet");
+        trusted(&plane, "s", &provider).await;
+        let device = api.device(&mac.serial()).await.expect("a device");
+        provider.key_text = KeyText::Bytes65;
+        let long = provider.public_key().expect("a key");
+        // It was given in the one text, and is found by both.
+        for key in [&short, &long] {
+            assert_eq!(find(key).await[0]["device_id"], device["device_id"]);
+            assert_eq!(find(key).await.as_array().expect("a list").len(), 1);
+        }
+        // Whoever merely claims the Mac is not joined to it.
+        let stranger = plane.provider_on(&mac);
+        api.bound("stranger", &stranger, Some("acct-stranger")).await;
+        assert_eq!(find(&stranger.public_key().expect("a key")).await, json!([]));
+        for bad in ["AAAA", "", &"AAAA".repeat(40)] {
+            let path = format!("/internal/v1/devices?se_public_key={bad}");
+            assert_eq!(api.get(&path).await.status(), 400, "{bad}");
+        }
+        let both = format!("/internal/v1/devices?serial_number={}&se_public_key=AAAA", mac.serial());
+        assert_eq!(api.get(&both).await.status(), 400);
+        assert_eq!(api.unbind("s", "").await, 204);
+        assert_eq!(find(&short).await, json!([]));
+        drop(life);
+    }
+}
+
+journey! {
     async fn a_stranger_who_copied_a_serial_number_gets_nothing_and_costs_nothing(backend: Backend) {
         let plane = Plane::new(backend).await;
         let (scene, api) = (&plane.scene, &plane.scene.api);

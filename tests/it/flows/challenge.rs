@@ -259,11 +259,17 @@ journey! {
         let plane = Plane::new(backend).await;
         let (scene, api) = (&plane.scene, &plane.scene.api);
         let mac = scene.honest_mac();
-        api.bound("s", &plane.provider_on(&mac), None).await;
+        let provider = plane.provider_on(&mac);
+        api.bound("s", &provider, None).await;
         scene.pass(seconds(86_300));
         expire_due(scene.ctx()).await.expect("runs");
         assert_eq!(api.get("/internal/v1/bindings/s").await.status(), 200);
+        // The same process registers again: somebody speaks of it.
+        api.bound("s", &provider, None).await;
         scene.pass(seconds(200));
+        expire_due(scene.ctx()).await.expect("runs");
+        assert_eq!(api.get("/internal/v1/bindings/s").await.status(), 200);
+        scene.pass(seconds(86_300));
         expire_due(scene.ctx()).await.expect("runs");
         assert_eq!(api.get("/internal/v1/bindings/s").await.status(), 404);
     }

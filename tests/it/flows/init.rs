@@ -186,6 +186,21 @@ fn what_cannot_be_served_safely_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn a_key_that_is_missing_keeps_the_service_from_starting() {
+    let home = tempfile::tempdir().expect("a folder");
+    let (folder, config) = made(home.path());
+    for role in ["device-ca", "registration-authority", "profile-signer"] {
+        for kind in ["key", "pem"] {
+            let file = folder.join("keys").join(format!("{role}.{kind}"));
+            let aside = home.path().join("aside");
+            fs::rename(&file, &aside).expect("moves");
+            refused(&attestd(&["serve", "--config", text(&config)]), 1, &[role]);
+            fs::rename(&aside, &file).expect("moves");
+        }
+    }
+}
+
+#[test]
 fn check_config_shows_no_secret() {
     let home = tempfile::tempdir().expect("a folder");
     let (folder, config) = made(home.path());

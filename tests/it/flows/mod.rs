@@ -24,6 +24,7 @@ macro_rules! journey {
 
 mod bad_input;
 mod bind_provider;
+mod boot_continuity;
 mod challenge;
 pub mod check_in;
 mod check_policy;
@@ -34,6 +35,7 @@ mod identify_by_certificate;
 mod import_fleet;
 pub mod issue_by_acme;
 pub mod issue_by_scep;
+mod judge_anew;
 
 mod posture_round;
 
@@ -50,3 +52,4 @@ mod take_over;
 mod tell_of_end;
 mod verify_now;
 mod wake;
+mod watch_clock;

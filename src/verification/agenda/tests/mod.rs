@@ -8,7 +8,7 @@ use crate::attestation::Freshness;
 use crate::entropy::SeededEntropy;
 use crate::ids::{CertificateHash, CommandUuid, EvidenceId};
 use crate::mdm::security_info::SecurityInfo;
-use crate::posture::Reported;
+use crate::posture::{APPLE_WINDOW, Reported};
 use crate::verification::Request;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -267,6 +267,7 @@ impl World {
                     freshness,
                     evidence_id: EvidenceId::of(b"stated"),
                     observed_at: self.now,
+                    issued_by: None,
                     not_after: self.now.plus(90 * DAY),
                 };
                 self.posture.attest(reading, self.now);

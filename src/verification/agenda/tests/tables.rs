@@ -64,7 +64,8 @@ fn a_mac_that_comes_by_itself_shortly_before_is_not_woken() {
 fn the_seven_days_of_apple_are_waited_for_whoever_asks() {
     let mut world = known(4);
     let eligible_at = world.agenda.eligible_at().expect("known");
-    assert_eq!(eligible_at, at(0).plus(7 * DAY));
+    // Apple's clock, the Mac's and ours: rather late than early.
+    assert_eq!(eligible_at, at(0).plus(7 * DAY + 10 * MINUTE));
     world
         .agenda
         .bring_forward(&[Kind::Mda], Cause::KeyChanged, world.now);
@@ -76,8 +77,9 @@ fn the_seven_days_of_apple_are_waited_for_whoever_asks() {
         sessions += 1;
     }
     assert!(sessions > 100);
-    // At once from then on, by the next push or connection.
-    assert_eq!(world.asked_apple, [at(0), eligible_at]);
+    // From then on by the next push or connection.
+    assert_eq!(world.asked_apple, [at(0), world.now]);
+    assert!(world.now.since(eligible_at) < HOUR);
 }
 
 #[test]

@@ -4,9 +4,12 @@
 //! databases and nowhere else: on the wire it is RFC 3339. Nouns never ask what time it is; they
 //! are told. The one place that asks is [`SystemClock`].
 
+pub mod watch;
+
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -66,6 +69,11 @@ impl Timestamp {
     /// How long ago `earlier` was; zero when it lies ahead.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// Whether it is still to come, by more than clocks may be apart: nothing can have happened then.
+    pub fn is_to_come(self, now: Self) -> bool {
+        self.since(now) > watch::CLOCKS_APART
     }
 
     /// Reads an RFC 3339 date-time.
@@ -175,6 +183,9 @@ impl<'de> Deserialize<'de> for Span {
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The current time.
     fn now(&self) -> Timestamp;
+
+    /// A clock that nobody sets: how long ago some beginning of its own was.
+    fn steady(&self) -> Duration;
 }
 
 /// The machine's wall clock.
@@ -192,35 +203,60 @@ impl Clock for SystemClock {
             .unwrap_or_default();
         Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
+
+    fn steady(&self) -> Duration {
+        static BEGINNING: OnceLock<Instant> = OnceLock::new();
+        BEGINNING.get_or_init(Instant::now).elapsed()
+    }
 }
 
 /// A clock that stands still until it is moved: tests and simulated years run on it.
 #[derive(Debug)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    shown: AtomicI64,
+    /// Milliseconds by which it was set without time passing.
+    set_by: AtomicI64,
+}
 
 impl ManualClock {
     /// A clock that shows `start`.
     pub fn at(start: Timestamp) -> Self {
-        Self(AtomicI64::new(start.millis()))
+        Self {
+            shown: AtomicI64::new(start.millis()),
+            set_by: AtomicI64::new(0),
+        }
     }
 
-    /// Moves the clock forward.
+    /// Time passes.
     pub fn advance(&self, span: Duration) {
-        self.0.fetch_add(
+        self.shown.fetch_add(
             i64::try_from(span.as_millis()).unwrap_or(i64::MAX),
             Ordering::SeqCst,
         );
     }
 
-    /// Sets the clock, backwards too.
+    /// Time passes until it is this late.
     pub fn set(&self, now: Timestamp) {
-        self.0.store(now.millis(), Ordering::SeqCst);
+        self.shown.store(now.millis(), Ordering::SeqCst);
+    }
+
+    /// Somebody sets the clock, in whatever direction, and no time passes.
+    pub fn jump(&self, to: Timestamp) {
+        let before = self.shown.swap(to.millis(), Ordering::SeqCst);
+        self.set_by
+            .fetch_add(to.millis() - before, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+        Timestamp::from_millis(self.shown.load(Ordering::SeqCst))
+    }
+
+    fn steady(&self) -> Duration {
+        let shown = self.shown.load(Ordering::SeqCst);
+        let passed = shown.saturating_sub(self.set_by.load(Ordering::SeqCst));
+        Duration::from_millis(u64::try_from(passed).unwrap_or(0))
     }
 }
 
