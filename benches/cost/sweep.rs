@@ -17,7 +17,14 @@ use rusqlite::{Connection, params};
 use super::report::Report;
 use super::server::{attestd, free_port, per};
 
+/// A hundredth of the fleet, a tenth, all of it: what one Mac costs must not grow with the others.
 pub async fn run(report: &mut Report, macs: usize) {
+    for macs in [macs / 100, macs / 10, macs] {
+        of(report, macs).await;
+    }
+}
+
+async fn of(report: &mut Report, macs: usize) {
     let home = tempfile::tempdir().expect("a folder");
     let config = prepare(home.path());
     let clock = Arc::new(ManualClock::at(SystemClock.now()));
@@ -25,8 +32,10 @@ pub async fn run(report: &mut Report, macs: usize) {
     drop(App::start_at(&config, clock.clone()).await.expect("starts"));
     eprintln!("{macs} Macs …");
     enroll(&config.data_dir.join("attestd.db"), macs, clock.now());
+    let before = resident_kilobytes();
     let app = App::start_at(&config, clock).await.expect("starts");
     let ctx = app.context();
+    let known = resident_kilobytes() - before;
     eprintln!("planning …");
     let (before, began) = (cpu(), Instant::now());
     sweep::run_once(&ctx).await.expect("sweeps");
@@ -38,6 +47,7 @@ pub async fn run(report: &mut Report, macs: usize) {
         per(cost, macs),
     );
     let (before, again) = (cpu(), 5);
+    let resident = resident_kilobytes();
     for _ in 0..again {
         sweep::run_once(&ctx).await.expect("sweeps");
     }
@@ -45,6 +55,11 @@ pub async fn run(report: &mut Report, macs: usize) {
     report.figure(
         "the same, for each of them while all wait to be woken",
         walked,
+    );
+    report.figure("memory to know them, kB", known);
+    report.figure(
+        "memory that five more sweeps kept, kB",
+        resident_kilobytes() - resident,
     );
 }
 
@@ -126,4 +141,12 @@ fn cpu() -> Duration {
         })
         .sum();
     Duration::from_nanos(nanoseconds)
+}
+
+/// Memory of this process.
+fn resident_kilobytes() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("this process");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.and_then(|text| text.parse().ok()).expect("a number")
 }
