@@ -97,17 +97,16 @@ async fn tell(ctx: &Context, trouble: Option<&Trouble>) -> Result<(), Failure> {
 }
 
 async fn kept(tx: &Read) -> Result<Option<Mark>, Failure> {
+    let unreadable = || Failure::Inconsistent("a kept time that cannot be read");
     let Some(newest) = tx.fact(NEWEST).await? else {
         return Ok(None);
     };
-    let unreadable = Failure::Inconsistent("a kept time that cannot be read");
     let accepted = match tx.fact(ACCEPTED).await? {
         None => 0,
-        Some(text) => text.parse().map_err(|_| unreadable)?,
+        Some(text) => text.parse().map_err(|_| unreadable())?,
     };
-    let unreadable = Failure::Inconsistent("a kept time that cannot be read");
     Ok(Some(Mark {
         accepted,
-        newest: Timestamp::parse(&newest).map_err(|_| unreadable)?,
+        newest: Timestamp::parse(&newest).map_err(|_| unreadable())?,
     }))
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use attestd::flows::watch_clock::run_once;
+use attestd::flows::{challenge, tell_of_end};
 use attestd_sim::{Life, Mac, Provider};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -132,8 +133,14 @@ journey! {
         let device_id = api.device_id(&mac.serial()).await;
         // An error of some seconds: of a year, and back.
         let right = scene.now();
+        let events = scene.kept(&mac).await.events;
         scene.set_clock(right.plus(365 * 24 * HOUR));
         says_nothing(&plane, &device_id, &provider, "clock_leapt").await;
+        // Nobody has been silent for a day by it, no verdict has ended, and nothing is due.
+        challenge::expire_due(scene.ctx()).await.expect("runs");
+        tell_of_end::run_once(scene.ctx()).await.expect("runs");
+        scene.sweep().await;
+        assert_eq!(scene.kept(&mac).await.events, events);
         scene.set_clock(right);
         assert_eq!(api.binding("s").await["routable"], true);
         answers_again(&plane, &device_id, &provider).await;
