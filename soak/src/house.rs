@@ -27,6 +27,7 @@ use attestd::time::{Clock, ManualClock, Timestamp};
 use attestd::verification::agenda::Rules;
 use attestd_sim::World;
 use openssl::nid::Nid;
+use rusqlite::{Connection, OpenFlags};
 
 use crate::time::{DAY, HOUR, Ms, START};
 use crate::world::Plan;
@@ -80,6 +81,40 @@ pub struct House {
     pub refusals: refuse::Waiting,
     /// How often it was started before.
     pub times: u64,
+    due: Due,
+}
+
+/// Knows when the next sweep finds somebody, by a look past the server: asking it would cost more than
+/// most sweeps.
+#[derive(Debug)]
+enum Due {
+    /// The embedded database.
+    Read(Connection),
+    /// Nobody looks: each sweep is run.
+    Unknown(Arc<ManualClock>),
+}
+
+impl House {
+    /// When something is due; `None` while nothing ever will be.
+    pub fn due_at(&self) -> anyhow::Result<Option<Ms>> {
+        match &self.due {
+            Due::Unknown(clock) => Ok(Some(clock.now().millis())),
+            Due::Read(connection) => {
+                // Lane by lane, so that each is one step along the index; and who holds a serial number
+                // may be left to settle, which the sweep does at once.
+                let mut statement = connection.prepare_cached(
+                    "SELECT MIN(at) FROM (SELECT MIN(due_at) AS at FROM agendas \
+                     WHERE due_at IS NOT NULL AND priority = 0 UNION ALL \
+                     SELECT MIN(due_at) FROM agendas WHERE due_at IS NOT NULL AND priority = 1 \
+                     UNION ALL SELECT MIN(due_at) FROM agendas \
+                     WHERE due_at IS NOT NULL AND priority = 2 UNION ALL \
+                     SELECT MIN(proved_at) FROM enrollments \
+                     WHERE proved_at IS NOT NULL AND held_since IS NULL)",
+                )?;
+                Ok(statement.query_row([], |row| row.get(0))?)
+            }
+        }
+    }
 }
 
 impl Estate {
@@ -177,7 +212,15 @@ impl Estate {
             .await?;
         }
         rotate_push_certificate::take_into_use(&ctx, 0).await?;
+        let due = match self.database.strip_prefix("sqlite://") {
+            Some(file) => Due::Read(Connection::open_with_flags(
+                file,
+                OpenFlags::SQLITE_OPEN_READ_ONLY,
+            )?),
+            None => Due::Unknown(Arc::clone(&self.clock)),
+        };
         Ok(House {
+            due,
             ctx,
             refusals: waiting_refusals,
             times,

@@ -93,7 +93,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let run = || {
-        tokio::runtime::Builder::new_multi_thread()
+        tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?
             .block_on(soak(Arguments::parse()))

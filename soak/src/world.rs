@@ -4,7 +4,7 @@
 //! what one Mac does is decided by its own chance alone. So the same seed gives the same run.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::mac::{GoesOn, Mac, Power, Urge, enrols_at};
 use crate::random::Chance;
 use crate::record::{Ages, Hour, Log, hour};
 use crate::schedule;
-use crate::time::{DAY, HOUR, MINUTE, Ms, SECOND, START, whole_second};
+use crate::time::{DAY, HOUR, MINUTE, Ms, SECOND, START, beat};
 
 /// Macs whose sessions run at the same time.
 const AT_ONCE: usize = 64;
@@ -102,12 +102,9 @@ pub struct World {
     macs: Vec<Option<Box<Mac>>>,
     /// Whose expiry is waited for.
     expiries: Vec<bool>,
-    /// When the server must do something about each Mac, as it stands in its store.
-    due: Vec<Option<Ms>>,
-    /// Macs about which something may have changed in this instant.
-    touched: BTreeSet<usize>,
+    /// When the next sweep is.
+    sweep_at: Option<Ms>,
     by_token: HashMap<String, usize>,
-    by_device: HashMap<String, usize>,
     queue: BinaryHeap<Reverse<(Ms, u64, What)>>,
     entries: u64,
     now: Ms,
@@ -141,10 +138,8 @@ impl World {
             house: Some(house),
             macs: macs.collect::<anyhow::Result<_>>()?,
             expiries: vec![false; plan.macs],
-            due: vec![None; plan.macs],
-            touched: BTreeSet::new(),
+            sweep_at: None,
             by_token: HashMap::new(),
-            by_device: HashMap::new(),
             queue: BinaryHeap::new(),
             entries: 0,
             now: START,
@@ -170,9 +165,9 @@ impl World {
         };
         world.at(START + HOUR, What::Hour);
         let kill = world.chance.between(DAY, 4 * DAY);
-        world.at(whole_second(START + kill), What::Kill);
+        world.at(beat(START + kill), What::Kill);
         let outage = world.chance.between(DAY, 5 * DAY);
-        world.at(whole_second(START + outage), What::Outage(true));
+        world.at(beat(START + outage), What::Outage(true));
         for index in 0..world.plan.macs {
             world.at(enrols_at(index, world.plan.macs), What::Enrol(index));
         }
@@ -266,61 +261,43 @@ impl World {
                 }
             }
         }
-        self.touched.extend(macs.keys().copied());
         self.act(macs).await?;
         self.wake().await?;
-        self.plan_sweeps().await
+        self.plan_sweep()
     }
 
     /// A sweep that finds nobody due changes nothing, so only those are run that find somebody.
-    async fn plan_sweeps(&mut self) -> anyhow::Result<()> {
-        let touched = std::mem::take(&mut self.touched);
+    fn plan_sweep(&mut self) -> anyhow::Result<()> {
         let Some(house) = &self.house else {
             return Ok(());
         };
-        if touched.is_empty() {
+        let Some(due) = house.due_at()? else {
             return Ok(());
-        }
-        let mut planned = Vec::new();
-        let tx = house.ctx.store.read().await?;
-        for index in touched {
-            let device_id = self.macs[index].as_ref().and_then(|mac| mac.device_id());
-            let Some(device_id) = device_id else { continue };
-            let due = tx.due(device_id).await?.map(|(at, _)| at.millis());
-            if due != self.due[index] {
-                self.due[index] = due;
-                planned.extend(due);
-            }
-        }
-        drop(tx);
-        for at in planned {
-            self.at(self.sweep_at(at), What::Sweep);
+        };
+        let at = self.sweep_after(due);
+        if self.sweep_at.is_none_or(|planned| at < planned) {
+            self.sweep_at = Some(at);
+            self.at(at, What::Sweep);
         }
         Ok(())
     }
 
     /// The first sweep that finds who is due then.
-    fn sweep_at(&self, due: Ms) -> Ms {
+    fn sweep_after(&self, due: Ms) -> Ms {
         let period = self.plan.sweep;
         let due = due.max(self.now + 1) - START;
-        START + due.div_euclid(period) * period + if due % period == 0 { 0 } else { period }
+        START + due + (-due).rem_euclid(period)
     }
 
     async fn sweep(&mut self) -> anyhow::Result<()> {
-        let now = self.now;
-        let due = |at: &Option<Ms>| at.is_some_and(|at| at <= now);
-        let Some(house) = &self.house else {
-            return Ok(());
-        };
-        // Another of the same time did it.
-        if !self.due.iter().any(due) {
+        // Planned once, and then again for somebody who is due before.
+        if self.sweep_at.take_if(|at| *at <= self.now).is_none() {
             return Ok(());
         }
-        sweep::run_once(&house.ctx).await?;
-        let found = self.due.iter().enumerate();
-        self.touched
-            .extend(found.filter(|(_, at)| due(at)).map(|(index, _)| index));
-        self.outcome.sweeps += 1;
+        if let Some(house) = &self.house {
+            sweep::run_once(&house.ctx).await?;
+            self.outcome.sweeps += 1;
+        }
         Ok(())
     }
 
@@ -366,7 +343,7 @@ impl World {
             self.clear_since = self.now;
             self.chance.between(3 * DAY, 9 * DAY)
         };
-        self.at(whole_second(self.now + next), What::Outage(!begins));
+        self.at(beat(self.now + next), What::Outage(!begins));
         self.log.write(self.now, format_args!("outage {begins}"))
     }
 
@@ -376,7 +353,7 @@ impl World {
             self.outcome.restarts = house.times + 1;
         }
         let down = self.chance.between(20 * SECOND, 25 * MINUTE);
-        self.at(whole_second(self.now + down), What::Start);
+        self.at(beat(self.now + down), What::Start);
         self.log.write(self.now, format_args!("killed"))
     }
 
@@ -386,10 +363,8 @@ impl World {
         }
         self.house = Some(self.estate.start(self.outcome.restarts).await?);
         self.clear_since = self.now;
-        // Somebody may have fallen due meanwhile.
-        self.at(self.sweep_at(self.now), What::Sweep);
         let up = self.chance.between(2 * DAY, 6 * DAY);
-        self.at(whole_second(self.now + up), What::Kill);
+        self.at(beat(self.now + up), What::Kill);
         self.log.write(self.now, format_args!("started"))
     }
 
@@ -455,9 +430,6 @@ impl World {
             self.by_token.remove(&former);
         }
         let mac = self.macs[index].as_ref();
-        if let Some(device_id) = mac.and_then(|mac| mac.device_id()) {
-            self.by_device.insert(device_id.to_string(), index);
-        }
         let token = mac.and_then(|mac| mac.token());
         if let Some(token) = token.map(hex::encode) {
             self.by_token.insert(token, index);
@@ -536,13 +508,7 @@ impl World {
     /// Sends the pushes that are wanted, and has the Macs hear of them.
     async fn wake(&mut self) -> anyhow::Result<()> {
         if let Some(house) = &self.house {
-            let woken = schedule::wake_all(&house.ctx).await?;
-            let indices = woken
-                .macs
-                .iter()
-                .map(|mac| self.by_device.get(mac.as_str()));
-            self.touched.extend(indices.flatten());
-            if let Some(at) = woken.others_at {
+            if let Some(at) = schedule::wake_all(&house.ctx).await? {
                 self.at(at, What::Wake);
             }
         }
@@ -577,7 +543,7 @@ impl World {
             }
             if heard && !lost {
                 let soon = mac.chance.between(SECOND, 5 * SECOND);
-                self.at(whole_second(now + soon), What::Connect(index));
+                self.at(beat(now + soon), What::Connect(index));
             }
             self.log
                 .write(now, format_args!("{index} pushed {count} {heard} {lost}"))?;

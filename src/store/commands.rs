@@ -93,11 +93,15 @@ pub(super) async fn supersede(
 
 /// A command that is handed over takes the place of an earlier one of its kind: a Mac that asks for
 /// work has not got the earlier one, and at most one question of a kind is out.
+///
+/// What is outstanding is not concluded: saying so makes it a look-up by index, where a state that is
+/// bound later would walk through every command there ever was.
 pub(super) fn supersede_earlier(command: &Command) -> Option<Edit> {
     (command.state == CommandState::Outstanding).then(|| {
         Edit::new(
             "UPDATE commands SET state = $1, concluded_at = $2 \
-             WHERE device_id = $3 AND kind = $4 AND command_uuid <> $5 AND state = $6",
+             WHERE device_id = $3 AND kind = $4 AND command_uuid <> $5 AND state = $6 \
+             AND concluded_at IS NULL",
             [
                 Datum::text(CommandState::Superseded.as_str()),
                 Datum::int(command.handed_over_at.millis()),

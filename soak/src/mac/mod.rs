@@ -192,5 +192,5 @@ fn uuid_text(mut bytes: [u8; 16]) -> String {
 pub fn enrols_at(index: usize, macs: usize) -> Ms {
     let index = Ms::try_from(index).unwrap_or(0);
     let macs = Ms::try_from(macs).unwrap_or(1).max(1);
-    crate::time::whole_second(START + 12 * crate::time::HOUR * index / macs)
+    crate::time::beat(START + 12 * crate::time::HOUR * index / macs)
 }
