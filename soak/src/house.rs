@@ -15,12 +15,15 @@ use attestd::enrollment::Protocol;
 use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use attestd::entropy::{Entropy, SeededEntropy, draw};
 use attestd::flows::wake::Wakeups;
-use attestd::flows::{Authorities, Context, Held, Settings, refuse, rotate_push_certificate};
+use attestd::flows::{
+    Authorities, Context, Held, Settings, refuse, release, rotate_push_certificate,
+};
 use attestd::keys::{KeyKind, KeyPair, MasterKey, MasterSeal};
 use attestd::pki::{
     KnownIntermediates, OwnedCertificate, PublicKey, Signer, TrustAnchors, read_certificates,
 };
 use attestd::posture::policy::Policy;
+use attestd::provider::release::Registration;
 use attestd::store::Store;
 use attestd::telemetry::Metrics;
 use attestd::time::{Clock, ManualClock, Timestamp};
@@ -37,6 +40,8 @@ pub const BASE_URL: &str = "https://soak.test";
 /// Macs that wait to be woken at most, and how many are within any second: the server's defaults.
 const QUEUE: usize = 4096;
 const PUSHES_PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
+/// The program that is released: its hash.
+pub const PROGRAM: &str = "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1";
 const YEAR: Ms = 365 * DAY;
 
 /// What outlives a restart.
@@ -201,6 +206,9 @@ impl Estate {
             refusals,
         });
         if times == 0 {
+            let release = format!(r#"{{"binary_hash":"{PROGRAM}","version":"0.8.16"}}"#);
+            let release = Registration::parse(release.as_bytes())?;
+            release::register(&ctx.store, &release, "soak", ctx.clock.now()).await??;
             let (certificate, key) = &self.push_certificate;
             rotate_push_certificate::install(
                 &ctx.store,

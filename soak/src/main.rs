@@ -16,6 +16,7 @@ mod checks;
 mod cluster;
 mod house;
 mod judge;
+mod liveness;
 mod mac;
 mod plot;
 mod random;
@@ -40,6 +41,7 @@ use crate::world::{Plan, World};
 const MACS: usize = 2000;
 const MACS_ON_POSTGRESQL: usize = 100;
 const DAYS: i64 = 90;
+const SESSIONS: usize = 50;
 /// Macs and days of the short form, and how many times as much happens in it to each.
 const SHORT: (usize, i64, u64) = (60, 15, 5);
 
@@ -72,6 +74,10 @@ struct Arguments {
     /// FileVault switched.
     #[arg(long, default_value_t = 1)]
     eventful: u64,
+    /// How many Macs have a provider's session, which runs for hours of the day and is challenged every
+    /// five minutes meanwhile.
+    #[arg(long, default_value_t = SESSIONS)]
+    sessions: usize,
     /// Simulated seconds from one sweep to the next.
     #[arg(long, default_value_t = 20)]
     sweep: i64,
@@ -80,7 +86,7 @@ struct Arguments {
     #[arg(long)]
     postgres: bool,
     /// Counts the breaches of this rule and goes on (verdict, usable_until, revision, newer_evidence,
-    /// push_budget, apple_window, dark, heard): to look at a fault beyond its first effect.
+    /// push_budget, apple_window, dark, heard, session): to look at a fault beyond its first effect.
     #[arg(long, value_name = "RULE")]
     without: Vec<String>,
     /// Where the plot goes.
@@ -138,6 +144,7 @@ async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
         days,
         seed: arguments.seed,
         eventful,
+        sessions: arguments.sessions,
         sweep: arguments.sweep * SECOND,
         database: match &cluster {
             Some(cluster) => cluster.url(),
@@ -238,6 +245,7 @@ mod tests {
             days: 1,
             seed,
             eventful: 20,
+            sessions: 0,
             sweep: 60 * SECOND,
             database: house::sqlite(folder),
             policy: STRICT.to_owned(),

@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use openssl::sha::Sha256;
 
-use crate::checks::Published;
+use crate::checks::{Published, PublishedSession};
 use crate::judge::{Question, Verdict};
 use crate::mac::Mac;
 use crate::time::{DAY, HOUR, Ms, START};
@@ -27,6 +27,14 @@ pub struct Tally {
     pub exposures: Vec<Ms>,
     /// As last published.
     pub published: Option<Published>,
+    /// Its session could be routed to when SIP went off, and has been since.
+    routed_since: Option<Ms>,
+    /// How long that was, each time.
+    pub routed: Vec<Ms>,
+    /// Answers to challenges, good or not, and challenges without one.
+    pub challenges: u64,
+    /// As last published of its session.
+    pub session: PublishedSession,
 }
 
 impl Tally {
@@ -52,6 +60,7 @@ impl Tally {
     pub fn switched_sip(&mut self, was_secure: bool, now: Ms) {
         let good = self.published.is_some_and(|seen| seen.verdict.is_good());
         self.exposed_since = (was_secure && good).then_some(now);
+        self.routed_since = (was_secure && self.session.routable).then_some(now);
     }
 
     /// The server was looked at.
@@ -62,6 +71,16 @@ impl Tally {
             self.exposures.push(now - since);
         }
         self.published = Some(seen);
+    }
+
+    /// Its session was looked at.
+    pub fn saw_session(&mut self, seen: PublishedSession, now: Ms) {
+        if !seen.routable
+            && let Some(since) = self.routed_since.take()
+        {
+            self.routed.push(now - since);
+        }
+        self.session = seen;
     }
 }
 

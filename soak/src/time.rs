@@ -23,6 +23,11 @@ pub fn beat(at: Ms) -> Ms {
     at + (START - at).rem_euclid(BEAT)
 }
 
+/// The whole second at or after a moment: providers tell time in whole seconds.
+pub fn whole_second(at: Ms) -> Ms {
+    at + (-at).rem_euclid(SECOND)
+}
+
 /// A moment as a reader wants it: days, hours, minutes and seconds since the beginning.
 pub fn told(at: Ms) -> String {
     let since = at - START;

@@ -19,15 +19,17 @@ use crate::act::{Did, act};
 use crate::checks::{self, Fault, Place};
 use crate::house::{Estate, House};
 use crate::judge::Verdict;
-use crate::mac::{GoesOn, Mac, Power, Urge, enrols_at};
+use crate::mac::{GoesOn, Mac, Origin, Power, Software, Urge, enrols_at};
 use crate::random::Chance;
 use crate::record::{Ages, Hour, Log, hour};
 use crate::schedule;
-use crate::time::{DAY, HOUR, MINUTE, Ms, SECOND, START, beat};
+use crate::time::{DAY, HOUR, MINUTE, Ms, SECOND, START, beat, whole_second};
 
 /// Macs whose sessions run at the same time.
 const AT_ONCE: usize = 64;
 const TOPIC: &str = "com.apple.mgmt.External.50a50a50-0000-4000-8000-000000000001";
+/// How many times as much happens to a Mac that has a provider's session.
+const EVENTFUL: u64 = 4;
 /// A run ends with its first faults: later ones mostly follow from them.
 const FAULTS: usize = 20;
 
@@ -39,6 +41,8 @@ pub struct Plan {
     pub seed: u64,
     /// How many times as much happens to a Mac as usual.
     pub eventful: u64,
+    /// How many Macs have a provider's session.
+    pub sessions: usize,
     /// From one sweep to the next.
     pub sweep: Ms,
     /// The address of an empty database.
@@ -89,6 +93,10 @@ pub(crate) enum What {
     Connect(usize),
     /// Its evidence ends, unless there is newer.
     Expiry(usize),
+    /// Its software and the coordinator have something to say to each other.
+    Speak(usize),
+    /// Its session can be routed to no longer, unless something came.
+    Doubt(usize),
 }
 
 /// The world under way.
@@ -100,8 +108,9 @@ pub struct World {
     estate: Estate,
     house: Option<House>,
     macs: Vec<Option<Box<Mac>>>,
-    /// Whose expiry is waited for.
+    /// Whose expiry is waited for, and whose session's doubt.
     expiries: Vec<bool>,
+    doubts: Vec<bool>,
     /// When the next sweep is.
     sweep_at: Option<Ms>,
     by_token: HashMap<String, usize>,
@@ -138,6 +147,7 @@ impl World {
             house: Some(house),
             macs: macs.collect::<anyhow::Result<_>>()?,
             expiries: vec![false; plan.macs],
+            doubts: vec![false; plan.macs],
             sweep_at: None,
             by_token: HashMap::new(),
             queue: BinaryHeap::new(),
@@ -171,7 +181,21 @@ impl World {
         for index in 0..world.plan.macs {
             world.at(enrols_at(index, world.plan.macs), What::Enrol(index));
         }
+        for index in 0..world.plan.sessions.min(world.plan.macs) {
+            world.equip(index)?;
+        }
         Ok(world)
+    }
+
+    /// Has the provider's software run on a Mac, and more happen to it.
+    fn equip(&mut self, index: usize) -> anyhow::Result<()> {
+        let mac = self.macs[index].as_mut().context("a Mac that is away")?;
+        let software = Software::new(index, &mac.spec.serial, &self.clock)?;
+        mac.software = Some(Box::new(software));
+        mac.eventful *= EVENTFUL;
+        let first = enrols_at(index, self.plan.macs) + mac.chance.between(MINUTE, 3 * HOUR);
+        self.at(whole_second(first), What::Speak(index));
+        Ok(())
     }
 
     fn at(&mut self, at: Ms, what: What) {
@@ -256,7 +280,11 @@ impl World {
                         macs.entry(index).or_default();
                     }
                 }
-                What::Attested(index) | What::Connect(index) | What::Expiry(index) => {
+                What::Attested(index)
+                | What::Connect(index)
+                | What::Expiry(index)
+                | What::Speak(index)
+                | What::Doubt(index) => {
                     macs.entry(index).or_default().push(what);
                 }
             }
@@ -447,6 +475,9 @@ impl World {
             if whats.iter().any(|what| matches!(what, What::Expiry(_))) {
                 self.expiries[index] = false;
             }
+            if whats.iter().any(|what| matches!(what, What::Doubt(_))) {
+                self.doubts[index] = false;
+            }
             away.push((mac, whats));
         }
         let mut acting = stream::iter(away)
@@ -470,6 +501,7 @@ impl World {
         let Did {
             mac,
             came,
+            spoke,
             faults,
             seen,
         } = did;
@@ -492,6 +524,26 @@ impl World {
             let (verdict, revision) = (seen.verdict.word(), seen.revision);
             self.log
                 .write(now, format_args!("{index} {verdict} {until:?} {revision}"))?;
+        }
+        if let Some(spoke) = spoke {
+            self.at(spoke.next_at, What::Speak(index));
+            let (word, seen) = (spoke.word, &mac.tally.session);
+            let until = seen.until.map(|until| until - START);
+            self.log.write(
+                now,
+                format_args!("{index} {word} {} {} {until:?}", seen.level, seen.bound),
+            )?;
+        }
+        let session = mac.software.as_ref().map(|software| {
+            let attested = mac.origin == Origin::Attested;
+            software.judge.allows(&mac.judge, attested, now)
+        });
+        if let Some(until) = session.and_then(|session| session.routable_until)
+            && !self.doubts[index]
+        {
+            self.doubts[index] = true;
+            let last = until - 1;
+            self.at(if now < last { last } else { until }, What::Doubt(index));
         }
         // Looked at in the last millisecond and in the first one after it.
         if let Some(until) = mac.judge.allows(now).until

@@ -105,7 +105,7 @@ impl Mac {
         };
         let (restarts, updates, reenrols) = (often(40_000), often(30_000), often(6_000));
         let errands = [
-            (Errand::SwitchSip, switch_sip, 5 * MINUTE, 15 * MINUTE),
+            (Errand::SwitchSip, switch_sip, 3 * MINUTE, 15 * MINUTE),
             (Errand::Update, updates, 15 * MINUTE, 45 * MINUTE),
             (Errand::Restart, restarts, 2 * MINUTE, 5 * MINUTE),
         ];
@@ -168,6 +168,7 @@ impl Mac {
     fn come_up(&mut self, errand: Errand, now: Ms, urges: &mut Vec<Urge>) {
         self.unsent = None;
         self.auto_poll = false;
+        self.starts += 1;
         let soon = beat(now + self.chance.between(20_000, 2 * MINUTE));
         match errand {
             Errand::Restart => {}
