@@ -340,14 +340,15 @@ mod tests {
             (allowed.level, allowed.bound),
             (Level::SelfSigned, Grade::Pending)
         );
-        mac.handed_over(Question::Chain, "two", Some(b"new"), START);
-        assert!(mac.attested("two", b"new", true, START + 90 * DAY, START));
-        let allowed = session.allows(&mac, true, START);
+        let now = START + MINUTE;
+        mac.handed_over(Question::Chain, "two", Some(b"new"), now);
+        assert!(mac.attested("two", b"new", true, START + 90 * DAY, now));
+        let allowed = session.allows(&mac, true, now);
         assert_eq!(
             (allowed.level, allowed.bound),
             (Level::Hardware, Grade::Bound)
         );
-        assert_eq!(mac.grade(0, START).0, Grade::Pending, "the former key");
-        assert_eq!(mac.grade(2, START).0, Grade::None, "a key of nobody's");
+        assert_eq!(mac.grade(0, now).0, Grade::Pending, "the former key");
+        assert_eq!(mac.grade(2, now).0, Grade::None, "a key of nobody's");
     }
 }

@@ -42,8 +42,9 @@ const MACS: usize = 2000;
 const MACS_ON_POSTGRESQL: usize = 100;
 const DAYS: i64 = 90;
 const SESSIONS: usize = 50;
-/// Macs and days of the short form, and how many times as much happens in it to each.
-const SHORT: (usize, i64, u64) = (60, 15, 5);
+/// Macs, days and sessions of the short form, and how many times as much happens in it to each: longer
+/// than Apple's seven days.
+const SHORT: (usize, i64, usize, u64) = (50, 9, 12, 8);
 
 /// Runs a simulated fleet against the server's flows, and checks after every event that what is
 /// published is what the evidence allows.
@@ -67,8 +68,8 @@ struct Arguments {
     /// Everything that is left to chance follows from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The form that is part of every check: fewer Macs, fewer days, more events.
-    #[arg(long, conflicts_with_all = ["macs", "days", "eventful"])]
+    /// Fewer Macs, fewer days, more events: some minutes.
+    #[arg(long, conflicts_with_all = ["macs", "days", "eventful", "sessions"])]
     short: bool,
     /// How many times as often as usual Macs restart, are updated, enrol again, and have SIP and
     /// FileVault switched.
@@ -120,9 +121,14 @@ async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
     } else {
         MACS
     };
-    let (macs, days, eventful) = match (arguments.short, arguments.macs) {
+    let (macs, days, sessions, eventful) = match (arguments.short, arguments.macs) {
         (true, _) => SHORT,
-        (false, macs) => (macs.unwrap_or(usual), arguments.days, arguments.eventful),
+        (false, macs) => (
+            macs.unwrap_or(usual),
+            arguments.days,
+            arguments.sessions,
+            arguments.eventful,
+        ),
     };
     if macs == 0 || days < 1 || arguments.sweep < 1 {
         bail!("--macs, --days and --sweep are at least 1");
@@ -144,7 +150,7 @@ async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
         days,
         seed: arguments.seed,
         eventful,
-        sessions: arguments.sessions,
+        sessions,
         sweep: arguments.sweep * SECOND,
         database: match &cluster {
             Some(cluster) => cluster.url(),
@@ -191,7 +197,7 @@ async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
         println!("Every check held. seed {}", arguments.seed);
     } else {
         println!(
-            "Again: --macs {macs} --days {days} --eventful {eventful} --seed {} --sweep {}{}",
+            "Again: --macs {macs} --days {days} --sessions {sessions} --eventful {eventful} --seed {} --sweep {}{}",
             arguments.seed,
             arguments.sweep,
             if arguments.postgres {
@@ -263,7 +269,45 @@ mod tests {
         world.run(|_, _| {}).await.expect("a run")
     }
 
-    #[tokio::test(flavor = "multi_thread")]
+    /// The short form that is part of every check: few Macs, few days, and all that can happen.
+    #[tokio::test]
+    async fn a_small_fleet_with_sessions_lives_through_days_of_trouble() {
+        let outcome = run(|plan| {
+            plan.macs = 12;
+            plan.sessions = 8;
+            plan.days = 3;
+            plan.eventful = 8;
+        })
+        .await;
+        assert_eq!(outcome.faults, []);
+        assert!(outcome.restarts > 0 && outcome.outages > 0, "{outcome:?}");
+        let count = |of: fn(&mac::Mac) -> usize| outcome.macs.iter().map(of).sum::<usize>();
+        assert!(count(|mac| mac.tally.exposures.len()) > 3);
+        assert!(
+            count(|mac| mac.tally.routed.len()) > 0,
+            "SIP went off unseen by nobody"
+        );
+        let said = |word: &str| {
+            let all = outcome.macs.iter();
+            all.filter_map(|mac| mac.tally.said.get(word)).sum::<u32>()
+        };
+        for word in [
+            "good",
+            "admits",
+            "forged",
+            "missed",
+            "given up",
+            "is cut off",
+            "resumes",
+            "another key",
+            "another process",
+            "ends",
+        ] {
+            assert!(said(word) > 0, "nothing {word}");
+        }
+    }
+
+    #[tokio::test]
     async fn the_same_seed_is_the_same_run_and_another_is_another() {
         let (first, second) = (run(|_| {}).await, run(|_| {}).await);
         let other = run(|plan| plan.seed = 4).await;
@@ -273,7 +317,7 @@ mod tests {
         assert_ne!(first.log_hash, other.log_hash);
     }
 
-    #[tokio::test(flavor = "multi_thread")]
+    #[tokio::test]
     async fn a_server_that_trusts_an_hour_too_long_is_found_out() {
         let lenient = STRICT.replace("usable_for = \"24h\"", "usable_for = \"25h\"");
         assert_ne!(lenient, STRICT);
@@ -282,7 +326,7 @@ mod tests {
         assert!(rules.contains(&"usable_until"), "{rules:?}");
     }
 
-    #[tokio::test(flavor = "multi_thread")]
+    #[tokio::test]
     async fn a_server_that_pushes_too_often_is_found_out() {
         let outcome = run(|plan| {
             plan.macs = 10;

@@ -174,9 +174,10 @@ impl World {
             plan,
         };
         world.at(START + HOUR, What::Hour);
-        let kill = world.chance.between(DAY, 4 * DAY);
+        let often = world.often();
+        let kill = world.chance.between(DAY / often, 4 * DAY / often);
         world.at(beat(START + kill), What::Kill);
-        let outage = world.chance.between(DAY, 5 * DAY);
+        let outage = world.chance.between(DAY / often, 5 * DAY / often);
         world.at(beat(START + outage), What::Outage(true));
         for index in 0..world.plan.macs {
             world.at(enrols_at(index, world.plan.macs), What::Enrol(index));
@@ -185,6 +186,11 @@ impl World {
             world.equip(index)?;
         }
         Ok(world)
+    }
+
+    /// How many times as often as usual the server is killed and pushes fail.
+    fn often(&self) -> Ms {
+        Ms::try_from(self.plan.eventful.clamp(1, 4)).unwrap_or(1)
     }
 
     /// Has the provider's software run on a Mac, and more happen to it.
@@ -361,6 +367,7 @@ impl World {
     }
 
     fn outage(&mut self, begins: bool) -> anyhow::Result<()> {
+        let often = self.often();
         let fault = PushFault::Answer(503, "ServiceUnavailable");
         self.sim.apns().break_down(begins.then_some(fault));
         self.outage = begins;
@@ -369,7 +376,7 @@ impl World {
             self.chance.between(HOUR, 7 * HOUR)
         } else {
             self.clear_since = self.now;
-            self.chance.between(3 * DAY, 9 * DAY)
+            self.chance.between(3 * DAY / often, 9 * DAY / often)
         };
         self.at(beat(self.now + next), What::Outage(!begins));
         self.log.write(self.now, format_args!("outage {begins}"))
@@ -391,7 +398,8 @@ impl World {
         }
         self.house = Some(self.estate.start(self.outcome.restarts).await?);
         self.clear_since = self.now;
-        let up = self.chance.between(2 * DAY, 6 * DAY);
+        let often = self.often();
+        let up = self.chance.between(2 * DAY / often, 6 * DAY / often);
         self.at(beat(self.now + up), What::Kill);
         self.log.write(self.now, format_args!("started"))
     }
@@ -499,7 +507,7 @@ impl World {
 
     fn note(&mut self, did: Did) -> anyhow::Result<()> {
         let Did {
-            mac,
+            mut mac,
             came,
             spoke,
             faults,
@@ -526,6 +534,7 @@ impl World {
                 .write(now, format_args!("{index} {verdict} {until:?} {revision}"))?;
         }
         if let Some(spoke) = spoke {
+            *mac.tally.said.entry(spoke.word).or_default() += 1;
             self.at(spoke.next_at, What::Speak(index));
             let (word, seen) = (spoke.word, &mac.tally.session);
             let until = seen.until.map(|until| until - START);

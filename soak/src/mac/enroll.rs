@@ -84,6 +84,8 @@ impl Mac {
             token,
             idle: (idle, idle_signature),
         });
+        // With the profile came another push address.
+        self.readdressed_at = Some(now);
         self.tell_address(ctx).await?;
         self.judge.joined();
         Ok(())

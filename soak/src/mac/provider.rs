@@ -38,6 +38,8 @@ pub struct Software {
     registered: Option<Registration>,
     /// When its owner stops it.
     runs_until: Ms,
+    /// After that, when its owner starts it again.
+    rests_until: Ms,
     /// How often the Mac had started when it began.
     starts: u32,
 }
@@ -95,6 +97,7 @@ impl Software {
             stage: Stage::Off,
             registered: None,
             runs_until: 0,
+            rests_until: 0,
             starts: 0,
         })
     }
@@ -174,14 +177,19 @@ impl Mac {
         let is_up = self.power == Power::Awake;
         let then = |word, next_at| Ok(Spoke { next_at, word });
         match std::mem::replace(&mut software.stage, Stage::Ready) {
-            Stage::Off if !is_up || self.line.is_none() => {
+            // It is started with the Mac, and by its owner.
+            Stage::Off
+                if !is_up
+                    || self.line.is_none()
+                    || (now < software.rests_until && software.starts == self.starts) =>
+            {
                 software.stage = Stage::Off;
                 then("off", now + self.seconds(5 * MINUTE, 15 * MINUTE))
             }
             Stage::Off => {
                 software.candour = match self.chance.between(0, 20) {
-                    0..12 => Candour::Honest,
-                    12..17 => Candour::Belated,
+                    0..10 => Candour::Honest,
+                    10..15 => Candour::Belated,
                     _ => Candour::Patched,
                 };
                 software.runs_until = now + self.chance.between(40 * MINUTE, 3 * HOUR);
@@ -218,16 +226,26 @@ impl Mac {
     ) -> anyhow::Result<Spoke> {
         let is_up = self.power == Power::Awake;
         let then = |word, next_at| Ok(Spoke { next_at, word });
-        if now >= software.runs_until || (!is_up && self.chance.per_million(500_000)) {
+        if now >= software.runs_until || (!is_up && self.chance.per_million(300_000)) {
             self.ends(software, server).await?;
-            let pause = if is_up { (6, 30) } else { (1, 2) };
-            return then("ends", now + self.seconds(pause.0 * HOUR, pause.1 * HOUR));
+            let often = Ms::try_from(self.eventful.clamp(4, 16) / 4)?;
+            let pause = self.chance.between(6 * HOUR, 30 * HOUR);
+            software.rests_until = now + pause / often;
+            return then("ends", now + self.seconds(5 * MINUTE, 15 * MINUTE));
         }
         if is_up && software.starts != self.starts && software.candour == Candour::Honest {
             self.another_process(software, server, now).await?;
             return then("another process", now + SECOND);
         }
+        // A key is made anew some ten times less often than a process.
+        let rotates = self.chance.per_million(500 * self.eventful);
         match self.chance.between(0, 200) {
+            _ if is_up && rotates => {
+                software.provider.rotate_key()?;
+                software.key += 1;
+                self.another_process(software, server, now).await?;
+                return then("another key", now + SECOND);
+            }
             0..3 if is_up => {
                 let cut = end(server, &software.session_id, Some(RESUMABLE)).await?;
                 ensure!(cut, "a session that lives has ended");
@@ -239,12 +257,6 @@ impl Mac {
             3..5 if is_up => {
                 self.another_process(software, server, now).await?;
                 return then("another process", now + SECOND);
-            }
-            5..7 if is_up => {
-                software.provider.rotate_key()?;
-                software.key += 1;
-                self.another_process(software, server, now).await?;
-                return then("another key", now + SECOND);
             }
             _ => {}
         }
