@@ -155,3 +155,43 @@ impl Row for Model {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use migrations::{Migrator, MigratorTrait as _};
+    use sea_orm::{ConnectOptions, Database, DbBackend, Statement};
+
+    use super::*;
+    use crate::entropy::SeededEntropy;
+
+    /// A hand-over is on the hot path: what it costs must not grow with the commands there ever were.
+    #[tokio::test]
+    async fn an_earlier_command_is_found_by_the_index_of_what_is_outstanding() {
+        let (now, entropy) = (Timestamp::from_millis(0), SeededEntropy::new(1));
+        let edit = supersede_earlier(&Command {
+            command_uuid: CommandUuid::new(&entropy),
+            device_id: DeviceId::new(now, &entropy),
+            verification_id: VerificationId::new(now, &entropy),
+            kind: Kind::SecurityInfo,
+            identity: CertificateHash::of(b"the Mac"),
+            state: CommandState::Outstanding,
+            handed_over_at: now,
+            concluded_at: None,
+        });
+        let edit = edit.expect("it is outstanding");
+        let mut options = ConnectOptions::new("sqlite::memory:");
+        options.max_connections(1);
+        let database = Database::connect(options).await.expect("opens");
+        Migrator::up(&database, None).await.expect("migrates");
+        let sql = format!("EXPLAIN QUERY PLAN {}", edit.sql);
+        let values = edit.values.into_iter().map(sea_orm::Value::from);
+        let explain = Statement::from_sql_and_values(DbBackend::Sqlite, sql, values);
+        let steps = database.query_all_raw(explain).await.expect("explains");
+        let plan: Vec<String> = steps
+            .iter()
+            .map(|step| step.try_get_by_index(3).expect("a text"))
+            .collect();
+        let found = |step: &String| step.contains("USING INDEX outstanding_commands");
+        assert!(plan.len() == 1 && plan.iter().all(found), "{plan:?}");
+    }
+}
