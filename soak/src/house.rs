@@ -32,8 +32,8 @@ use attestd_sim::World;
 use openssl::nid::Nid;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::plan::Plan;
 use crate::time::{DAY, HOUR, Ms, START};
-use crate::world::Plan;
 
 /// Its canonical base URL. Nothing is ever sent there.
 pub const BASE_URL: &str = "https://soak.test";

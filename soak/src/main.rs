@@ -18,6 +18,7 @@ mod house;
 mod judge;
 mod liveness;
 mod mac;
+mod plan;
 mod plot;
 mod random;
 mod record;
@@ -35,8 +36,9 @@ use anyhow::{Context as _, bail};
 use attestd::posture::policy::STRICT;
 use clap::Parser;
 
+use crate::plan::Plan;
 use crate::time::{Ms, SECOND};
-use crate::world::{Plan, World};
+use crate::world::World;
 
 const MACS: usize = 2000;
 const MACS_ON_POSTGRESQL: usize = 100;
@@ -261,7 +263,7 @@ mod tests {
         }
     }
 
-    async fn run(change: impl FnOnce(&mut Plan)) -> world::Outcome {
+    async fn run(change: impl FnOnce(&mut Plan)) -> plan::Outcome {
         let folder = tempfile::tempdir().expect("a folder");
         let mut plan = plan(folder.path(), 6, 3);
         change(&mut plan);

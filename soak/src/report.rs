@@ -6,9 +6,9 @@ use comfy_table::{Table, presets};
 
 use crate::judge::Verdict;
 use crate::mac::Origin;
+use crate::plan::Outcome;
 use crate::record::Spread;
 use crate::time::{DAY, HOUR, MINUTE, Ms, START};
-use crate::world::Outcome;
 
 /// What a run showed, in figures.
 ///

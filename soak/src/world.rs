@@ -5,7 +5,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -20,8 +19,9 @@ use crate::checks::{self, Fault, Place};
 use crate::house::{Estate, House};
 use crate::judge::Verdict;
 use crate::mac::{GoesOn, Mac, Origin, Power, Software, Urge, enrols_at};
+use crate::plan::{Outcome, Plan, Progress};
 use crate::random::Chance;
-use crate::record::{Ages, Hour, Log, hour};
+use crate::record::{Ages, Log, hour};
 use crate::schedule;
 use crate::time::{DAY, HOUR, MINUTE, Ms, SECOND, START, beat, whole_second};
 
@@ -32,47 +32,6 @@ const TOPIC: &str = "com.apple.mgmt.External.50a50a50-0000-4000-8000-00000000000
 const EVENTFUL: u64 = 4;
 /// A run ends with its first faults: later ones mostly follow from them.
 const FAULTS: usize = 20;
-
-/// What a run is.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    pub macs: usize,
-    pub days: Ms,
-    pub seed: u64,
-    /// How many times as much happens to a Mac as usual.
-    pub eventful: u64,
-    /// How many Macs have a provider's session.
-    pub sessions: usize,
-    /// From one sweep to the next.
-    pub sweep: Ms,
-    /// The address of an empty database.
-    pub database: String,
-    /// What the server is told: its policy, and how often it may wake a Mac within an hour. The
-    /// judge is told neither.
-    pub policy: String,
-    pub pushes_an_hour: u32,
-    /// Where the log goes, if anywhere.
-    pub log: Option<PathBuf>,
-    /// Rules whose breaches are counted only.
-    pub without: Vec<String>,
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub struct Outcome {
-    pub macs: Vec<Mac>,
-    pub hours: Vec<Hour>,
-    pub ages: Ages,
-    pub faults: Vec<Fault>,
-    /// Breaches of rules that this run goes without.
-    pub passed_over: u64,
-    pub log_hash: String,
-    pub log_lines: u64,
-    pub restarts: u64,
-    pub outages: u64,
-    pub sweeps: u64,
-    pub ended_at: Ms,
-}
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -568,10 +527,10 @@ impl World {
 
     /// Sends the pushes that are wanted, and has the Macs hear of them.
     async fn wake(&mut self) -> anyhow::Result<()> {
-        if let Some(house) = &self.house {
-            if let Some(at) = schedule::wake_all(&house.ctx).await? {
-                self.at(at, What::Wake);
-            }
+        if let Some(house) = &self.house
+            && let Some(at) = schedule::wake_all(&house.ctx).await?
+        {
+            self.at(at, What::Wake);
         }
         let mut taken = BTreeMap::new();
         for push in self.sim.apns().take_seen() {
@@ -612,11 +571,4 @@ impl World {
         self.found(faults);
         Ok(())
     }
-}
-
-/// How far a run is.
-#[derive(Debug)]
-pub struct Progress {
-    pub rounds: u64,
-    pub hour: Hour,
 }
