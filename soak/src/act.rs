@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use attestd::flows::Context;
+use attestd::flows::read_binding::{read_binding, standing};
 use attestd::flows::read_posture::read_posture;
 use attestd::posture;
 use attestd::time::Timestamp;
 
-use crate::checks::{self, Fault, Place, Published};
+use crate::checks::{self, Fault, Place, Published, PublishedSession};
 use crate::judge::Verdict;
-use crate::mac::{Came, Mac};
+use crate::mac::{Came, Mac, Origin, Spoke};
 use crate::time::Ms;
 use crate::world::What;
 
@@ -19,6 +20,8 @@ use crate::world::What;
 pub struct Did {
     pub mac: Box<Mac>,
     pub came: Vec<Came>,
+    /// What its software did.
+    pub spoke: Option<Spoke>,
     pub faults: Vec<Fault>,
     pub seen: Option<Published>,
 }
@@ -31,22 +34,30 @@ pub async fn act(
     sim: attestd_sim::World,
     now: Ms,
 ) -> anyhow::Result<Did> {
-    let mut came = Vec::new();
+    let (mut came, mut spoke) = (Vec::new(), None);
     let server = ctx.as_deref();
     for what in whats {
         came.extend(match what {
             What::Attested(_) => Some(mac.attested(server, &sim, now).await?),
             What::Connect(_) => Some(mac.session(server, now).await?),
+            What::Speak(_) => {
+                spoke = Some(mac.speak(server, now).await?);
+                None
+            }
             _ => None,
         });
     }
-    let (faults, seen) = match server {
+    let (mut faults, seen) = match server {
         Some(ctx) => look(ctx, &mut mac, now).await?,
         None => (Vec::new(), None),
     };
+    if let Some(ctx) = server {
+        faults.extend(look_at_session(ctx, &mut mac, now).await?);
+    }
     Ok(Did {
         mac,
         came,
+        spoke,
         faults,
         seen,
     })
@@ -87,4 +98,39 @@ async fn look(
     ];
     mac.tally.saw(seen, now);
     Ok((faults.into_iter().flatten().collect(), Some(seen)))
+}
+
+/// Compares what is published of its provider's session with what the judge allows.
+async fn look_at_session(ctx: &Context, mac: &mut Mac, now: Ms) -> anyhow::Result<Option<Fault>> {
+    let Some(software) = mac.software.as_ref().filter(|software| software.is_known()) else {
+        return Ok(None);
+    };
+    let seen = match read_binding(ctx, &software.session_id).await? {
+        // Nobody knows it any more.
+        None => PublishedSession {
+            level: "none",
+            bound: "none",
+            reasons: vec!["provider_not_bound"],
+            ..PublishedSession::default()
+        },
+        Some(glance) => {
+            let binding = standing(&glance).publish(&ctx.policy, ctx.clock.now());
+            PublishedSession {
+                routable: binding.routable,
+                level: binding.trust_level.as_str(),
+                bound: binding.se_key_bound.as_str(),
+                until: binding.routable_until.map(Timestamp::millis),
+                reasons: binding.reasons.iter().map(|reason| reason.code()).collect(),
+            }
+        }
+    };
+    let place = Place {
+        mac: mac.index,
+        at: now,
+    };
+    let attested = mac.origin == Origin::Attested;
+    let allowed = software.judge.allows(&mac.judge, attested, now);
+    let fault = checks::a_session_is_what_is_allowed(place, &seen, &allowed);
+    mac.tally.saw_session(seen, now);
+    Ok(fault)
 }

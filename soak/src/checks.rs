@@ -1,7 +1,10 @@
 //! What must be true whatever happens: one function for each rule, each told what was seen and what
 //! the judge allows, and nothing else. They find faults; they do not explain them away.
 
+use std::fmt;
+
 use crate::judge::{APPLE_WINDOW, Allowed, Judge, Question, Verdict};
+use crate::liveness::AllowedSession;
 use crate::time::{HOUR, MINUTE, Ms, told};
 
 /// Pushes to one Mac within an hour at most (DESIGN 2, issue 4: two an hour by default).
@@ -16,6 +19,16 @@ pub struct Published {
     pub verdict: Verdict,
     pub until: Option<Ms>,
     pub revision: u64,
+}
+
+/// What the server says of a provider session.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PublishedSession {
+    pub routable: bool,
+    pub level: &'static str,
+    pub bound: &'static str,
+    pub until: Option<Ms>,
+    pub reasons: Vec<&'static str>,
 }
 
 /// A rule was broken.
@@ -45,8 +58,8 @@ impl Place {
     }
 }
 
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "{}: Mac {} at {}: {}",
@@ -131,6 +144,42 @@ pub fn trust_came_back_by_newer_evidence(
             ),
         ),
     }
+}
+
+/// DESIGN 2, trust: level, grade of the key, and whether requests may be routed are what an all-knowing
+/// judge allows, no more and no less; and whatever stands in the way is named.
+pub fn a_session_is_what_is_allowed(
+    place: Place,
+    seen: &PublishedSession,
+    allowed: &AllowedSession,
+) -> Option<Fault> {
+    let (level, bound) = (allowed.level.word(), allowed.bound.word());
+    let differs = |what: &str, seen: &dyn fmt::Debug, allowed: &dyn fmt::Debug| {
+        place.fault(
+            "session",
+            format!("{what} {seen:?}, and {allowed:?} is allowed"),
+        )
+    };
+    if seen.level != level {
+        return differs("level", &seen.level, &level);
+    }
+    if seen.bound != bound {
+        return differs("se_key_bound", &seen.bound, &bound);
+    }
+    if seen.routable != allowed.routable_until.is_some() {
+        return differs("routable", &seen.routable, &allowed);
+    }
+    if seen.until != allowed.routable_until {
+        return differs("routable_until", &seen.until, &allowed.routable_until);
+    }
+    let unnamed = |cause: &&&[&'static str]| !cause.iter().any(|word| seen.reasons.contains(word));
+    if let Some(unnamed) = allowed.causes.iter().find(unnamed) {
+        return differs("reasons", &seen.reasons, unnamed);
+    }
+    if seen.routable && seen.level == "hardware" && !seen.reasons.is_empty() {
+        return differs("reasons", &seen.reasons, &"none");
+    }
+    None
 }
 
 /// Issue 4 point 1: the push budget, in any rolling hour. `pushes` are those APNs took for this Mac,
@@ -223,7 +272,7 @@ mod tests {
     /// A Mac that enrolled with a statement of Apple's and was asked for SecurityInfo at once.
     fn proved() -> Judge {
         let mut judge = Judge::default();
-        judge.begins(START + 400 * DAY);
+        judge.begins(START + 400 * DAY, None);
         judge.stated(START, true, START + 90 * DAY, START);
         judge.joined();
         judge.handed_over(Question::Report, "one", None, START);

@@ -17,28 +17,32 @@ use attestd::entropy::{Entropy, SeededEntropy, draw};
 use attestd::flows::answers::Answers;
 use attestd::flows::wake::Wakeups;
 use attestd::flows::{
-    Authorities, Context, Held, Settings, refuse, rotate_push_certificate, watch_clock,
+    Authorities, Context, Held, Settings, refuse, release, rotate_push_certificate, watch_clock,
 };
 use attestd::keys::{KeyKind, KeyPair, MasterKey, MasterSeal};
 use attestd::pki::{
     KnownIntermediates, OwnedCertificate, PublicKey, Signer, TrustAnchors, read_certificates,
 };
 use attestd::posture::policy::Policy;
+use attestd::provider::release::Registration;
 use attestd::store::Store;
 use attestd::telemetry::Metrics;
 use attestd::time::{Clock, ManualClock, Timestamp};
 use attestd::verification::agenda::Rules;
 use attestd_sim::World;
 use openssl::nid::Nid;
+use rusqlite::{Connection, OpenFlags};
 
+use crate::plan::Plan;
 use crate::time::{DAY, HOUR, Ms, START};
-use crate::world::Plan;
 
 /// Its canonical base URL. Nothing is ever sent there.
 pub const BASE_URL: &str = "https://soak.test";
 /// Macs that wait to be woken at most, and how many are within any second: the server's defaults.
 const QUEUE: usize = 4096;
 const PUSHES_PER_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
+/// The program that is released: its hash.
+pub const PROGRAM: &str = "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1";
 const YEAR: Ms = 365 * DAY;
 
 /// What outlives a restart.
@@ -83,6 +87,40 @@ pub struct House {
     pub refusals: refuse::Waiting,
     /// How often it was started before.
     pub times: u64,
+    due: Due,
+}
+
+/// Knows when the next sweep finds somebody, by a look past the server: asking it would cost more than
+/// most sweeps.
+#[derive(Debug)]
+enum Due {
+    /// The embedded database.
+    Read(Connection),
+    /// Nobody looks: each sweep is run.
+    Unknown(Arc<ManualClock>),
+}
+
+impl House {
+    /// When something is due; `None` while nothing ever will be.
+    pub fn due_at(&self) -> anyhow::Result<Option<Ms>> {
+        match &self.due {
+            Due::Unknown(clock) => Ok(Some(clock.now().millis())),
+            Due::Read(connection) => {
+                // Lane by lane, so that each is one step along the index; and who holds a serial number
+                // may be left to settle, which the sweep does at once.
+                let mut statement = connection.prepare_cached(
+                    "SELECT MIN(at) FROM (SELECT MIN(due_at) AS at FROM agendas \
+                     WHERE due_at IS NOT NULL AND priority = 0 UNION ALL \
+                     SELECT MIN(due_at) FROM agendas WHERE due_at IS NOT NULL AND priority = 1 \
+                     UNION ALL SELECT MIN(due_at) FROM agendas \
+                     WHERE due_at IS NOT NULL AND priority = 2 UNION ALL \
+                     SELECT MIN(proved_at) FROM enrollments \
+                     WHERE proved_at IS NOT NULL AND held_since IS NULL)",
+                )?;
+                Ok(statement.query_row([], |row| row.get(0))?)
+            }
+        }
+    }
 }
 
 impl Estate {
@@ -172,6 +210,9 @@ impl Estate {
             refusals,
         });
         if times == 0 {
+            let release = format!(r#"{{"binary_hash":"{PROGRAM}","version":"0.8.16"}}"#);
+            let release = Registration::parse(release.as_bytes())?;
+            release::register(&ctx.store, &release, "soak", ctx.clock.now()).await??;
             let (certificate, key) = &self.push_certificate;
             rotate_push_certificate::install(
                 &ctx.store,
@@ -183,7 +224,15 @@ impl Estate {
             .await?;
         }
         rotate_push_certificate::take_into_use(&ctx, 0).await?;
+        let due = match self.database.strip_prefix("sqlite://") {
+            Some(file) => Due::Read(Connection::open_with_flags(
+                file,
+                OpenFlags::SQLITE_OPEN_READ_ONLY,
+            )?),
+            None => Due::Unknown(Arc::clone(&self.clock)),
+        };
         Ok(House {
+            due,
             ctx,
             refusals: waiting_refusals,
             times,

@@ -55,6 +55,39 @@ impl State {
     }
 }
 
+/// A provider's Secure Enclave key: how many its Mac had before.
+pub type Key = u32;
+
+/// How far a provider's key is joined to its Mac.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grade {
+    /// Not proved to be this Mac's.
+    None,
+    /// A statement of Apple's within its age names it.
+    Bound,
+    /// No statement names it yet.
+    Pending,
+    /// The one that names it is too old, or older than a negative.
+    Stale,
+}
+
+/// A nonce that was handed over.
+#[derive(Debug, Clone)]
+struct Minted {
+    nonce: Vec<u8>,
+    at: Ms,
+    /// The key it names.
+    key: Option<Key>,
+}
+
+/// The newest statement that names a key.
+#[derive(Debug, Clone, Copy)]
+struct Named {
+    key: Key,
+    minted_at: Ms,
+    ends_at: Ms,
+}
+
 /// A command the Mac was given and has not answered.
 #[derive(Debug, Clone)]
 struct Asked {
@@ -90,8 +123,14 @@ pub struct Judge {
     /// When its identity ends.
     identity_ends: Ms,
     asked: [Option<Asked>; 2],
-    /// Nonces of the present enrollment, and when each was handed over.
-    ledger: Vec<(Vec<u8>, Ms)>,
+    /// Nonces of the present enrollment.
+    ledger: Vec<Minted>,
+    /// Keys proved under the present enrollment, the one that is named from now on last.
+    keys: Vec<Key>,
+    named: Option<Named>,
+    /// The provider's software admitted then that SIP or Secure Boot is off, and Apple has not said
+    /// otherwise since.
+    admitted_at: Option<Ms>,
     report: Option<Report>,
     chain: Option<Chain>,
     /// When a negative on SIP, Secure Boot or kernel extensions was heard last.
@@ -101,9 +140,11 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Authenticate: what was good before is history, what was bad is not.
-    pub fn begins(&mut self, identity_ends: Ms) {
+    /// Authenticate: what was good before is history, what was bad is not. The ticket may name a key.
+    pub fn begins(&mut self, identity_ends: Ms, key: Option<Key>) {
         self.enrolled = false;
+        self.keys = key.into_iter().collect();
+        self.named = None;
         self.identity_ends = identity_ends;
         self.asked = [None, None];
         self.ledger.clear();
@@ -114,6 +155,7 @@ impl Judge {
 
     /// What Apple stated for the identity, in answer to a token made at `minted_at`.
     pub fn stated(&mut self, minted_at: Ms, secure: bool, ends_at: Ms, now: Ms) {
+        self.name(self.keys.last().copied(), minted_at, ends_at);
         self.take_chain(Chain {
             minted_at,
             heard_at: now,
@@ -142,7 +184,11 @@ impl Judge {
             at: now,
         });
         if let Some(nonce) = nonce {
-            self.ledger.push((nonce.to_vec(), now));
+            self.ledger.push(Minted {
+                nonce: nonce.to_vec(),
+                at: now,
+                key: self.keys.last().copied(),
+            });
         }
     }
 
@@ -189,12 +235,16 @@ impl Judge {
         if asked.is_none() {
             return false;
         }
-        let found = self.ledger.iter().find(|(known, _)| known == nonce);
+        let found = self.ledger.iter().find(|known| known.nonce == nonce);
         // Without a nonce of ours nothing says how old it is; no honest Mac sends such a chain here.
-        let Some(minted_at) = found.map(|(_, at)| *at) else {
+        let Some((minted_at, key)) = found.map(|known| (known.at, known.key)) else {
             return true;
         };
-        let cached = self.ledger.last().is_none_or(|(newest, _)| newest != nonce);
+        self.name(key, minted_at, ends_at);
+        let cached = self
+            .ledger
+            .last()
+            .is_none_or(|newest| newest.nonce != nonce);
         if !cached {
             self.fresh_at = Some(minted_at);
         }
@@ -217,7 +267,65 @@ impl Judge {
                 return;
             }
         }
+        if chain.secure {
+            self.admitted_at = self.admitted_at.filter(|at| *at >= chain.minted_at);
+        }
         self.chain = Some(chain);
+    }
+
+    fn name(&mut self, key: Option<Key>, minted_at: Ms, ends_at: Ms) {
+        if let Some(key) = key
+            && self.named.is_none_or(|named| named.minted_at < minted_at)
+        {
+            self.named = Some(Named {
+                key,
+                minted_at,
+                ends_at,
+            });
+        }
+    }
+
+    /// A key was proved to be this Mac's: questions name it from now on.
+    pub fn proves(&mut self, key: Key) {
+        self.keys.retain(|known| *known != key);
+        self.keys.push(key);
+    }
+
+    /// The provider's software, under a key proved for this Mac, admits that SIP or Secure Boot is off.
+    pub fn told_bad(&mut self, now: Ms) {
+        self.admitted_at = Some(now);
+        self.negative_at = self.negative_at.max(Some(now));
+    }
+
+    /// Whether questions name this key.
+    pub fn names(&self, key: Key) -> bool {
+        self.keys.last() == Some(&key)
+    }
+
+    /// Whether this key was proved to be this Mac's, under its present enrollment.
+    pub fn is_proved(&self, key: Key) -> bool {
+        self.keys.contains(&key)
+    }
+
+    /// How far a key is joined to this Mac, and until when it is, where it is.
+    pub fn grade(&self, key: Key, now: Ms) -> (Grade, Option<Ms>) {
+        if !self.is_proved(key) {
+            return (Grade::None, None);
+        }
+        let Some(named) = self.named.filter(|named| named.key == key) else {
+            return (Grade::Pending, None);
+        };
+        let until = named.ends_at.min(named.minted_at + CHAIN_USABLE);
+        if self.is_void(named.minted_at) || now >= until {
+            return (Grade::Stale, None);
+        }
+        (Grade::Bound, Some(until))
+    }
+
+    /// When the nonce of the chain that counts was handed over, if that chain says nothing bad.
+    pub fn good_chain_minted_at(&self) -> Option<Ms> {
+        let good = self.chain.filter(|chain| chain.secure);
+        good.map(|chain| chain.minted_at)
     }
 
     fn solicited(&mut self, question: Question, uuid: &str, now: Ms) -> Option<Ms> {
@@ -238,7 +346,8 @@ impl Judge {
             until: None,
         };
         let report_bad = self.report.is_some_and(|report| !report.state.is_good());
-        if report_bad || self.chain.is_some_and(|chain| !chain.secure) {
+        let chain_bad = self.chain.is_some_and(|chain| !chain.secure);
+        if report_bad || chain_bad || self.admitted_at.is_some() {
             return only(Verdict::Contraindicated);
         }
         let (Some(report), Some(chain)) = (self.report, self.chain) else {
@@ -283,6 +392,17 @@ impl Judge {
     /// When the nonce of the last new chain of this enrollment was handed over.
     pub fn fresh_at(&self) -> Option<Ms> {
         self.fresh_at
+    }
+}
+
+impl Grade {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Bound => "bound",
+            Self::Pending => "pending",
+            Self::Stale => "stale",
+        }
     }
 }
 

@@ -16,7 +16,9 @@ mod checks;
 mod cluster;
 mod house;
 mod judge;
+mod liveness;
 mod mac;
+mod plan;
 mod plot;
 mod random;
 mod record;
@@ -34,14 +36,17 @@ use anyhow::{Context as _, bail};
 use attestd::posture::policy::STRICT;
 use clap::Parser;
 
+use crate::plan::Plan;
 use crate::time::{Ms, SECOND};
-use crate::world::{Plan, World};
+use crate::world::World;
 
 const MACS: usize = 2000;
 const MACS_ON_POSTGRESQL: usize = 100;
 const DAYS: i64 = 90;
-/// Macs and days of the short form, and how many times as much happens in it to each.
-const SHORT: (usize, i64, u64) = (60, 15, 5);
+const SESSIONS: usize = 50;
+/// Macs, days and sessions of the short form, and how many times as much happens in it to each: longer
+/// than Apple's seven days.
+const SHORT: (usize, i64, usize, u64) = (50, 9, 12, 8);
 
 /// Runs a simulated fleet against the server's flows, and checks after every event that what is
 /// published is what the evidence allows.
@@ -65,13 +70,17 @@ struct Arguments {
     /// Everything that is left to chance follows from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The form that is part of every check: fewer Macs, fewer days, more events.
-    #[arg(long, conflicts_with_all = ["macs", "days", "eventful"])]
+    /// Fewer Macs, fewer days, more events: some minutes.
+    #[arg(long, conflicts_with_all = ["macs", "days", "eventful", "sessions"])]
     short: bool,
     /// How many times as often as usual Macs restart, are updated, enrol again, and have SIP and
     /// FileVault switched.
     #[arg(long, default_value_t = 1)]
     eventful: u64,
+    /// How many Macs have a provider's session, which runs for hours of the day and is challenged every
+    /// five minutes meanwhile.
+    #[arg(long, default_value_t = SESSIONS)]
+    sessions: usize,
     /// Simulated seconds from one sweep to the next.
     #[arg(long, default_value_t = 20)]
     sweep: i64,
@@ -80,7 +89,7 @@ struct Arguments {
     #[arg(long)]
     postgres: bool,
     /// Counts the breaches of this rule and goes on (verdict, usable_until, revision, newer_evidence,
-    /// push_budget, apple_window, dark, heard): to look at a fault beyond its first effect.
+    /// push_budget, apple_window, dark, heard, session): to look at a fault beyond its first effect.
     #[arg(long, value_name = "RULE")]
     without: Vec<String>,
     /// Where the plot goes.
@@ -93,7 +102,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let run = || {
-        tokio::runtime::Builder::new_multi_thread()
+        tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?
             .block_on(soak(Arguments::parse()))
@@ -114,9 +123,14 @@ async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
     } else {
         MACS
     };
-    let (macs, days, eventful) = match (arguments.short, arguments.macs) {
+    let (macs, days, sessions, eventful) = match (arguments.short, arguments.macs) {
         (true, _) => SHORT,
-        (false, macs) => (macs.unwrap_or(usual), arguments.days, arguments.eventful),
+        (false, macs) => (
+            macs.unwrap_or(usual),
+            arguments.days,
+            arguments.sessions,
+            arguments.eventful,
+        ),
     };
     if macs == 0 || days < 1 || arguments.sweep < 1 {
         bail!("--macs, --days and --sweep are at least 1");
@@ -138,6 +152,7 @@ async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
         days,
         seed: arguments.seed,
         eventful,
+        sessions,
         sweep: arguments.sweep * SECOND,
         database: match &cluster {
             Some(cluster) => cluster.url(),
@@ -184,7 +199,7 @@ async fn soak(arguments: Arguments) -> anyhow::Result<bool> {
         println!("Every check held. seed {}", arguments.seed);
     } else {
         println!(
-            "Again: --macs {macs} --days {days} --eventful {eventful} --seed {} --sweep {}{}",
+            "Again: --macs {macs} --days {days} --sessions {sessions} --eventful {eventful} --seed {} --sweep {}{}",
             arguments.seed,
             arguments.sweep,
             if arguments.postgres {
@@ -238,6 +253,7 @@ mod tests {
             days: 1,
             seed,
             eventful: 20,
+            sessions: 2,
             sweep: 60 * SECOND,
             database: house::sqlite(folder),
             policy: STRICT.to_owned(),
@@ -247,7 +263,7 @@ mod tests {
         }
     }
 
-    async fn run(change: impl FnOnce(&mut Plan)) -> world::Outcome {
+    async fn run(change: impl FnOnce(&mut Plan)) -> plan::Outcome {
         let folder = tempfile::tempdir().expect("a folder");
         let mut plan = plan(folder.path(), 6, 3);
         change(&mut plan);
@@ -255,7 +271,46 @@ mod tests {
         world.run(|_, _| {}).await.expect("a run")
     }
 
-    #[tokio::test(flavor = "multi_thread")]
+    /// The short form that is part of every check: few Macs, few days, and all that can happen.
+    #[tokio::test]
+    async fn a_small_fleet_with_sessions_lives_through_days_of_trouble() {
+        let outcome = run(|plan| {
+            plan.macs = 10;
+            plan.sessions = 8;
+            plan.days = 2;
+            plan.seed = 1;
+            plan.eventful = 8;
+        })
+        .await;
+        assert_eq!(outcome.faults, []);
+        assert!(outcome.restarts > 0 && outcome.outages > 0, "{outcome:?}");
+        let count = |of: fn(&mac::Mac) -> usize| outcome.macs.iter().map(of).sum::<usize>();
+        assert!(count(|mac| mac.tally.exposures.len()) > 1);
+        assert!(
+            count(|mac| mac.tally.routed.len()) > 0,
+            "SIP went off unseen by nobody"
+        );
+        let said = |word: &str| {
+            let all = outcome.macs.iter();
+            all.filter_map(|mac| mac.tally.said.get(word)).sum::<u32>()
+        };
+        for word in [
+            "good",
+            "admits",
+            "forged",
+            "missed",
+            "given up",
+            "is cut off",
+            "resumes",
+            "another key",
+            "another process",
+            "ends",
+        ] {
+            assert!(said(word) > 0, "nothing {word}");
+        }
+    }
+
+    #[tokio::test]
     async fn the_same_seed_is_the_same_run_and_another_is_another() {
         let (first, second) = (run(|_| {}).await, run(|_| {}).await);
         let other = run(|plan| plan.seed = 4).await;
@@ -265,7 +320,7 @@ mod tests {
         assert_ne!(first.log_hash, other.log_hash);
     }
 
-    #[tokio::test(flavor = "multi_thread")]
+    #[tokio::test]
     async fn a_server_that_trusts_an_hour_too_long_is_found_out() {
         let lenient = STRICT.replace("usable_for = \"24h\"", "usable_for = \"25h\"");
         assert_ne!(lenient, STRICT);
@@ -274,7 +329,7 @@ mod tests {
         assert!(rules.contains(&"usable_until"), "{rules:?}");
     }
 
-    #[tokio::test(flavor = "multi_thread")]
+    #[tokio::test]
     async fn a_server_that_pushes_too_often_is_found_out() {
         let outcome = run(|plan| {
             plan.macs = 10;

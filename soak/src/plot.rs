@@ -3,9 +3,9 @@
 
 use std::fmt::Write as _;
 
+use crate::plan::Outcome;
 use crate::record::Hour;
 use crate::time::{DAY, HOUR, MINUTE, Ms, START};
-use crate::world::Outcome;
 
 const WIDTH: f64 = 1200.0;
 const LEFT: f64 = 90.0;

@@ -1,11 +1,12 @@
 //! What is kept of a run: for each Mac, for each hour, and a hash of everything that happened.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
 use openssl::sha::Sha256;
 
-use crate::checks::Published;
+use crate::checks::{Published, PublishedSession};
 use crate::judge::{Question, Verdict};
 use crate::mac::Mac;
 use crate::time::{DAY, HOUR, Ms, START};
@@ -27,6 +28,18 @@ pub struct Tally {
     pub exposures: Vec<Ms>,
     /// As last published.
     pub published: Option<Published>,
+    /// Since when SIP is off.
+    off_since: Option<Ms>,
+    /// Requests were routed to its session after that, and still are.
+    is_routed: bool,
+    /// How long after SIP went off that ended, each time.
+    pub routed: Vec<Ms>,
+    /// Answers to challenges, good or not, and challenges without one.
+    pub challenges: u64,
+    /// How often what was said between its software and the coordinator.
+    pub said: BTreeMap<&'static str, u32>,
+    /// As last published of its session.
+    pub session: PublishedSession,
 }
 
 impl Tally {
@@ -52,6 +65,8 @@ impl Tally {
     pub fn switched_sip(&mut self, was_secure: bool, now: Ms) {
         let good = self.published.is_some_and(|seen| seen.verdict.is_good());
         self.exposed_since = (was_secure && good).then_some(now);
+        self.off_since = was_secure.then_some(now);
+        self.is_routed = was_secure && self.session.routable;
     }
 
     /// The server was looked at.
@@ -62,6 +77,17 @@ impl Tally {
             self.exposures.push(now - since);
         }
         self.published = Some(seen);
+    }
+
+    /// Its session was looked at.
+    pub fn saw_session(&mut self, seen: PublishedSession, now: Ms) {
+        if let Some(since) = self.off_since {
+            if self.is_routed && !seen.routable {
+                self.routed.push(now - since);
+            }
+            self.is_routed = seen.routable;
+        }
+        self.session = seen;
     }
 }
 

@@ -6,9 +6,9 @@ use comfy_table::{Table, presets};
 
 use crate::judge::Verdict;
 use crate::mac::Origin;
+use crate::plan::Outcome;
 use crate::record::Spread;
 use crate::time::{DAY, HOUR, MINUTE, Ms, START};
-use crate::world::Outcome;
 
 /// What a run showed, in figures.
 ///
@@ -50,6 +50,17 @@ pub fn table(outcome: &Outcome, (took, cpu): (Duration, f64), kept: Option<u64>)
     exposures.sort_unstable();
     table.add_row(row("SIP off to not affirming", &exposures, span));
 
+    let mut routed: Vec<Ms> = outcome
+        .macs
+        .iter()
+        .flat_map(|mac| mac.tally.routed.iter().copied())
+        .collect();
+    routed.sort_unstable();
+    table.add_row(row(
+        "SIP off to not routable, of those routed to",
+        &routed,
+        span,
+    ));
     let sum = |count: fn(&crate::mac::Mac) -> u64| outcome.macs.iter().map(count).sum::<u64>();
     let rounds = sum(|mac| mac.tally.rounds);
     let of = |wanted| {
@@ -81,7 +92,8 @@ pub fn table(outcome: &Outcome, (took, cpu): (Duration, f64), kept: Option<u64>)
          Macs                 {} attested, {} with keys in software\n\
          answers that counted {rounds}; asked {} SecurityInfo, {} attestations\n\
          at the end           {} affirming, {} warning, {} contraindicated, {} unknown\n\
-         SIP switched off     {} times seen\n\
+         SIP switched off     {} times seen; {} times with requests routed there\n\
+         challenges           {}, to {} sessions\n\
          troubles             {} push outages, {} server restarts\n\
          database             {kept}\n\
          log                  {} lines, SHA-256 {}\n\
@@ -95,6 +107,13 @@ pub fn table(outcome: &Outcome, (took, cpu): (Duration, f64), kept: Option<u64>)
         at_the_end(Verdict::Contraindicated),
         at_the_end(Verdict::Unknown),
         exposures.len(),
+        routed.len(),
+        sum(|mac| mac.tally.challenges),
+        outcome
+            .macs
+            .iter()
+            .filter(|mac| mac.software.is_some())
+            .count(),
         outcome.outages,
         outcome.restarts,
         outcome.log_lines,

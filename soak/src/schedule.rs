@@ -4,43 +4,24 @@ use std::sync::Arc;
 
 use attestd::flows::wake::{Turn, wake_waiting};
 use attestd::flows::{Context, refuse};
-use attestd::ids::DeviceId;
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 
 use crate::house::House;
 use crate::time::Ms;
 
-/// Who had a turn to be woken, and when others have, where as many pushes have left as may within a
-/// second.
-#[derive(Debug, Default)]
-pub struct Woken {
-    pub macs: Vec<DeviceId>,
-    pub others_at: Option<Ms>,
-}
-
-/// Wakes everybody whose turn it is, all at the same time.
-pub async fn wake_all(ctx: &Arc<Context>) -> anyhow::Result<Woken> {
-    let (mut woken, mut macs) = (JoinSet::new(), Vec::new());
+/// Wakes everybody whose turn it is, all at the same time. Returns when others have theirs, where as many
+/// pushes have left as may within a second.
+pub async fn wake_all(ctx: &Arc<Context>) -> anyhow::Result<Option<Ms>> {
+    let mut woken = JoinSet::new();
     loop {
         match ctx.wakeups.turn(ctx.clock.now()) {
             Turn::Wake(waiting) => {
-                macs.push(waiting.device_id.clone());
                 let ctx = Arc::clone(ctx);
                 woken.spawn(async move { wake_waiting(&ctx, &waiting).await });
             }
-            Turn::Nobody if woken.is_empty() => {
-                return Ok(Woken {
-                    macs,
-                    others_at: None,
-                });
-            }
-            Turn::NotBefore(time) if woken.is_empty() => {
-                return Ok(Woken {
-                    macs,
-                    others_at: Some(time.millis()),
-                });
-            }
+            Turn::Nobody if woken.is_empty() => return Ok(None),
+            Turn::NotBefore(time) if woken.is_empty() => return Ok(Some(time.millis())),
             // What becomes of a push may put its Mac back into the queue.
             Turn::Nobody | Turn::NotBefore(_) => {
                 while let Some(ended) = woken.join_next().await {

@@ -13,7 +13,17 @@ pub const DAY: Ms = 24 * HOUR;
 /// they were made at, and the server spreads its questions by these names.
 pub const START: Ms = 1_796_083_200_000;
 
-/// The whole second at or after a moment: what happens in one second happens together.
+/// What Macs and the service do is done at multiples of this, counted from the beginning: in a fleet of
+/// two thousand much happens within it, and what happens at one moment shares commits, as it does at a
+/// real server that is busy.
+pub const BEAT: Ms = 20 * SECOND;
+
+/// The beat at or after a moment.
+pub fn beat(at: Ms) -> Ms {
+    at + (START - at).rem_euclid(BEAT)
+}
+
+/// The whole second at or after a moment: providers tell time in whole seconds.
 pub fn whole_second(at: Ms) -> Ms {
     at + (-at).rem_euclid(SECOND)
 }

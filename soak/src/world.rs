@@ -4,8 +4,7 @@
 //! what one Mac does is decided by its own chance alone. So the same seed gives the same run.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -19,56 +18,20 @@ use crate::act::{Did, act};
 use crate::checks::{self, Fault, Place};
 use crate::house::{Estate, House};
 use crate::judge::Verdict;
-use crate::mac::{GoesOn, Mac, Power, Urge, enrols_at};
+use crate::mac::{GoesOn, Mac, Origin, Power, Software, Urge, enrols_at};
+use crate::plan::{Outcome, Plan, Progress};
 use crate::random::Chance;
-use crate::record::{Ages, Hour, Log, hour};
+use crate::record::{Ages, Log, hour};
 use crate::schedule;
-use crate::time::{DAY, HOUR, MINUTE, Ms, SECOND, START, whole_second};
+use crate::time::{DAY, HOUR, MINUTE, Ms, SECOND, START, beat, whole_second};
 
 /// Macs whose sessions run at the same time.
 const AT_ONCE: usize = 64;
 const TOPIC: &str = "com.apple.mgmt.External.50a50a50-0000-4000-8000-000000000001";
+/// How many times as much happens to a Mac that has a provider's session.
+const EVENTFUL: u64 = 4;
 /// A run ends with its first faults: later ones mostly follow from them.
 const FAULTS: usize = 20;
-
-/// What a run is.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    pub macs: usize,
-    pub days: Ms,
-    pub seed: u64,
-    /// How many times as much happens to a Mac as usual.
-    pub eventful: u64,
-    /// From one sweep to the next.
-    pub sweep: Ms,
-    /// The address of an empty database.
-    pub database: String,
-    /// What the server is told: its policy, and how often it may wake a Mac within an hour. The
-    /// judge is told neither.
-    pub policy: String,
-    pub pushes_an_hour: u32,
-    /// Where the log goes, if anywhere.
-    pub log: Option<PathBuf>,
-    /// Rules whose breaches are counted only.
-    pub without: Vec<String>,
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub struct Outcome {
-    pub macs: Vec<Mac>,
-    pub hours: Vec<Hour>,
-    pub ages: Ages,
-    pub faults: Vec<Fault>,
-    /// Breaches of rules that this run goes without.
-    pub passed_over: u64,
-    pub log_hash: String,
-    pub log_lines: u64,
-    pub restarts: u64,
-    pub outages: u64,
-    pub sweeps: u64,
-    pub ended_at: Ms,
-}
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,6 +52,10 @@ pub(crate) enum What {
     Connect(usize),
     /// Its evidence ends, unless there is newer.
     Expiry(usize),
+    /// Its software and the coordinator have something to say to each other.
+    Speak(usize),
+    /// Its session can be routed to no longer, unless something came.
+    Doubt(usize),
 }
 
 /// The world under way.
@@ -100,14 +67,12 @@ pub struct World {
     estate: Estate,
     house: Option<House>,
     macs: Vec<Option<Box<Mac>>>,
-    /// Whose expiry is waited for.
+    /// Whose expiry is waited for, and whose session's doubt.
     expiries: Vec<bool>,
-    /// When the server must do something about each Mac, as it stands in its store.
-    due: Vec<Option<Ms>>,
-    /// Macs about which something may have changed in this instant.
-    touched: BTreeSet<usize>,
+    doubts: Vec<bool>,
+    /// When the next sweep is.
+    sweep_at: Option<Ms>,
     by_token: HashMap<String, usize>,
-    by_device: HashMap<String, usize>,
     queue: BinaryHeap<Reverse<(Ms, u64, What)>>,
     entries: u64,
     now: Ms,
@@ -141,10 +106,9 @@ impl World {
             house: Some(house),
             macs: macs.collect::<anyhow::Result<_>>()?,
             expiries: vec![false; plan.macs],
-            due: vec![None; plan.macs],
-            touched: BTreeSet::new(),
+            doubts: vec![false; plan.macs],
+            sweep_at: None,
             by_token: HashMap::new(),
-            by_device: HashMap::new(),
             queue: BinaryHeap::new(),
             entries: 0,
             now: START,
@@ -169,14 +133,34 @@ impl World {
             plan,
         };
         world.at(START + HOUR, What::Hour);
-        let kill = world.chance.between(DAY, 4 * DAY);
-        world.at(whole_second(START + kill), What::Kill);
-        let outage = world.chance.between(DAY, 5 * DAY);
-        world.at(whole_second(START + outage), What::Outage(true));
+        let often = world.often();
+        let kill = world.chance.between(DAY / often, 4 * DAY / often);
+        world.at(beat(START + kill), What::Kill);
+        let outage = world.chance.between(DAY / often, 5 * DAY / often);
+        world.at(beat(START + outage), What::Outage(true));
         for index in 0..world.plan.macs {
             world.at(enrols_at(index, world.plan.macs), What::Enrol(index));
         }
+        for index in 0..world.plan.sessions.min(world.plan.macs) {
+            world.equip(index)?;
+        }
         Ok(world)
+    }
+
+    /// How many times as often as usual the server is killed and pushes fail.
+    fn often(&self) -> Ms {
+        Ms::try_from(self.plan.eventful.clamp(1, 4)).unwrap_or(1)
+    }
+
+    /// Has the provider's software run on a Mac, and more happen to it.
+    fn equip(&mut self, index: usize) -> anyhow::Result<()> {
+        let mac = self.macs[index].as_mut().context("a Mac that is away")?;
+        let software = Software::new(index, &mac.spec.serial, &self.clock)?;
+        mac.software = Some(Box::new(software));
+        mac.eventful *= EVENTFUL;
+        let first = enrols_at(index, self.plan.macs) + mac.chance.between(MINUTE, 3 * HOUR);
+        self.at(whole_second(first), What::Speak(index));
+        Ok(())
     }
 
     fn at(&mut self, at: Ms, what: What) {
@@ -261,66 +245,52 @@ impl World {
                         macs.entry(index).or_default();
                     }
                 }
-                What::Attested(index) | What::Connect(index) | What::Expiry(index) => {
+                What::Attested(index)
+                | What::Connect(index)
+                | What::Expiry(index)
+                | What::Speak(index)
+                | What::Doubt(index) => {
                     macs.entry(index).or_default().push(what);
                 }
             }
         }
-        self.touched.extend(macs.keys().copied());
         self.act(macs).await?;
         self.wake().await?;
-        self.plan_sweeps().await
+        self.plan_sweep()
     }
 
     /// A sweep that finds nobody due changes nothing, so only those are run that find somebody.
-    async fn plan_sweeps(&mut self) -> anyhow::Result<()> {
-        let touched = std::mem::take(&mut self.touched);
+    fn plan_sweep(&mut self) -> anyhow::Result<()> {
         let Some(house) = &self.house else {
             return Ok(());
         };
-        if touched.is_empty() {
+        let Some(due) = house.due_at()? else {
             return Ok(());
-        }
-        let mut planned = Vec::new();
-        let tx = house.ctx.store.read().await?;
-        for index in touched {
-            let device_id = self.macs[index].as_ref().and_then(|mac| mac.device_id());
-            let Some(device_id) = device_id else { continue };
-            let due = tx.due(device_id).await?.map(|(at, _)| at.millis());
-            if due != self.due[index] {
-                self.due[index] = due;
-                planned.extend(due);
-            }
-        }
-        drop(tx);
-        for at in planned {
-            self.at(self.sweep_at(at), What::Sweep);
+        };
+        let at = self.sweep_after(due);
+        if self.sweep_at.is_none_or(|planned| at < planned) {
+            self.sweep_at = Some(at);
+            self.at(at, What::Sweep);
         }
         Ok(())
     }
 
     /// The first sweep that finds who is due then.
-    fn sweep_at(&self, due: Ms) -> Ms {
+    fn sweep_after(&self, due: Ms) -> Ms {
         let period = self.plan.sweep;
         let due = due.max(self.now + 1) - START;
-        START + due.div_euclid(period) * period + if due % period == 0 { 0 } else { period }
+        START + due + (-due).rem_euclid(period)
     }
 
     async fn sweep(&mut self) -> anyhow::Result<()> {
-        let now = self.now;
-        let due = |at: &Option<Ms>| at.is_some_and(|at| at <= now);
-        let Some(house) = &self.house else {
-            return Ok(());
-        };
-        // Another of the same time did it.
-        if !self.due.iter().any(due) {
+        // Planned once, and then again for somebody who is due before.
+        if self.sweep_at.take_if(|at| *at <= self.now).is_none() {
             return Ok(());
         }
-        sweep::run_once(&house.ctx).await?;
-        let found = self.due.iter().enumerate();
-        self.touched
-            .extend(found.filter(|(_, at)| due(at)).map(|(index, _)| index));
-        self.outcome.sweeps += 1;
+        if let Some(house) = &self.house {
+            sweep::run_once(&house.ctx).await?;
+            self.outcome.sweeps += 1;
+        }
         Ok(())
     }
 
@@ -356,6 +326,7 @@ impl World {
     }
 
     fn outage(&mut self, begins: bool) -> anyhow::Result<()> {
+        let often = self.often();
         let fault = PushFault::Answer(503, "ServiceUnavailable");
         self.sim.apns().break_down(begins.then_some(fault));
         self.outage = begins;
@@ -364,9 +335,9 @@ impl World {
             self.chance.between(HOUR, 7 * HOUR)
         } else {
             self.clear_since = self.now;
-            self.chance.between(3 * DAY, 9 * DAY)
+            self.chance.between(3 * DAY / often, 9 * DAY / often)
         };
-        self.at(whole_second(self.now + next), What::Outage(!begins));
+        self.at(beat(self.now + next), What::Outage(!begins));
         self.log.write(self.now, format_args!("outage {begins}"))
     }
 
@@ -376,7 +347,7 @@ impl World {
             self.outcome.restarts = house.times + 1;
         }
         let down = self.chance.between(20 * SECOND, 25 * MINUTE);
-        self.at(whole_second(self.now + down), What::Start);
+        self.at(beat(self.now + down), What::Start);
         self.log.write(self.now, format_args!("killed"))
     }
 
@@ -386,10 +357,9 @@ impl World {
         }
         self.house = Some(self.estate.start(self.outcome.restarts).await?);
         self.clear_since = self.now;
-        // Somebody may have fallen due meanwhile.
-        self.at(self.sweep_at(self.now), What::Sweep);
-        let up = self.chance.between(2 * DAY, 6 * DAY);
-        self.at(whole_second(self.now + up), What::Kill);
+        let often = self.often();
+        let up = self.chance.between(2 * DAY / often, 6 * DAY / often);
+        self.at(beat(self.now + up), What::Kill);
         self.log.write(self.now, format_args!("started"))
     }
 
@@ -455,9 +425,6 @@ impl World {
             self.by_token.remove(&former);
         }
         let mac = self.macs[index].as_ref();
-        if let Some(device_id) = mac.and_then(|mac| mac.device_id()) {
-            self.by_device.insert(device_id.to_string(), index);
-        }
         let token = mac.and_then(|mac| mac.token());
         if let Some(token) = token.map(hex::encode) {
             self.by_token.insert(token, index);
@@ -474,6 +441,9 @@ impl World {
             let mac = self.macs[index].take().context("a Mac that is away")?;
             if whats.iter().any(|what| matches!(what, What::Expiry(_))) {
                 self.expiries[index] = false;
+            }
+            if whats.iter().any(|what| matches!(what, What::Doubt(_))) {
+                self.doubts[index] = false;
             }
             away.push((mac, whats));
         }
@@ -496,8 +466,9 @@ impl World {
 
     fn note(&mut self, did: Did) -> anyhow::Result<()> {
         let Did {
-            mac,
+            mut mac,
             came,
+            spoke,
             faults,
             seen,
         } = did;
@@ -521,6 +492,27 @@ impl World {
             self.log
                 .write(now, format_args!("{index} {verdict} {until:?} {revision}"))?;
         }
+        if let Some(spoke) = spoke {
+            *mac.tally.said.entry(spoke.word).or_default() += 1;
+            self.at(spoke.next_at, What::Speak(index));
+            let (word, seen) = (spoke.word, &mac.tally.session);
+            let until = seen.until.map(|until| until - START);
+            self.log.write(
+                now,
+                format_args!("{index} {word} {} {} {until:?}", seen.level, seen.bound),
+            )?;
+        }
+        let session = mac.software.as_ref().map(|software| {
+            let attested = mac.origin == Origin::Attested;
+            software.judge.allows(&mac.judge, attested, now)
+        });
+        if let Some(until) = session.and_then(|session| session.routable_until)
+            && !self.doubts[index]
+        {
+            self.doubts[index] = true;
+            let last = until - 1;
+            self.at(if now < last { last } else { until }, What::Doubt(index));
+        }
         // Looked at in the last millisecond and in the first one after it.
         if let Some(until) = mac.judge.allows(now).until
             && !self.expiries[index]
@@ -535,16 +527,10 @@ impl World {
 
     /// Sends the pushes that are wanted, and has the Macs hear of them.
     async fn wake(&mut self) -> anyhow::Result<()> {
-        if let Some(house) = &self.house {
-            let woken = schedule::wake_all(&house.ctx).await?;
-            let indices = woken
-                .macs
-                .iter()
-                .map(|mac| self.by_device.get(mac.as_str()));
-            self.touched.extend(indices.flatten());
-            if let Some(at) = woken.others_at {
-                self.at(at, What::Wake);
-            }
+        if let Some(house) = &self.house
+            && let Some(at) = schedule::wake_all(&house.ctx).await?
+        {
+            self.at(at, What::Wake);
         }
         let mut taken = BTreeMap::new();
         for push in self.sim.apns().take_seen() {
@@ -577,7 +563,7 @@ impl World {
             }
             if heard && !lost {
                 let soon = mac.chance.between(SECOND, 5 * SECOND);
-                self.at(whole_second(now + soon), What::Connect(index));
+                self.at(beat(now + soon), What::Connect(index));
             }
             self.log
                 .write(now, format_args!("{index} pushed {count} {heard} {lost}"))?;
@@ -585,11 +571,4 @@ impl World {
         self.found(faults);
         Ok(())
     }
-}
-
-/// How far a run is.
-#[derive(Debug)]
-pub struct Progress {
-    pub rounds: u64,
-    pub hour: Hour,
 }

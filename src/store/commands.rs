@@ -93,11 +93,15 @@ pub(super) async fn supersede(
 
 /// A command that is handed over takes the place of an earlier one of its kind: a Mac that asks for
 /// work has not got the earlier one, and at most one question of a kind is out.
+///
+/// What is outstanding is not concluded: saying so makes it a look-up by index, where a state that is
+/// bound later would walk through every command there ever was.
 pub(super) fn supersede_earlier(command: &Command) -> Option<Edit> {
     (command.state == CommandState::Outstanding).then(|| {
         Edit::new(
             "UPDATE commands SET state = $1, concluded_at = $2 \
-             WHERE device_id = $3 AND kind = $4 AND command_uuid <> $5 AND state = $6",
+             WHERE device_id = $3 AND kind = $4 AND command_uuid <> $5 AND state = $6 \
+             AND concluded_at IS NULL",
             [
                 Datum::text(CommandState::Superseded.as_str()),
                 Datum::int(command.handed_over_at.millis()),
@@ -149,5 +153,45 @@ impl Row for Model {
             handed_over_at: Timestamp::from_millis(self.handed_over_at),
             concluded_at: row::time(self.concluded_at),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use migrations::{Migrator, MigratorTrait as _};
+    use sea_orm::{ConnectOptions, Database, DbBackend, Statement};
+
+    use super::*;
+    use crate::entropy::SeededEntropy;
+
+    /// A hand-over is on the hot path: what it costs must not grow with the commands there ever were.
+    #[tokio::test]
+    async fn an_earlier_command_is_found_by_the_index_of_what_is_outstanding() {
+        let (now, entropy) = (Timestamp::from_millis(0), SeededEntropy::new(1));
+        let edit = supersede_earlier(&Command {
+            command_uuid: CommandUuid::new(&entropy),
+            device_id: DeviceId::new(now, &entropy),
+            verification_id: VerificationId::new(now, &entropy),
+            kind: Kind::SecurityInfo,
+            identity: CertificateHash::of(b"the Mac"),
+            state: CommandState::Outstanding,
+            handed_over_at: now,
+            concluded_at: None,
+        });
+        let edit = edit.expect("it is outstanding");
+        let mut options = ConnectOptions::new("sqlite::memory:");
+        options.max_connections(1);
+        let database = Database::connect(options).await.expect("opens");
+        Migrator::up(&database, None).await.expect("migrates");
+        let sql = format!("EXPLAIN QUERY PLAN {}", edit.sql);
+        let values = edit.values.into_iter().map(sea_orm::Value::from);
+        let explain = Statement::from_sql_and_values(DbBackend::Sqlite, sql, values);
+        let steps = database.query_all_raw(explain).await.expect("explains");
+        let plan: Vec<String> = steps
+            .iter()
+            .map(|step| step.try_get_by_index(3).expect("a text"))
+            .collect();
+        let found = |step: &String| step.contains("USING INDEX outstanding_commands");
+        assert!(plan.len() == 1 && plan.iter().all(found), "{plan:?}");
     }
 }

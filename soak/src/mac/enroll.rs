@@ -22,7 +22,7 @@ use openssl::x509::X509;
 use plist::Dictionary;
 use serde_json::{Value, json};
 
-use super::{Line, Mac, Origin, signed, written};
+use super::{Line, Mac, Origin, account, signed, written};
 use crate::house::BASE_URL;
 use crate::time::{DAY, Ms, SECOND};
 
@@ -58,7 +58,12 @@ impl Mac {
             messages::authenticate(&self.spec, &topic, RIGHTS),
         )
         .await?;
-        self.judge.begins(ends_at(&identity)?);
+        let key = match (&self.software, self.origin) {
+            (_, Origin::Adopted) => None,
+            (Some(software), Origin::Attested) => Some(software.key()?.1),
+            (None, Origin::Attested) => Some(0),
+        };
+        self.judge.begins(ends_at(&identity)?, key);
         if self.origin == Origin::Attested {
             self.judge.stated(now, self.is_secure(), leaf_end(now), now);
         }
@@ -79,6 +84,8 @@ impl Mac {
             token,
             idle: (idle, idle_signature),
         });
+        // With the profile came another push address.
+        self.readdressed_at = Some(now);
         self.tell_address(ctx).await?;
         self.judge.joined();
         Ok(())
@@ -108,13 +115,17 @@ impl Mac {
         apple: &apple::AttestationAuthority,
         now: Ms,
     ) -> anyhow::Result<Identity> {
-        let provider_key = self.chance.bytes::<64>();
+        let owner = self.software.as_ref();
+        let named = match owner {
+            Some(software) => software.key()?.0,
+            None => openssl::base64::encode_block(&self.chance.bytes::<64>()),
+        };
         let delivered = deliver_profile(
             ctx,
             Bounds {
                 serial: Some(SerialNumber::parse(&self.spec.serial)?),
-                account: None,
-                se_public_key: Some(openssl::base64::encode_block(&provider_key)),
+                account: owner.map(|_| account(self.index)),
+                se_public_key: Some(named),
                 protocol: Protocol::Acme,
             },
         )

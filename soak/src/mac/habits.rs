@@ -1,7 +1,7 @@
 //! What happens to a Mac, and when: sleep, Power Nap, restarts, updates, SIP switched off and on.
 
 use super::Mac;
-use crate::time::{DAY, HOUR, MINUTE, Ms, whole_second};
+use crate::time::{DAY, HOUR, MINUTE, Ms, beat};
 
 /// What it is used as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Mac {
                 self.wake_up(now, &mut urges)
             }
         };
-        (whole_second(now + span), urges)
+        (beat(now + span), urges)
     }
 
     fn wake_up(&mut self, now: Ms, urges: &mut Vec<Urge>) -> Ms {
@@ -105,7 +105,7 @@ impl Mac {
         };
         let (restarts, updates, reenrols) = (often(40_000), often(30_000), often(6_000));
         let errands = [
-            (Errand::SwitchSip, switch_sip, 5 * MINUTE, 15 * MINUTE),
+            (Errand::SwitchSip, switch_sip, 3 * MINUTE, 15 * MINUTE),
             (Errand::Update, updates, 15 * MINUTE, 45 * MINUTE),
             (Errand::Restart, restarts, 2 * MINUTE, 5 * MINUTE),
         ];
@@ -120,7 +120,7 @@ impl Mac {
             self.report = None;
         }
         if self.chance.per_million(reenrols) {
-            urges.push(Urge::Reenrol(whole_second(
+            urges.push(Urge::Reenrol(beat(
                 now + self.chance.between(MINUTE, 20 * MINUTE),
             )));
             return self.wake_up(now, urges);
@@ -147,7 +147,7 @@ impl Mac {
         match power {
             Power::Awake | Power::Nap => {
                 self.listen(true);
-                let soon = whole_second(now + self.chance.between(1_000, 10_000));
+                let soon = beat(now + self.chance.between(1_000, 10_000));
                 let polls = power == Power::Awake && std::mem::take(&mut self.auto_poll);
                 if self.hears_a_push() || polls || self.unsent.is_some() {
                     urges.push(Urge::Connect(soon));
@@ -168,7 +168,8 @@ impl Mac {
     fn come_up(&mut self, errand: Errand, now: Ms, urges: &mut Vec<Urge>) {
         self.unsent = None;
         self.auto_poll = false;
-        let soon = whole_second(now + self.chance.between(20_000, 2 * MINUTE));
+        self.starts += 1;
+        let soon = beat(now + self.chance.between(20_000, 2 * MINUTE));
         match errand {
             Errand::Restart => {}
             Errand::Update => {

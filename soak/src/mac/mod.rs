@@ -3,6 +3,7 @@
 mod answer;
 mod enroll;
 mod habits;
+mod provider;
 mod session;
 
 use attestd::ids::DeviceId;
@@ -16,6 +17,8 @@ use plist::{Dictionary, Value};
 
 use self::answer::{Answer, Asked};
 pub use self::habits::{Habit, Power, Urge};
+use self::provider::account;
+pub use self::provider::{Software, Spoke};
 pub use self::session::{Came, GoesOn};
 use crate::judge::Judge;
 use crate::random::Chance;
@@ -39,7 +42,7 @@ pub struct Mac {
     pub habit: Habit,
     pub chance: Chance,
     /// How many times as much happens to it as usual.
-    eventful: u64,
+    pub eventful: u64,
     /// The truth.
     pub spec: MacSpec,
     pub power: Power,
@@ -61,6 +64,10 @@ pub struct Mac {
     /// Since when nothing kept it from being woken and heard.
     pub reachable_since: Option<Ms>,
     pub readdressed_at: Option<Ms>,
+    /// How often it started.
+    starts: u32,
+    /// The provider's software, where it runs.
+    pub software: Option<Box<Software>>,
 }
 
 /// Its enrollment, as it sees it.
@@ -112,6 +119,8 @@ impl Mac {
             report: None,
             reachable_since: None,
             readdressed_at: None,
+            starts: 0,
+            software: None,
         })
     }
 
@@ -192,5 +201,5 @@ fn uuid_text(mut bytes: [u8; 16]) -> String {
 pub fn enrols_at(index: usize, macs: usize) -> Ms {
     let index = Ms::try_from(index).unwrap_or(0);
     let macs = Ms::try_from(macs).unwrap_or(1).max(1);
-    crate::time::whole_second(START + 12 * crate::time::HOUR * index / macs)
+    crate::time::beat(START + 12 * crate::time::HOUR * index / macs)
 }

@@ -10,7 +10,7 @@ use super::answer::{Answer, Asked, Said};
 use super::{Mac, Power};
 use crate::checks::{self, Fault, Place};
 use crate::judge::Question;
-use crate::time::{MINUTE, Ms, SECOND, whole_second};
+use crate::time::{MINUTE, Ms, SECOND, beat};
 
 /// What a session, or a part of one, came to.
 #[derive(Debug, Default)]
@@ -96,7 +96,7 @@ impl Mac {
             (_, Question::Report) => self.security_info(&asked)?,
             (_, Question::Chain) => {
                 // Apple takes 2 to 20 seconds (apple-protocol 12.8).
-                let ready = whole_second(now + self.chance.between(2 * SECOND, 20 * SECOND));
+                let ready = beat(now + self.chance.between(2 * SECOND, 20 * SECOND));
                 self.working = Some(asked);
                 came.words.push("attesting");
                 came.goes_on_at = Some((ready, GoesOn::Attested));
@@ -184,7 +184,7 @@ impl Mac {
     /// macOS tries again after a while.
     fn try_again(&mut self, mut came: Came, now: Ms) -> Came {
         let pause = self.chance.between(20 * SECOND, 10 * MINUTE);
-        came.goes_on_at = Some((whole_second(now + pause), GoesOn::Again));
+        came.goes_on_at = Some((beat(now + pause), GoesOn::Again));
         came
     }
 }

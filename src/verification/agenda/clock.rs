@@ -141,14 +141,21 @@ impl Clock {
         };
         self.fruitless = match (how, advanced) {
             (None, true) => None,
-            (how, _) => Some(Fruitless {
-                times: self.fruitless.map_or(0, |before| before.times) + 1,
-                at,
-                how: how.unwrap_or(match part.kind {
+            (how, _) => {
+                let how = how.unwrap_or(match part.kind {
                     Kind::SecurityInfo => How::Error,
                     Kind::Mda => How::Withheld,
-                }),
-            }),
+                });
+                // Attempts in which nobody could wake the Mac are not held against it.
+                let before = self
+                    .fruitless
+                    .filter(|before| before.how != How::Unreached || how == How::Unreached);
+                Some(Fruitless {
+                    times: before.map_or(0, |before| before.times) + 1,
+                    at,
+                    how,
+                })
+            }
         };
     }
 

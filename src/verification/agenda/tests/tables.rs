@@ -281,3 +281,23 @@ fn whoever_is_in_a_session_is_not_woken() {
     world.sweep(Ok(()));
     assert_eq!(world.pushes.len(), 2);
 }
+
+#[test]
+fn an_outage_of_apns_is_not_held_against_a_mac_that_misses_one_push_after_it() {
+    // Whenever in an attempt it ends.
+    for outage in 300..480 {
+        let mut world = known(outage);
+        for _ in 0..outage {
+            world.pass(MINUTE);
+            world.sweep(Err(Reason::ServiceDegraded));
+        }
+        // Pushes get through again, and this Mac hears none.
+        let before = world.pushes.len();
+        while world.pushes.len() < before + 2 {
+            world.pass(MINUTE);
+            world.sweep(Ok(()));
+        }
+        let pause = world.pushes[before + 1].since(world.pushes[before]);
+        assert!(pause <= 2 * HOUR + MINUTE, "{outage}: {pause:?}");
+    }
+}
