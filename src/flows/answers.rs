@@ -2,7 +2,7 @@
 //!
 //! Judging and writing an answer costs more than all else of a question that is asked thousands of
 //! times a second. Every rule about time is one-way: evidence only ages, what has ended stays ended.
-//! So an answer that would be the same [`STEADY`] from now is the same until then, if what it is made
+//! So an answer that would be the same five seconds from now is the same until then, if what it is made
 //! of is the same; and what it is made of is looked up for each question. Only the time of the
 //! evaluation is written anew.
 
