@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use attestd_sim::certs::Issuer;
 use attestd_sim::keys::KeyKind;
-use attestd_sim::{Identity, World, WorldFiles, WorldOptions};
-use serde_json::Value;
+use attestd_sim::{Identity, Provider, World, WorldFiles, WorldOptions};
+use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
 /// A running server.
@@ -223,6 +223,21 @@ impl Server {
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         let request = self.client.post(format!("{}{path}", self.internal_url));
         self.ask(request.json(body)).await
+    }
+
+    /// What a coordinator does with a provider that is there: a challenge, there and back. Returns what
+    /// the session amounts to afterwards.
+    pub(crate) async fn challenge(&self, session: &str, provider: &Provider) -> Result<Value> {
+        let asked = json!({ "session": session });
+        let challenge = self.post("/internal/v1/challenges", &asked).await?;
+        let text = |name: &str| {
+            let text = challenge[name].as_str();
+            text.with_context(|| format!("the challenge has no {name}"))
+        };
+        let answer = provider.answer(text("nonce")?, text("timestamp")?)?;
+        let path = format!("/internal/v1/challenges/{}/response", text("challenge_id")?);
+        self.post(&path, &answer).await?;
+        self.get(&format!("/internal/v1/bindings/{session}")).await
     }
 
     async fn ask(&self, request: reqwest::RequestBuilder) -> Result<Value> {

@@ -50,24 +50,19 @@ struct Session {
 }
 
 impl Session {
+    fn id(&self, round: &str) -> String {
+        format!("{round}-{}", self.serial)
+    }
+
     fn path(&self, round: &str) -> String {
-        format!("/internal/v1/bindings/{round}-{}", self.serial)
+        format!("/internal/v1/bindings/{}", self.id(round))
     }
 
     /// Registers, is challenged and answers: what a coordinator does with whoever connects.
     async fn connect(mut self, server: &Server, round: &str) -> Result<Self> {
         let request = self.provider.binding_request(None)?;
         server.put(&self.path(round), &request).await?;
-        let asked = json!({ "session": format!("{round}-{}", self.serial) });
-        let challenge = server.post("/internal/v1/challenges", &asked).await?;
-        let text = |name: &str| {
-            let text = challenge[name].as_str();
-            text.with_context(|| format!("the challenge has no {name}"))
-        };
-        let answer = self.provider.answer(text("nonce")?, text("timestamp")?)?;
-        let path = format!("/internal/v1/challenges/{}/response", text("challenge_id")?);
-        server.post(&path, &answer).await?;
-        self.binding = server.get(&self.path(round)).await?;
+        self.binding = server.challenge(&self.id(round), &self.provider).await?;
         Ok(self)
     }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::error;
 use super::internal::{allowed, no_store};
 use super::problem::Problem;
-use super::revocations::note;
+use super::revocations::operators_note;
 use crate::enrollment::ticket::{NOT_AN_ACCOUNT, is_account};
 use crate::flows::approve_binding::{self, approve_binding};
 use crate::flows::authorize::Act;
@@ -186,15 +186,9 @@ pub async fn approve(
     Path(session): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::Administer).await {
-        return refusal;
-    }
-    let Ok(body) = body else {
-        return Problem::request_too_large("64 KiB").into_response();
-    };
-    let note = match note(&body) {
+    let note = match operators_note(&ctx, &headers, body).await {
         Ok(note) => note,
-        Err(detail) => return Problem::invalid_request(detail).into_response(),
+        Err(refusal) => return refusal,
     };
     let Ok(session_id) = SessionId::parse(&session) else {
         return Problem::binding_not_found().into_response();

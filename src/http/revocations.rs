@@ -60,19 +60,29 @@ async fn asked(
     device_id: &str,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(DeviceId, String), Response> {
-    allowed(ctx, headers, Act::Administer).await?;
-    let Ok(body) = body else {
-        return Err(Problem::request_too_large("64 KiB").into_response());
-    };
-    let note = note(&body).map_err(|detail| Problem::invalid_request(detail).into_response())?;
+    let note = operators_note(ctx, headers, body).await?;
     match DeviceId::parse(device_id) {
         Ok(device_id) => Ok((device_id, note)),
         Err(_) => Err(Problem::device_not_found().into_response()),
     }
 }
 
+/// What an operator notes about what is to be done; whoever is none, or says something else, is
+/// refused.
+pub(super) async fn operators_note(
+    ctx: &Context,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<String, Response> {
+    allowed(ctx, headers, Act::Administer).await?;
+    let Ok(body) = body else {
+        return Err(Problem::request_too_large("64 KiB").into_response());
+    };
+    note(&body).map_err(|detail| Problem::invalid_request(detail).into_response())
+}
+
 /// The note in a body; nothing at all is no note.
-pub(super) fn note(body: &[u8]) -> Result<String, String> {
+fn note(body: &[u8]) -> Result<String, String> {
     if body.is_empty() {
         return Ok(String::new());
     }

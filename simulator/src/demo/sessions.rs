@@ -44,17 +44,7 @@ impl Session {
 
     /// One challenge, there and back, and what the session amounts to afterwards.
     async fn challenge(&mut self, server: &Server) -> Result<()> {
-        let asked = json!({ "session": self.id });
-        let challenge = server.post("/internal/v1/challenges", &asked).await?;
-        let text = |name: &str| {
-            let text = challenge[name].as_str();
-            text.with_context(|| format!("the challenge has no {name}"))
-        };
-        let answer = self.provider.answer(text("nonce")?, text("timestamp")?)?;
-        let path = format!("/internal/v1/challenges/{}/response", text("challenge_id")?);
-        server.post(&path, &answer).await?;
-        let path = format!("/internal/v1/bindings/{}", self.id);
-        self.binding = server.get(&path).await?;
+        self.binding = server.challenge(&self.id, &self.provider).await?;
         Ok(())
     }
 
