@@ -83,7 +83,7 @@ async fn subjects(
         .collect();
     let mut sessions: HashMap<DeviceId, Vec<Seen>> = HashMap::new();
     for session in tx.sessions_of_all(&devices).await? {
-        let release = release(tx, &session).await?.err();
+        let release = release(&mut tx.glimpse(), &session).await?.err();
         if let Some(device_id) = session.device_id.clone() {
             let seen = Seen { session, release };
             sessions.entry(device_id).or_default().push(seen);

@@ -12,7 +12,7 @@ use crate::provider::{BinaryHash, Platform, Session};
 use crate::publication::binding_v1::{Judgement, Standing};
 use crate::reason::Reason;
 pub use crate::store::Glance;
-use crate::store::{MacGlance, Read};
+use crate::store::{Glimpse, MacGlance, Read};
 use crate::time::Timestamp;
 
 /// A session that lives, or can be taken up again, with all that its judgement needs.
@@ -62,11 +62,11 @@ async fn glance(ctx: &Context, session_id: &SessionId) -> Result<Option<Glance>,
 
 async fn load(ctx: &Context, session_id: &SessionId) -> Result<Option<Glance>, Failure> {
     let fill = ctx.store.board().begin();
-    let tx = ctx.store.read().await?;
-    let Some(session) = tx.session(session_id).await? else {
+    let mut stored = ctx.store.glimpse().await?;
+    let Some(session) = stored.session(session_id).await? else {
         return Ok(None);
     };
-    let glance = look(&tx, Arc::new(session), ctx.clock.now()).await?;
+    let glance = look(&mut stored, Arc::new(session), ctx.clock.now()).await?;
     fill.keep(&glance);
     Ok(Some(glance))
 }
@@ -84,13 +84,13 @@ pub(super) async fn glance_at_mac(
 
 async fn load_mac(ctx: &Context, device_id: &DeviceId) -> Result<Option<MacGlance>, Failure> {
     let fill = ctx.store.board().begin();
-    let tx = ctx.store.read().await?;
-    let Some(mac) = believed(&tx, device_id, ctx.clock.now()).await? else {
+    let mut stored = ctx.store.glimpse().await?;
+    let Some(mac) = believed(&mut stored, device_id, ctx.clock.now()).await? else {
         return Ok(None);
     };
     let mut sessions = Vec::new();
-    for session in tx.sessions_of(device_id).await? {
-        let release = release(&tx, &session).await?;
+    for session in stored.sessions_of(device_id).await? {
+        let release = release(&mut stored, &session).await?;
         sessions.push((Arc::new(session), release));
     }
     let mac = Arc::new(mac);
@@ -100,13 +100,17 @@ async fn load_mac(ctx: &Context, device_id: &DeviceId) -> Result<Option<MacGlanc
 }
 
 /// Reads what belongs to a session.
-async fn look(tx: &Read, session: Arc<Session>, now: Timestamp) -> Result<Glance, Failure> {
+async fn look(
+    stored: &mut Glimpse<'_>,
+    session: Arc<Session>,
+    now: Timestamp,
+) -> Result<Glance, Failure> {
     let mac = match &session.device_id {
         None => None,
-        Some(device_id) => believed(tx, device_id, now).await?,
+        Some(device_id) => believed(stored, device_id, now).await?,
     };
     Ok(Glance {
-        release: release(tx, &session).await?,
+        release: release(stored, &session).await?,
         session,
         mac: mac.map(Arc::new),
     })
@@ -119,17 +123,20 @@ pub(super) async fn judged(
     session: &Session,
     now: Timestamp,
 ) -> Result<Judgement, Failure> {
-    let glance = look(tx, Arc::new(session.clone()), now).await?;
+    let glance = look(&mut tx.glimpse(), Arc::new(session.clone()), now).await?;
     Ok(standing(&glance).judge(&ctx.policy, now))
 }
 
 /// What the registry says of every program a session was said to run.
-pub(super) async fn release(tx: &Read, session: &Session) -> Result<Result<(), Reason>, Failure> {
+pub(super) async fn release(
+    stored: &mut Glimpse<'_>,
+    session: &Session,
+) -> Result<Result<(), Reason>, Failure> {
     for binary in session.binaries() {
         // What is no hash is no registered program.
         let known = match binary.and_then(BinaryHash::parse) {
             None => Err(Reason::ReleaseUnknown),
-            Some(hash) => tx.release_standing(&hash, &Platform::default()).await?,
+            Some(hash) => stored.release_standing(&hash, &Platform::default()).await?,
         };
         if known.is_err() {
             return Ok(known);

@@ -13,10 +13,10 @@ use crate::posture::policy::{Policy, SessionRule};
 use crate::posture::{Channel, Posture, Verdict};
 use crate::provider::{SePublicKey, Session};
 use crate::publication::binding_v1::Standing;
-use crate::publication::posture_v1::{Believed, PostureV1, Sources, relation};
+use crate::publication::posture_v1::{Believed, PostureV1, Sources, relation_of};
 use crate::publication::verification_v1::VerificationV1;
 use crate::reason::Reason;
-use crate::store::{MacGlance, Read, Refusal, Watched};
+use crate::store::{Glimpse, MacGlance, Read, Refusal, Watched};
 use crate::time::Timestamp;
 use crate::verification::Verification;
 
@@ -73,7 +73,7 @@ async fn by_key(ctx: &Context, tx: &Read, key: &SePublicKey) -> Result<Vec<Enrol
         if found.iter().any(|known| known.device_id == *device_id) {
             continue;
         }
-        let mac = believed(tx, device_id, ctx.clock.now()).await?;
+        let mac = believed(&mut tx.glimpse(), device_id, ctx.clock.now()).await?;
         if mac.is_some_and(|mac| is_joined(&session, &mac, &ctx.policy)) {
             found.extend(tx.enrollment(device_id).await?);
         }
@@ -163,29 +163,26 @@ fn is_joined(session: &Session, mac: &Believed, policy: &Policy) -> bool {
 
 /// Everything about a Mac that is judged when somebody asks; `None` when there is no such Mac.
 pub(super) async fn believed(
-    tx: &Read,
+    stored: &mut Glimpse<'_>,
     device_id: &DeviceId,
     now: Timestamp,
 ) -> Result<Option<Believed>, Failure> {
-    let Some(enrollment) = tx.enrollment(device_id).await? else {
+    let Some(known) = stored.standpoint(device_id).await? else {
         return Ok(None);
     };
-    let identity = tx.identity(enrollment.identity).await?;
-    let posture = match tx.posture(device_id).await? {
-        Some(posture) => posture,
-        None => Posture::unknown(device_id.clone(), now),
-    };
-    let last = tx.verifications_of(device_id, 1).await?.pop();
-    let attempt = match (&enrollment.state, &last) {
-        (State::Enrolled, Some(verification)) => reasons(tx, verification).await?,
+    let attempt = match (&known.state, &known.attempt) {
+        (State::Enrolled, Some(verification)) => reasons(stored, verification).await?,
         _ => Vec::new(),
     };
+    let (kind, ends) = known.identity.unzip();
     Ok(Some(Believed {
         device_id: device_id.clone(),
-        relation: relation(&enrollment, identity.as_ref()),
-        channel: identity.map_or(Channel::Software, |identity| channel(identity.kind)),
-        serial: enrollment.serial,
-        posture,
+        relation: relation_of(known.state, known.contends, ends),
+        channel: kind.map_or(Channel::Software, channel),
+        serial: known.serial,
+        posture: known
+            .posture
+            .unwrap_or_else(|| Posture::unknown(device_id.clone(), now)),
         attempt,
     }))
 }
@@ -199,7 +196,7 @@ pub async fn read_verification(
     let Some(verification) = tx.verification(verification_id).await? else {
         return Ok(None);
     };
-    let attempt = reasons(&tx, &verification).await?;
+    let attempt = reasons(&mut tx.glimpse(), &verification).await?;
     // The verdict it ended with, whatever came later; an attempt that learnt nothing has none.
     let ended_with = verification
         .finished
@@ -255,9 +252,12 @@ const REFUSALS: usize = 256;
 
 /// Why an attempt has not brought everything: what was refused in the Mac's name while it was under
 /// way, then what the attempt itself knows.
-async fn reasons(tx: &Read, verification: &Verification) -> Result<Vec<Reason>, Failure> {
+async fn reasons(
+    stored: &mut Glimpse<'_>,
+    verification: &Verification,
+) -> Result<Vec<Reason>, Failure> {
     let since = verification.created_at;
-    let refusals = tx
+    let refusals = stored
         .refusals_of(&verification.device_id, since, REFUSALS)
         .await?;
     Ok(causes(verification, &refusals))

@@ -170,11 +170,10 @@ pub async fn wake_waiting(ctx: &Context, waiting: &Waiting) -> Result<(), Failur
     if !begin(ctx, waiting, now).await? {
         return Ok(());
     }
-    let enrollment = ctx.store.read().await?.enrollment(device_id).await?;
-    let Some(enrollment) = enrollment else {
+    let Some((topic, address)) = ctx.store.push_address(device_id).await? else {
         return Err(Failure::Inconsistent("a Mac to be woken that is not there"));
     };
-    let outcome = match &enrollment.push {
+    let outcome = match &address {
         Some(PushAddress {
             token,
             magic,
@@ -182,7 +181,7 @@ pub async fn wake_waiting(ctx: &Context, waiting: &Waiting) -> Result<(), Failur
             ..
         }) => {
             let expiration = Expiration::usual(now);
-            match Wake::new(enrollment.topic.clone(), token, magic, expiration) {
+            match Wake::new(topic, token, magic, expiration) {
                 Ok(push) => Some(ctx.apns.send(&push, push_id(ctx)).await),
                 Err(_) => None,
             }
@@ -191,7 +190,7 @@ pub async fn wake_waiting(ctx: &Context, waiting: &Waiting) -> Result<(), Failur
     };
     ctx.metrics
         .pushed(outcome.as_ref().map_or("no_address", PushOutcome::name));
-    let addressed_at = enrollment.push.as_ref().map(|push| push.updated_at);
+    let addressed_at = address.as_ref().map(|address| address.updated_at);
     let ended = Ended::of(outcome, addressed_at, now);
     conclude(ctx, device_id, ended).await
 }

@@ -186,11 +186,19 @@ fn bound_key(posture: &Posture, policy: &Policy, now: Timestamp) -> Option<Bound
 
 /// How an enrollment stands to the service.
 pub fn relation(enrollment: &Enrollment, identity: Option<&Identity>) -> Relation {
-    let superseded = enrollment.state == State::Superseded;
+    relation_of(
+        enrollment.state,
+        enrollment.contends_with.is_some(),
+        identity.map(|identity| identity.not_after),
+    )
+}
+
+/// As [`relation`]: in this state, with or without another in its place, by an identity that ends then.
+pub fn relation_of(state: State, contends: bool, identity_ends: Option<Timestamp>) -> Relation {
     Relation {
-        enrolled: enrollment.state == State::Enrolled,
-        contends: enrollment.contends_with.is_some() && !superseded,
-        identity_ends: identity.map(|identity| identity.not_after),
+        enrolled: state == State::Enrolled,
+        contends: contends && state != State::Superseded,
+        identity_ends,
     }
 }
 

@@ -4,6 +4,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{Condition, QueryOrder, QuerySelect, Statement};
 
 use super::edit::{Datum, Edit};
+use super::exchange::Columns;
 use super::row::{self, Row};
 use super::{Read, StoreError, Write};
 use crate::ids::{BindingId, ChallengeId, DeviceId, SerialNumber, SessionId};
@@ -74,16 +75,7 @@ pub struct IssuedChallenge {
 impl Read {
     /// The session.
     pub async fn session(&self, session_id: &SessionId) -> Result<Option<Session>, StoreError> {
-        let found = Entity::find_by_id(session_id.as_str())
-            .one(self.tx())
-            .await?;
-        row::read_one(found)
-    }
-
-    /// Sessions about a Mac that have not ended, the oldest first.
-    pub async fn sessions_of(&self, device_id: &DeviceId) -> Result<Vec<Session>, StoreError> {
-        self.live_sessions(Column::DeviceId.eq(device_id.as_str()))
-            .await
+        self.glimpse().session(session_id).await
     }
 
     /// Sessions about any of these Macs that have not ended, the oldest first.
@@ -114,7 +106,7 @@ impl Read {
             .limit(1)
             .one(self.tx())
             .await?;
-        row::read_one(found)
+        row::read_one(found.map(Registered::from))
     }
 
     /// Sessions of this key that have not ended, the oldest first.
@@ -130,7 +122,7 @@ impl Read {
             .order_by_asc(Column::BindingId)
             .all(self.tx())
             .await?;
-        row::read_all(found)
+        row::read_all(found.into_iter().map(Registered::from).collect())
     }
 
     /// Sessions whose time to answer was up before `now`, the most overdue first.
@@ -395,7 +387,35 @@ fn columns(session: &Session) -> Result<Vec<Datum>, StoreError> {
     ])
 }
 
-impl Row for Model {
+/// A session without what it was registered with.
+pub(super) struct Registered {
+    session: String,
+    binding_id: String,
+    body: String,
+}
+
+impl Registered {
+    /// The columns `session, binding_id, body`.
+    pub(super) fn read(row: &dyn Columns) -> Result<Self, StoreError> {
+        Ok(Self {
+            session: row.text(0)?.unwrap_or_default(),
+            binding_id: row.text(1)?.unwrap_or_default(),
+            body: row.text(2)?.unwrap_or_default(),
+        })
+    }
+}
+
+impl From<Model> for Registered {
+    fn from(row: Model) -> Self {
+        Self {
+            session: row.session,
+            binding_id: row.binding_id,
+            body: row.body,
+        }
+    }
+}
+
+impl Row for Registered {
     type Noun = Session;
     const TABLE: &'static str = "bindings";
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction,
     IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
@@ -207,6 +208,7 @@ pub(super) fn sqlite_for_the_writer(path: &Path) -> Result<rusqlite::Connection,
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.set_prepared_statement_cache_capacity(64);
+    plan_once(&connection)?;
     Ok(connection)
 }
 
@@ -215,7 +217,15 @@ pub(super) fn sqlite_for_lookups(path: &Path) -> Result<rusqlite::Connection, St
     let connection = rusqlite::Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "query_only", "on")?;
+    plan_once(&connection)?;
     Ok(connection)
+}
+
+/// A statement is planned whatever its values are. Otherwise one whose LIMIT is a value is compiled anew
+/// for each (SQLite, "The Query Planner Stability Guarantee"), which costs more than the look-up.
+fn plan_once(connection: &rusqlite::Connection) -> Result<(), StoreError> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }
 
 /// Serial numbers and postures are nobody else's business.

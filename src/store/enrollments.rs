@@ -9,7 +9,7 @@ use sea_orm::{
 
 use super::edit::{Datum, Edit};
 use super::row::{self, Row};
-use super::{Read, StoreError, Write};
+use super::{Read, StoreError, Write, push_addresses};
 use crate::enrollment::{Enrollment, Hardware, PushAddress, State};
 use crate::ids::{CertificateHash, DeviceId, SerialNumber, TicketId, Topic, Udid};
 use crate::secret::{Sealer, Secret};
@@ -185,22 +185,14 @@ impl Read {
     }
 
     fn unsealed(&self, row: Model) -> Result<Enrollment, StoreError> {
-        let push = match &row.push_sealed {
-            None => None,
-            Some(sealed) => {
-                let context = place("push_sealed", &row.device_id);
-                Some(open(
-                    &*self.inner().sealer,
-                    &context,
-                    &row.device_id,
-                    sealed,
-                )?)
-            }
+        let stored = push_addresses::Stored {
+            device_id: &row.device_id,
+            sealed: row.push_sealed.as_deref(),
+            updated_at: row.push_updated_at,
+            dead_since: row.push_dead_since,
         };
-        row::read(Opened {
-            row,
-            push: push.map(Secret::new),
-        })
+        let push = stored.open(&*self.inner().sealer)?;
+        row::read(Opened { row, push })
     }
 }
 
@@ -276,11 +268,8 @@ impl Write {
         self.touch(&enrollment.device_id);
         let device_id = enrollment.device_id.to_string();
         let push = enrollment.push.as_ref();
-        let push_sealed = push.map(|address| {
-            let plain = Secret::new(packed(address));
-            let context = place("push_sealed", &device_id);
-            self.inner().sealer.seal(&context, plain.expose())
-        });
+        let sealer = &*self.inner().sealer;
+        let push_sealed = push.map(|address| push_addresses::seal(sealer, &device_id, address));
         let model = ActiveModel {
             device_id: Set(device_id),
             udid: Set(enrollment.udid.to_string()),
@@ -394,11 +383,11 @@ pub(super) fn prove_and_hold(device_id: &DeviceId, at: Timestamp) -> Edit {
 }
 
 /// Where a sealed value belongs.
-fn place(column: &str, device_id: &str) -> String {
+pub(super) fn place(column: &str, device_id: &str) -> String {
     format!("enrollments.{column}:{device_id}")
 }
 
-fn open(
+pub(super) fn open(
     sealer: &dyn Sealer,
     context: &str,
     device_id: &str,
@@ -413,28 +402,10 @@ fn open(
         })
 }
 
-/// Token and magic as one value: the token's length in 4 bytes, big endian, the token, the magic.
-fn packed(address: &PushAddress) -> Vec<u8> {
-    let token = address.token.expose();
-    let length = u32::try_from(token.len()).unwrap_or(u32::MAX);
-    let mut plain = Vec::with_capacity(4 + token.len() + address.magic.expose().len());
-    plain.extend_from_slice(&length.to_be_bytes());
-    plain.extend_from_slice(token);
-    plain.extend_from_slice(address.magic.expose().as_bytes());
-    plain
-}
-
-fn unpacked(plain: &[u8]) -> Option<(Vec<u8>, String)> {
-    let (length, rest) = plain.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    let (token, magic) = rest.split_at_checked(length)?;
-    Some((token.to_vec(), String::from_utf8(magic.to_vec()).ok()?))
-}
-
 /// A row and its push address in clear.
 struct Opened {
     row: Model,
-    push: Option<Secret<Vec<u8>>>,
+    push: Option<PushAddress>,
 }
 
 impl Row for Opened {
@@ -447,18 +418,6 @@ impl Row for Opened {
 
     fn noun(self) -> Option<Enrollment> {
         let row = self.row;
-        let push = match self.push {
-            None => None,
-            Some(plain) => {
-                let (token, magic) = unpacked(plain.expose())?;
-                Some(PushAddress {
-                    token: Secret::new(token),
-                    magic: Secret::new(magic),
-                    updated_at: Timestamp::from_millis(row.push_updated_at?),
-                    dead_since: row::time(row.push_dead_since),
-                })
-            }
-        };
         Some(Enrollment {
             device_id: row::parsed(&row.device_id, DeviceId::parse)?,
             udid: row::parsed(&row.udid, Udid::parse)?,
@@ -467,7 +426,7 @@ impl Row for Opened {
             identity: CertificateHash::from_bytes(row::digest(&row.identity)?),
             ticket_id: row::parsed_if_any(row.ticket_id.as_deref(), TicketId::parse)?,
             topic: row::parsed(&row.topic, Topic::parse)?,
-            push,
+            push: self.push,
             hardware: row::parsed(&row.hardware, serde_json::from_str::<Hardware>)?,
             authenticated_at: Timestamp::from_millis(row.authenticated_at),
             enrolled_at: row::time(row.enrolled_at),

@@ -4,7 +4,8 @@
 //! it before any effect. [`Store::identify`] and [`Store::exchange`] are the hot path: on SQLite an
 //! Idle that is owed nothing is answered from memory, and replies that arrive together are made
 //! durable by one commit, each decided under a savepoint of its own. Tickets and their ACME
-//! directories are looked up there without the ORM's threads.
+//! directories, and what a verdict is made of ([`Store::glimpse`]), are looked up there without the
+//! ORM's threads.
 //!
 //! SQLite has one writing server (a lock file sees to it); within it one fair baton lets one writer
 //! in at a time. PostgreSQL has any number of equal servers; there a row lock on the enrollment
@@ -31,11 +32,13 @@ mod error;
 mod events;
 mod evidence;
 mod exchange;
+mod glimpse;
 mod identities;
 mod lookup;
 mod meta;
 mod nonces;
 mod postures;
+mod push_addresses;
 mod push_certificates;
 mod refusals;
 mod releases;
@@ -68,6 +71,7 @@ pub use self::events::{Event, NumberedEvent};
 pub use self::evidence::Evidence;
 use self::exchange::sqlite::Writer;
 pub use self::exchange::{Changes, Exchange};
+pub use self::glimpse::{Glimpse, Standpoint};
 use self::lookup::Lookup;
 pub use self::push_certificates::{PushCertificate, Standing};
 pub use self::refusals::Refusal;

@@ -11,6 +11,7 @@ use sea_orm::{
 };
 
 use super::board::Key;
+use super::exchange::Columns;
 use super::row::{self, Row};
 use super::{Read, StoreError, Write};
 use crate::ids::DeviceId;
@@ -62,7 +63,30 @@ mod table {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-use table::{ActiveModel, Column, Entity, Model};
+pub(super) use table::Model;
+use table::{ActiveModel, Column, Entity};
+
+/// What was refused to a Mac since a time, the latest first.
+pub(super) const OF_MAC: &str = "SELECT refusal_id, subject, device_id, reason, surface, detail, at, \
+     last_at, count FROM refusals WHERE device_id = $1 AND last_at >= $2 \
+     ORDER BY last_at DESC, refusal_id DESC LIMIT $3";
+
+impl Model {
+    /// The columns of [`OF_MAC`].
+    pub(super) fn read(row: &dyn Columns) -> Result<Self, StoreError> {
+        Ok(Self {
+            refusal_id: row.int(0)?.unwrap_or_default(),
+            subject: row.text(1)?.unwrap_or_default(),
+            device_id: row.text(2)?,
+            reason: row.text(3)?.unwrap_or_default(),
+            surface: row.text(4)?.unwrap_or_default(),
+            detail: row.text(5)?.unwrap_or_default(),
+            at: row.int(6)?.unwrap_or_default(),
+            last_at: row.int(7)?.unwrap_or_default(),
+            count: row.int(8)?.unwrap_or_default(),
+        })
+    }
+}
 
 impl Refusal {
     /// One refusal now.
@@ -96,15 +120,7 @@ impl Read {
         since: Timestamp,
         limit: usize,
     ) -> Result<Vec<Refusal>, StoreError> {
-        let found = Entity::find()
-            .filter(Column::DeviceId.eq(device_id.as_str()))
-            .filter(Column::LastAt.gte(since.millis()))
-            .order_by_desc(Column::LastAt)
-            .order_by_desc(Column::RefusalId)
-            .limit(row::limited(limit))
-            .all(self.tx())
-            .await?;
-        row::read_all(found)
+        self.glimpse().refusals_of(device_id, since, limit).await
     }
 
     /// How often each reason was given since a time, the most frequent first.

@@ -11,7 +11,6 @@ use super::edit::{Datum, Edit};
 use super::row::{self, Row};
 use super::{Read, Store, StoreError, Write};
 use crate::provider::{BinaryHash, Platform, Release, Version};
-use crate::reason::Reason;
 use crate::time::Timestamp;
 
 /// Something that was done to a release.
@@ -121,28 +120,6 @@ impl Read {
         let key = (hash.as_bytes().to_vec(), platform.as_str().to_owned());
         let found = current::Entity::find_by_id(key).one(self.tx()).await?;
         row::read_one(found)
-    }
-
-    /// Whether a session that runs this program may be routed to: `release_unknown` or
-    /// `release_revoked` when not.
-    pub async fn release_standing(
-        &self,
-        hash: &BinaryHash,
-        platform: &Platform,
-    ) -> Result<Result<(), Reason>, StoreError> {
-        let revoked_at: Option<Option<i64>> = current::Entity::find()
-            .select_only()
-            .column(current::Column::RevokedAt)
-            .filter(current::Column::BinaryHash.eq(hash.as_bytes().to_vec()))
-            .filter(current::Column::Platform.eq(platform.as_str()))
-            .into_tuple()
-            .one(self.tx())
-            .await?;
-        Ok(match revoked_at {
-            None => Err(Reason::ReleaseUnknown),
-            Some(Some(_)) => Err(Reason::ReleaseRevoked),
-            Some(None) => Ok(()),
-        })
     }
 
     /// Every release there ever was, the first registered first.

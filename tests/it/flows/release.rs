@@ -72,7 +72,10 @@ fn entry(list: &Value, hash: &str) -> Value {
 async fn standing(scene: &Scene, hash: &str) -> Result<(), Reason> {
     let hash = BinaryHash::parse(hash).expect("a hash");
     let tx = scene.ctx().store.read().await.expect("a store");
-    let standing = tx.release_standing(&hash, &Platform::default()).await;
+    let standing = tx
+        .glimpse()
+        .release_standing(&hash, &Platform::default())
+        .await;
     standing.expect("answers")
 }
 

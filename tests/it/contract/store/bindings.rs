@@ -85,7 +85,7 @@ on_both! {
         let read = db.store.read().await.expect("begins");
         let serial = one.claimed_serial.clone().expect("it claims one");
         assert_eq!(names(read.sessions_claiming(&serial).await.expect("answers")), ["one", "other"]);
-        assert_eq!(names(read.sessions_of(mac.device_id()).await.expect("answers")), ["one"]);
+        assert_eq!(names(read.glimpse().sessions_of(mac.device_id()).await.expect("answers")), ["one"]);
         assert_eq!(names(read.sessions_of_key(other.key.point()).await.expect("answers")), ["other"]);
         let kept = read.registration(&id("one")).await.expect("answers");
         assert_eq!(kept, Some(json!({ "of": "one" })));
