@@ -21,8 +21,9 @@ use crate::config::Config;
 use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::flows::answers::Answers;
+use crate::flows::sign_result::{Signing, subject_secret};
 use crate::flows::wake::Wakeups;
-use crate::flows::{Authorities, Context, Held, Settings, refuse, watch_clock};
+use crate::flows::{Authorities, Context, Held, Settings, refuse, rotate_result_key, watch_clock};
 use crate::http::client_tls::PossessionOnly;
 use crate::http::limit::PerClient;
 use crate::http::listener::Listener;
@@ -33,9 +34,10 @@ use crate::keys::{
 };
 use crate::pki::{KnownIntermediates, OwnedCertificate, TrustAnchors, read_certificates};
 use crate::posture::policy::{Policy, STRICT, shipped};
+use crate::publication::jwk::Algorithm;
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::time::{Clock, SystemClock};
+use crate::time::{Clock, SystemClock, Timestamp};
 use crate::verification::agenda::Rules;
 use crate::web;
 use crate::workers::{self, Queues};
@@ -100,6 +102,9 @@ impl App {
         let wakeups = Wakeups::new(room, config.apns.pushes_per_second, Arc::clone(&clock));
         let (refusals, waiting_refusals) = refuse::queue();
         let clock_watch = watch_clock::begin(&store, clock.as_ref()).await?;
+        let subject_secret = subject_secret(&store, seal.as_ref(), entropy.as_ref()).await?;
+        rotate_result_key::begin(&store, Algorithm::Es256, clock.now()).await?;
+        keep_policy(&store, &policy, clock.now()).await?;
         let ctx = Arc::new(Context {
             store,
             apns: Apns::new(
@@ -121,6 +126,8 @@ impl App {
             wakeups,
             refusals,
             answers: Answers::default(),
+            signing: Signing::default(),
+            subject_secret,
         });
         let proxies = Arc::new(proxies(config)?);
         let limit = |per_minute| -> anyhow::Result<Arc<PerClient>> {
@@ -254,6 +261,12 @@ async fn claim_database(store: &Store, server_id: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn keep_policy(store: &Store, policy: &Policy, now: Timestamp) -> anyhow::Result<()> {
+    let mut tx = store.write().await?;
+    tx.keep_policy(policy, now).await?;
+    Ok(tx.commit().await?)
+}
+
 fn authorities(keeper: &dyn KeyKeeper) -> anyhow::Result<Authorities> {
     let held = |role| -> anyhow::Result<Held> {
         Ok(Held {
@@ -382,7 +395,7 @@ pub fn policy(config: &Config) -> anyhow::Result<Policy> {
 ///
 /// # Errors
 /// A file that cannot be read.
-pub fn policy_text(config: &Config) -> anyhow::Result<String> {
+fn policy_text(config: &Config) -> anyhow::Result<String> {
     let settings = &config.policy;
     match (&settings.file, settings.name.as_deref()) {
         (Some(path), _) => std::fs::read_to_string(path)

@@ -122,6 +122,10 @@ own_id!(
     ChallengeId, "chl_"
 );
 own_id!(
+    /// One signed result.
+    ResultId, "res_"
+);
+own_id!(
     /// One push certificate of ours.
     PushCertificateId, "psh_"
 );

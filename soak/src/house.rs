@@ -15,6 +15,7 @@ use attestd::enrollment::Protocol;
 use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use attestd::entropy::{Entropy, SeededEntropy, draw};
 use attestd::flows::answers::Answers;
+use attestd::flows::sign_result::{Signing, subject_secret};
 use attestd::flows::wake::Wakeups;
 use attestd::flows::{
     Authorities, Context, Held, Settings, refuse, release, rotate_push_certificate, watch_clock,
@@ -186,8 +187,11 @@ impl Estate {
         store.keep_agendas_by(Rules::clone(&server_settings.rules));
         let (refusals, waiting_refusals) = refuse::queue();
         let clock_watch = watch_clock::begin(&store, clock.as_ref()).await?;
+        let subject_secret = subject_secret(&store, seal.as_ref(), entropy.as_ref()).await?;
         let ctx = Arc::new(Context {
             answers: Answers::default(),
+            signing: Signing::default(),
+            subject_secret,
             store,
             apns: Apns::new(settings, Arc::clone(&clock), Arc::clone(&entropy))?,
             authorities: Authorities {

@@ -19,8 +19,6 @@ pub enum CertificateKind {
     DeviceIdentity,
     /// Signs enrollment profiles.
     ProfileSigner,
-    /// Signs published results.
-    ResultSigner,
 }
 
 /// A certificate to be: everything but its key, its serial number and the present time.
@@ -61,8 +59,6 @@ impl CertificateKind {
             (Kind::DeviceIdentity, Key::P256 | Key::P384) => true,
             (Kind::ProfileSigner, Key::Rsa { bits }) => (2048..=4096).contains(&bits),
             (Kind::ProfileSigner, Key::P256 | Key::P384) => true,
-            (Kind::ResultSigner, Key::P256 | Key::P384) => true,
-            (Kind::ResultSigner, Key::Rsa { .. }) => false,
         }
     }
 
@@ -79,7 +75,7 @@ impl CertificateKind {
                 DIGITAL_SIGNATURE | KEY_ENCIPHERMENT
             }
             (Self::DeviceIdentity, KeyAlgorithm::P256 | KeyAlgorithm::P384)
-            | (Self::ProfileSigner | Self::ResultSigner, _) => DIGITAL_SIGNATURE,
+            | (Self::ProfileSigner, _) => DIGITAL_SIGNATURE,
         }
     }
 
@@ -87,10 +83,7 @@ impl CertificateKind {
     pub fn extended_key_usage(self) -> Option<ObjectIdentifier> {
         match self {
             Self::DeviceIdentity => Some(oid::CLIENT_AUTH),
-            Self::DeviceAuthority
-            | Self::RegistrationAuthority
-            | Self::ProfileSigner
-            | Self::ResultSigner => None,
+            Self::DeviceAuthority | Self::RegistrationAuthority | Self::ProfileSigner => None,
         }
     }
 }

@@ -380,7 +380,6 @@ mod tests {
                     "Digital Signature\n",
                 ),
                 (CertificateKind::ProfileSigner, &p256, "Digital Signature\n"),
-                (CertificateKind::ResultSigner, &p256, "Digital Signature\n"),
             ] {
                 let issuer = Issuer::Authority(&certificate);
                 let leaf = issue(kind, key, issuer, &authority_key, DAY * 365).expect("issued");
@@ -421,7 +420,7 @@ mod tests {
         let issuer = Issuer::Authority(&certificate);
         for (kind, key) in [
             (CertificateKind::RegistrationAuthority, TestKey::p256()),
-            (CertificateKind::ResultSigner, TestKey::rsa()),
+            (CertificateKind::DeviceAuthority, TestKey::rsa()),
         ] {
             let refused = issue(kind, &key, issuer, &authority_key, DAY);
             assert_eq!(refused, Err(IssuanceError::KeyRejected), "{kind:?}");

@@ -32,7 +32,7 @@ const CONFIG: &str = "attestd.toml";
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Makes DIR with: the master key, sealed keys and certificates of the device CA, its RSA registration
-authority, the profile signer and the result signer, an embedded database, and attestd.toml.
+authority and the profile signer, an embedded database, and attestd.toml.
 Refuses to touch a folder in which any of these is there already.
 Back DIR up: without it every Mac would have to enrol again.")]
 pub(super) struct Arguments {
@@ -148,7 +148,7 @@ fn make_keys(
     );
     let authority = issue(&authority_profile, KeyRole::DeviceCa, Issuer::Itself)?;
     keeper.keep_certificates(KeyRole::DeviceCa, std::slice::from_ref(&authority))?;
-    let others: [(KeyRole, CertificateKind, &str); 3] = [
+    let others: [(KeyRole, CertificateKind, &str); 2] = [
         (
             KeyRole::RegistrationAuthority,
             CertificateKind::RegistrationAuthority,
@@ -158,11 +158,6 @@ fn make_keys(
             KeyRole::ProfileSigner,
             CertificateKind::ProfileSigner,
             "attestd profile signer",
-        ),
-        (
-            KeyRole::ResultSigner,
-            CertificateKind::ResultSigner,
-            "attestd result signer",
         ),
     ];
     for (role, kind, name) in others {
@@ -253,9 +248,7 @@ fn tell(arguments: &Arguments, config: &Path, master: &Path, keys: &Path, databa
             format!(
                 "  {MASTER_KEY:<14} the key under which every other secret is sealed; keep a copy elsewhere"
             ),
-            format!(
-                "  {KEYS:<14} device CA, registration authority, profile signer, result signer"
-            ),
+            format!("  {KEYS:<14} device CA, registration authority, profile signer"),
             format!("  {DATABASE:<14} the database"),
             format!("  {CONFIG:<14} the configuration"),
             String::new(),

@@ -8,6 +8,7 @@ mod device;
 mod import;
 mod init;
 mod input;
+mod keys;
 mod output;
 mod policy;
 mod push_cert;
@@ -51,6 +52,8 @@ enum Command {
     CheckConfig(check_config::Arguments),
     /// Bearer tokens of the internal API.
     Token(token::Arguments),
+    /// The keys that results are signed by.
+    Keys(keys::Arguments),
     /// The push certificate from Apple that lets this server wake Macs.
     PushCert(push_cert::Arguments),
     /// Have a profile made for somebody: a link to hand on, good once.
@@ -89,6 +92,7 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Token(arguments) => output::exit("token", token::run(&arguments)),
+        Command::Keys(arguments) => output::exit("keys", keys::run(&arguments)),
         Command::PushCert(arguments) => output::exit("push-cert", push_cert::run(&arguments)),
         Command::Ticket(arguments) => output::exit("ticket", ticket::run(&arguments)),
         Command::Policy(arguments) => policy::run(&arguments),

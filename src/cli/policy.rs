@@ -394,7 +394,7 @@ fn tell(why: &Explanation) {
 
 fn snapshot(configured: &Configured) -> anyhow::Result<()> {
     with_desk(configured, async |desk| {
-        let header = HeaderV1::new(desk.base_url.clone(), desk.policy_text.clone(), desk.now);
+        let header = HeaderV1::new(desk.base_url.clone(), desk.policy.text.clone(), desk.now);
         output::line(serde_json::to_string(&header)?);
         let mut fleet = Fleet::of(&desk.store, desk.now);
         while let Some(page) = fleet.next().await? {

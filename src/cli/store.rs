@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::Configured;
-use crate::app::{database_url, master_key, policy, policy_text, settings};
+use crate::app::{database_url, master_key, policy, settings};
 use crate::config::Config;
 use crate::enrollment::Protocol;
 use crate::enrollment::profile::Constants;
@@ -24,7 +24,6 @@ pub(super) struct Desk {
     pub(super) base_url: String,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) policy: Policy,
-    pub(super) policy_text: String,
     /// The identity of a profile where nothing speaks for another.
     pub(super) identity: Protocol,
     /// What profiles of this server say.
@@ -89,7 +88,6 @@ fn at_desk<R>(
             base_url: config.base_url.clone(),
             entropy,
             policy,
-            policy_text: policy_text(&config)?,
             identity: config.enrollment.identity,
             profiles: settings.profile,
             attestation_hold: config.attestation.hold.0,

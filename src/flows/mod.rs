@@ -32,6 +32,8 @@
 //! | [`refuse`] | something was refused: counted, and one line for the audit |
 //! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
 //! | [`rotate_push_certificate`] | the yearly push certificate |
+//! | [`rotate_result_key`] | the keys that results are signed by |
+//! | [`sign_result`] | somebody wants a result that needs no trust in whoever brings it |
 //! | [`check_policy`] | what another policy would change is asked before it is switched on |
 //! | [`authorize`] | who may use the internal API |
 
@@ -66,6 +68,8 @@ pub mod release;
 pub mod renew_by_scep;
 pub mod revoke;
 pub mod rotate_push_certificate;
+pub mod rotate_result_key;
+pub mod sign_result;
 pub mod sweep;
 pub mod take_over;
 pub mod tell_of_end;
@@ -86,7 +90,7 @@ use crate::entropy::Entropy;
 use crate::keys::BearerKey;
 use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, TrustAnchors};
 use crate::posture::policy::Policy;
-use crate::secret::Sealer;
+use crate::secret::{Sealer, Secret};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::time::Clock;
@@ -113,6 +117,9 @@ pub struct Context {
     pub wakeups: wake::Wakeups,
     pub refusals: refuse::Refusals,
     pub answers: answers::Answers,
+    pub signing: sign_result::Signing,
+    /// What the subjects of results are made with.
+    pub subject_secret: Secret<[u8; 32]>,
 }
 
 /// The keys this service signs with, held from start-up.
@@ -165,6 +172,12 @@ pub enum Failure {
     NoPushCertificate,
     #[error("{0}")]
     Clock(Trouble),
+    #[error("no key signs results: `attestd keys list` shows them")]
+    NoSigningKey,
+    #[error("a result cannot be signed")]
+    Unsigned(#[source] crate::publication::jws::Unsigned),
+    #[error("a key could not be made")]
+    KeyNotMade,
     #[error("{0}")]
     Inconsistent(&'static str),
 }
@@ -189,6 +202,7 @@ impl Failure {
             Self::Store(StoreError::Unavailable(_) | StoreError::Conflict)
                 | Self::NoPushCertificate
                 | Self::Clock(_)
+                | Self::NoSigningKey
         )
     }
 }

@@ -127,7 +127,7 @@ pub async fn answer_posture(
     }))
 }
 
-fn judge(ctx: &Context, glance: &MacGlance, now: Timestamp) -> PostureV1 {
+pub(super) fn judge(ctx: &Context, glance: &MacGlance, now: Timestamp) -> PostureV1 {
     let (policy, mac) = (&ctx.policy, &*glance.mac);
     let standings = glance.sessions.iter().map(|(session, release)| Standing {
         session,

@@ -72,6 +72,7 @@ pub fn to_internal(failure: &Failure) -> Response {
     }
     failure.log();
     match failure {
+        Failure::NoSigningKey => Problem::service_degraded().detail(failure).into_response(),
         Failure::Store(_) => Problem::store_unavailable().into_response(),
         _ => Problem::internal().into_response(),
     }

@@ -24,6 +24,7 @@ pub mod problem;
 pub mod progress;
 pub mod proxies;
 pub mod releases;
+pub mod results;
 pub mod revocations;
 pub mod scep;
 pub mod streams;
@@ -74,6 +75,9 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
         .route("/v1/enrollments/{progress_id}", get(progress::progress))
         .route("/v1/releases", get(releases::list))
         .route("/v1/releases/latest", get(releases::newest))
+        .route("/v1/policies/{sha256}", get(results::policy))
+        .route("/.well-known/jwks.json", get(results::jwks))
+        .route("/.well-known/jwks-history.json", get(results::jwks_history))
         .route("/mdm/checkin", put(mdm::message))
         .route("/mdm/connect", put(mdm::message))
         .route("/acme/{secret}/{*path}", any(acme::acme))

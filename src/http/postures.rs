@@ -6,6 +6,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
 use super::error;
@@ -14,13 +16,17 @@ use super::problem::Problem;
 use crate::flows::Context;
 use crate::flows::authorize::Act;
 use crate::flows::read_posture::{answer_posture, read_posture};
+use crate::flows::sign_result::{Signed, sign_result};
 use crate::ids::DeviceId;
+use crate::publication::ear::MEDIA_TYPE;
 use crate::publication::posture_v1::PostureV1;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Demand {
     at_least: Option<AtLeast>,
+    /// base64url: echoed in a signed answer.
+    nonce: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -57,6 +63,13 @@ pub async fn posture(
             Err(failure) => return error::to_internal(&failure),
         }
     }
+    if wants_result(&headers) {
+        return signed(&ctx, &device_id, demand.nonce.as_deref()).await;
+    }
+    if demand.nonce.is_some() {
+        let detail = format!("a nonce is answered by what is signed: Accept: {MEDIA_TYPE}");
+        return Problem::invalid_request(detail).into_response();
+    }
     let posture = match answer_posture(&ctx, &device_id).await {
         Ok(Some(posture)) => posture,
         Ok(None) => return Problem::device_not_found().into_response(),
@@ -90,6 +103,48 @@ pub async fn posture(
         HeaderValue::from_static("private, no-cache"),
     );
     response
+}
+
+/// Whether the caller names the media type of results before all others; it is not what `*/*` means.
+fn wants_result(headers: &HeaderMap) -> bool {
+    let named = headers.get_all(header::ACCEPT).iter();
+    let mut named = named.filter_map(|value| value.to_str().ok());
+    named.any(|value| {
+        value.split(',').any(|range| {
+            let kind = range.split(';').next().unwrap_or_default();
+            kind.trim().eq_ignore_ascii_case("application/eat+jwt")
+        })
+    })
+}
+
+/// The posture as an Attestation Result.
+async fn signed(ctx: &Context, device_id: &DeviceId, nonce: Option<&str>) -> Response {
+    let nonce = match nonce.map(read_nonce).transpose() {
+        Ok(nonce) => nonce,
+        Err(detail) => return Problem::invalid_request(detail).into_response(),
+    };
+    match sign_result(ctx, device_id, nonce.as_deref()).await {
+        Ok(Signed::Result(token)) => {
+            let headers = [
+                (header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE)),
+                (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            ];
+            (headers, token).into_response()
+        }
+        Ok(Signed::Nobody) => Problem::device_not_found().into_response(),
+        Ok(Signed::NotAppraised) => Problem::not_appraised()
+            .member("device_id", device_id.as_str())
+            .into_response(),
+        Err(failure) => error::to_internal(&failure),
+    }
+}
+
+/// RFC 9711 section 4.1: 8 to 64 bytes.
+fn read_nonce(text: &str) -> Result<Vec<u8>, &'static str> {
+    let nonce = URL_SAFE_NO_PAD.decode(text).ok();
+    nonce
+        .filter(|nonce| (8..=64).contains(&nonce.len()))
+        .ok_or("a nonce has 8 to 64 bytes, as base64url without padding")
 }
 
 /// Every claim is within the time in which it needs no refresh, and there is one.

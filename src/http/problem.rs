@@ -191,6 +191,15 @@ impl Problem {
         )
     }
 
+    /// There is nothing to sign.
+    pub fn not_appraised() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "not-appraised",
+            "Nothing was ever appraised of this device",
+        )
+    }
+
     pub fn service_degraded() -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,

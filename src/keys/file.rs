@@ -265,10 +265,10 @@ mod tests {
     fn nothing_is_overwritten_and_no_draft_is_left() {
         let folder = tempfile::tempdir().expect("a folder");
         let keeper = keeper(folder.path(), &seal());
-        let role = KeyRole::ResultSigner;
+        let role = KeyRole::ProfileSigner;
         keeper.generate(role, KeyKind::P256).expect("made");
         let before = keeper.public_key(role).expect("there");
-        fs::write(folder.path().join("keys/.result-signer.key.draft"), "torn").expect("written");
+        fs::write(folder.path().join("keys/.profile-signer.key.draft"), "torn").expect("written");
         assert!(matches!(
             keeper.generate(role, KeyKind::P256),
             Err(KeyError::Exists { what: "key", .. })
@@ -278,7 +278,7 @@ mod tests {
             .expect("listed")
             .map(|entry| entry.expect("an entry").file_name())
             .collect();
-        assert_eq!(names, ["result-signer.key"]);
+        assert_eq!(names, ["profile-signer.key"]);
     }
 
     #[test]
@@ -305,12 +305,12 @@ mod tests {
             .expect("made");
         fs::copy(
             folder.path().join("keys/profile-signer.key"),
-            folder.path().join("keys/result-signer.key"),
+            folder.path().join("keys/device-ca.key"),
         )
         .expect("copied");
         assert!(matches!(
-            keeper.signer(KeyRole::ResultSigner),
-            Err(KeyError::Damaged(KeyRole::ResultSigner))
+            keeper.signer(KeyRole::DeviceCa),
+            Err(KeyError::Damaged(KeyRole::DeviceCa))
         ));
         let other = super::tests::keeper(folder.path(), &seal());
         assert!(matches!(
@@ -319,7 +319,7 @@ mod tests {
         ));
         for (role, kind) in [
             (KeyRole::RegistrationAuthority, KeyKind::P256),
-            (KeyRole::ResultSigner, KeyKind::Rsa2048),
+            (KeyRole::RegistrationAuthority, KeyKind::P384),
         ] {
             let refused = keeper.generate(role, kind);
             assert!(matches!(refused, Err(KeyError::KindNotForRole { .. })));

@@ -3,7 +3,8 @@
 //! One seam, [`KeyKeeper`]: whoever needs a signature asks for the signer of a role and gets
 //! something that signs, not a key. Kept in sealed files ([`mod@file`]); another keeper (a KMS, an HSM)
 //! implements the same trait. Push certificate keys are many and come and go, so they are rows in
-//! the store, sealed with the same [`MasterSeal`]; [`KeyPair`] makes and opens those.
+//! the store, sealed with the same [`MasterSeal`], and so are the keys that results are signed by;
+//! [`KeyPair`] makes and opens those.
 
 mod bearer;
 mod decrypt;
@@ -34,8 +35,6 @@ pub enum KeyRole {
     RegistrationAuthority,
     /// Signs enrollment profiles.
     ProfileSigner,
-    /// Signs what is published (ES256).
-    ResultSigner,
 }
 
 /// Kinds of keys that are made here.
@@ -137,11 +136,10 @@ pub enum KeyError {
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 3] = [
         Self::DeviceCa,
         Self::RegistrationAuthority,
         Self::ProfileSigner,
-        Self::ResultSigner,
     ];
 
     /// Its name in file names and in messages.
@@ -150,7 +148,6 @@ impl KeyRole {
             Self::DeviceCa => "device-ca",
             Self::RegistrationAuthority => "registration-authority",
             Self::ProfileSigner => "profile-signer",
-            Self::ResultSigner => "result-signer",
         }
     }
 
@@ -159,7 +156,7 @@ impl KeyRole {
         match self {
             Self::DeviceCa => KeyKind::P384,
             Self::RegistrationAuthority => KeyKind::Rsa2048,
-            Self::ProfileSigner | Self::ResultSigner => KeyKind::P256,
+            Self::ProfileSigner => KeyKind::P256,
         }
     }
 
@@ -168,7 +165,6 @@ impl KeyRole {
         match self {
             Self::DeviceCa | Self::ProfileSigner => true,
             Self::RegistrationAuthority => kind == KeyKind::Rsa2048,
-            Self::ResultSigner => kind == KeyKind::P256,
         }
     }
 }

@@ -37,6 +37,9 @@ pub fn shipped(name: &str) -> Option<&'static str> {
 pub struct Policy {
     /// `<name>/<first 16 hexadecimal digits of the file's SHA-256>`: named in every answer.
     pub id: String,
+    /// SHA-256 of the file, hexadecimal: by it the text can be fetched.
+    pub sha256: String,
+    pub text: String,
     pub rules: Rules,
 }
 
@@ -167,6 +170,8 @@ impl Policy {
         let hash = hex::encode(sha256(text.as_bytes()));
         Ok(Self {
             id: format!("{}/{}", rules.name, &hash[..16]),
+            sha256: hash,
+            text: text.to_owned(),
             rules,
         })
     }

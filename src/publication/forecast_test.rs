@@ -23,20 +23,20 @@ use crate::provider::{EncryptionKey, SePublicKey, Session};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
-const DAY: u64 = 24 * 3_600;
+pub(super) const DAY: u64 = 24 * 3_600;
 
 /// The generator of P-256: a point like any.
-fn key() -> String {
+pub(super) fn key() -> String {
     let point = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
                  4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
     STANDARD.encode(hex::decode(point).expect("hexadecimal"))
 }
 
-fn at(seconds: u64) -> Timestamp {
+pub(super) fn at(seconds: u64) -> Timestamp {
     Timestamp::from_seconds(1_790_847_007).plus(Duration::from_secs(seconds))
 }
 
-fn policy(text: &str) -> Policy {
+pub(super) fn policy(text: &str) -> Policy {
     Policy::parse(text).expect("shipped")
 }
 
@@ -45,7 +45,7 @@ fn serial() -> SerialNumber {
 }
 
 /// A Mac in good order with an attested channel, its key named by Apple.
-fn good() -> Subject {
+pub(super) fn good() -> Subject {
     let device_id = DeviceId::new(at(0), &SeededEntropy::new(1));
     let mut posture = Posture::unknown(device_id.clone(), at(0));
     posture.prove_key(&key(), Proof::Ticket, at(0));
@@ -88,7 +88,7 @@ fn good() -> Subject {
     subject
 }
 
-fn report(subject: &mut Subject, filevault: Option<bool>, seconds: u64) {
+pub(super) fn report(subject: &mut Subject, filevault: Option<bool>, seconds: u64) {
     let report = Reported {
         facts: SecurityInfo {
             sip_enabled: Some(true),

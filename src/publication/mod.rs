@@ -1,14 +1,21 @@
 //! Posture as others read it.
 
 pub mod binding_v1;
+pub mod ear;
+#[cfg(test)]
+mod ear_test;
 pub mod event;
 pub mod forecast;
 #[cfg(test)]
 mod forecast_test;
+pub mod jwk;
+pub mod jws;
+pub mod keyring;
 #[cfg(test)]
 mod one_way_test;
 pub mod posture_v1;
 pub mod progress_v1;
 pub mod release_v1;
 pub mod snapshot_v1;
+pub mod subject;
 pub mod verification_v1;

@@ -99,6 +99,19 @@ impl Glimpse<'_> {
         row::read_all(found.await?)
     }
 
+    /// The nonce that was handed to a Mac at this time.
+    pub async fn nonce_minted_at(
+        &mut self,
+        device_id: &DeviceId,
+        minted_at: Timestamp,
+    ) -> Result<Option<[u8; 32]>, StoreError> {
+        const SQL: &str = "SELECT nonce FROM nonces WHERE device_id = $1 AND minted_at = $2";
+        let keys = [Datum::text(device_id), Datum::int(minted_at.millis())];
+        let found = self.rows(SQL, keys, |row| row.bytes(0)).await?;
+        let nonce = found.into_iter().flatten().next();
+        Ok(nonce.and_then(|nonce| row::digest(&nonce)))
+    }
+
     /// The session.
     pub async fn session(&mut self, session_id: &SessionId) -> Result<Option<Session>, StoreError> {
         const SQL: &str = "SELECT session, binding_id, body FROM bindings WHERE session = $1";

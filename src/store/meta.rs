@@ -5,6 +5,7 @@ use sea_orm::QuerySelect as _;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
 
+use super::edit::{Datum, Edit};
 use super::{Read, StoreError, Write};
 
 mod table {
@@ -42,6 +43,21 @@ impl Write {
             query = query.lock_exclusive();
         }
         Ok(query.one(self.tx()).await?.map(|row| row.value))
+    }
+
+    /// States a fact about the service unless it is stated already; returns what stands, whoever stated
+    /// it.
+    pub async fn state_fact(&mut self, name: &str, value: &str) -> Result<String, StoreError> {
+        let state = Edit::new(
+            "INSERT INTO service_meta (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            [Datum::text(name), Datum::text(value)],
+        );
+        state.apply(self.tx()).await?;
+        let stands = self.fact(name).await?;
+        stands.ok_or_else(|| StoreError::Inconsistent {
+            table: "service_meta",
+            id: name.to_owned(),
+        })
     }
 
     /// States a fact about the service, in place of what was stated before.

@@ -47,6 +47,7 @@ mod release;
 mod renew_by_scep;
 mod restart;
 mod revoke;
+mod sign_result;
 mod sweep;
 mod take_over;
 mod tell_of_end;

@@ -1,0 +1,192 @@
+//! What is believed of a Mac is signed, for those who trust this service's key and nobody in between.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+
+use super::read_binding::glance_at_mac;
+use super::read_posture::judge;
+use super::watch_clock::demand;
+use super::{Context, Failure};
+use crate::entropy::draw;
+use crate::ids::{DeviceId, ResultId};
+use crate::keys::KeyPair;
+use crate::pki::Signer;
+use crate::publication::ear::{self, Ear};
+use crate::publication::jwk::Algorithm;
+use crate::publication::keyring::{ResultKey, signing};
+use crate::publication::subject::Subject;
+use crate::publication::{jws, posture_v1::PostureV1};
+use crate::secret::Secret;
+use crate::store::{Store, StoreError};
+use crate::time::Timestamp;
+
+/// How old the keys in memory may get: those of another node are published long before they sign, and
+/// one that is withdrawn signs no longer than this.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What one process signs with.
+#[derive(Debug, Default)]
+pub struct Signing(Mutex<Option<Arc<Known>>>);
+
+/// What results are signed with and checked by, as it was read.
+#[derive(Debug)]
+pub struct Known {
+    /// The first made first.
+    pub keys: Vec<ResultKey>,
+    /// The texts of policies, by their SHA-256.
+    pub policies: HashMap<String, String>,
+    /// Of the keys that sign, or soon will.
+    pairs: HashMap<String, KeyPair>,
+    read_at: Instant,
+}
+
+/// A result, signed.
+#[derive(Debug)]
+pub enum Signed {
+    /// As a token.
+    Result(String),
+    /// There is no such Mac.
+    Nobody,
+    /// Nothing was ever appraised of it.
+    NotAppraised,
+}
+
+/// The keys and policies of results, as of a moment ago. However many ask, one reads.
+///
+/// # Errors
+/// When they cannot be read.
+pub async fn known(ctx: &Context) -> Result<Arc<Known>, Failure> {
+    let mut held = ctx.signing.0.lock().await;
+    if let Some(known) = held.as_ref()
+        && known.read_at.elapsed() < LOOK_AGAIN
+    {
+        return Ok(Arc::clone(known));
+    }
+    let known = Arc::new(read(ctx).await?);
+    *held = Some(Arc::clone(&known));
+    Ok(known)
+}
+
+async fn read(ctx: &Context) -> Result<Known, Failure> {
+    let now = ctx.clock.now();
+    let read_at = Instant::now();
+    let tx = ctx.store.read().await?;
+    let keys = tx.result_keys().await?;
+    let mut pairs = HashMap::new();
+    for key in &keys {
+        let is_over = key.withdrawn_at.is_some() || key.signs_until.is_some_and(|end| end <= now);
+        if is_over {
+            continue;
+        }
+        let kid = &key.jwk.kid;
+        let pkcs8 = tx.result_key_pkcs8(kid).await?;
+        let pair = pkcs8.and_then(|pkcs8| KeyPair::read(pkcs8).ok());
+        let pair = pair.ok_or(Failure::Inconsistent("a key of results that is none"))?;
+        pairs.insert(kid.clone(), pair);
+    }
+    Ok(Known {
+        policies: tx.policies().await?,
+        keys,
+        pairs,
+        read_at,
+    })
+}
+
+/// The attestation result of a Mac as of now, with the nonce of whoever asks.
+///
+/// # Errors
+/// While the clock is not believed, and without a key: nothing is signed then.
+pub async fn sign_result(
+    ctx: &Context,
+    device_id: &DeviceId,
+    nonce: Option<&[u8]>,
+) -> Result<Signed, Failure> {
+    demand(ctx)?;
+    let Some(glance) = glance_at_mac(ctx, device_id).await? else {
+        return Ok(Signed::Nobody);
+    };
+    let now = ctx.clock.now();
+    let posture = judge(ctx, &glance, now);
+    let attested = glance.mac.posture.attested.as_ref();
+    let minted_at = attested.and_then(|attested| attested.freshness.minted_at());
+    let freshness = match minted_at {
+        Some(minted_at) => {
+            let mut stored = ctx.store.glimpse().await?;
+            stored.nonce_minted_at(device_id, minted_at).await?
+        }
+        None => None,
+    };
+    let subject = Subject::of_mac(&glance.mac.posture, ctx.subject_secret.expose());
+    let Some(ear) = result(ctx, &posture, &subject, nonce, freshness, now) else {
+        return Ok(Signed::NotAppraised);
+    };
+    let known = known(ctx).await?;
+    let (kid, signer) = known.signer(Algorithm::Es256, now)?;
+    let token = jws::compact(&ear, ear::TYP, kid, Algorithm::Es256, signer);
+    Ok(Signed::Result(token.map_err(Failure::Unsigned)?))
+}
+
+fn result(
+    ctx: &Context,
+    posture: &PostureV1,
+    subject: &Subject,
+    nonce: Option<&[u8]>,
+    freshness: Option<[u8; 32]>,
+    now: Timestamp,
+) -> Option<Ear> {
+    let issuer = &ctx.settings.server_id;
+    Ear::new(ear::Sources {
+        posture,
+        issuer,
+        subject: subject.as_str(),
+        jti: ResultId::new(now, ctx.entropy.as_ref()).to_string(),
+        version: env!("CARGO_PKG_VERSION"),
+        policy: format!("{issuer}/v1/policies/{}", ctx.policy.sha256),
+        nonce,
+        freshness,
+    })
+}
+
+impl Known {
+    /// Who signs by this algorithm now, and the name of the key.
+    ///
+    /// # Errors
+    /// When nobody does.
+    pub fn signer(&self, alg: Algorithm, now: Timestamp) -> Result<(&str, &dyn Signer), Failure> {
+        let kid = signing(&self.keys, alg, now).map(|key| key.jwk.kid.as_str());
+        let pair = kid.and_then(|kid| Some((kid, self.pairs.get(kid)?)));
+        let (kid, pair) = pair.ok_or(Failure::NoSigningKey)?;
+        Ok((kid, pair))
+    }
+}
+
+/// The secret that subjects are made with: drawn once for a database, the same on every node.
+///
+/// # Errors
+/// When it cannot be read, or opened.
+pub async fn subject_secret(
+    store: &Store,
+    sealer: &dyn crate::secret::Sealer,
+    entropy: &dyn crate::entropy::Entropy,
+) -> Result<Secret<[u8; 32]>, Failure> {
+    const FACT: &str = "subject_secret";
+    let drawn: [u8; 32] = draw(entropy);
+    let sealed = hex::encode(sealer.seal(FACT, &drawn));
+    let mut tx = store.write().await?;
+    let stands = tx.state_fact(FACT, &sealed).await?;
+    tx.commit().await?;
+    let bytes = hex::decode(stands).map_err(|_| UNREADABLE)?;
+    let opened = sealer.open(FACT, &bytes);
+    let opened = opened.map_err(|source| StoreError::Unsealable {
+        table: "service_meta",
+        id: FACT.to_owned(),
+        source,
+    })?;
+    let secret: [u8; 32] = opened.try_into().map_err(|_| UNREADABLE)?;
+    Ok(Secret::new(secret))
+}
+
+const UNREADABLE: Failure = Failure::Inconsistent("the secret of subjects is none");
