@@ -52,6 +52,13 @@ impl Anchors {
         })
     }
 
+    /// Whether this is the SHA-256, in hexadecimal, of the one root in force.
+    pub fn are(&self, sha256: &str) -> bool {
+        let mut roots = self.trust.certificates();
+        let only = roots.next().filter(|_| roots.next().is_none());
+        only.is_some_and(|root| root.hash().to_string().eq_ignore_ascii_case(sha256))
+    }
+
     /// Whose they are.
     pub fn kind(&self) -> Anchor {
         self.kind

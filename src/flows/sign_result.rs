@@ -147,6 +147,7 @@ fn result(
         policy: format!("{issuer}/v1/policies/{}", ctx.policy.sha256),
         nonce,
         freshness,
+        seal: None,
     })
 }
 

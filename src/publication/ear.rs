@@ -50,6 +50,16 @@ pub struct Ear {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eat_nonce: Option<String>,
     pub submods: BTreeMap<String, Appraisal>,
+    /// Of a result within a bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestd: Option<Seal>,
+}
+
+/// What a result seals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// See [`seal_of`](super::bundle::result::seal_of).
+    pub evidence_sha256: String,
 }
 
 /// Whose program judged.
@@ -146,6 +156,8 @@ pub struct Sources<'a> {
     pub nonce: Option<&'a [u8]>,
     /// The nonce in Apple's statement.
     pub freshness: Option<[u8; 32]>,
+    /// Of the bundle it stands in.
+    pub seal: Option<String>,
 }
 
 impl Ear {
@@ -161,6 +173,7 @@ impl Ear {
             policy,
             nonce,
             freshness,
+            seal,
         } = sources;
         if posture.claims.is_empty() && posture.verdict == Verdict::Unknown {
             return None;
@@ -195,6 +208,7 @@ impl Ear {
             ear_status: status,
             eat_nonce: nonce.map(text),
             submods: BTreeMap::from([(DEVICE.to_owned(), appraisal)]),
+            attestd: seal.map(|evidence_sha256| Seal { evidence_sha256 }),
         })
     }
 }

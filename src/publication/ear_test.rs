@@ -37,6 +37,7 @@ fn ear(posture: &PostureV1) -> Option<Ear> {
         policy: "https://mdm.example.org/v1/policies/00".to_owned(),
         nonce: Some(b"their nonce"),
         freshness: Some([7; 32]),
+        seal: None,
     })
 }
 

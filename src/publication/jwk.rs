@@ -90,6 +90,19 @@ impl Jwk {
 }
 
 impl Numbers {
+    /// A point of P-256, uncompressed; `None` for every other key.
+    pub fn point(&self) -> Option<[u8; 65]> {
+        let Self::Ec { crv, x, y } = self else {
+            return None;
+        };
+        let number =
+            |text: &str| -> Option<[u8; 32]> { URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok() };
+        let mut point = [4; 65];
+        point[1..33].copy_from_slice(&number(x)?);
+        point[33..].copy_from_slice(&number(y)?);
+        (crv == "P-256").then_some(point)
+    }
+
     /// RFC 7638: SHA-256 over the required members in the order of their names, without white space.
     fn thumbprint(&self) -> String {
         let canonical = match self {

@@ -1,10 +1,13 @@
-//! Signed tokens: JSON Web Signatures in compact form (RFC 7515), written here, read by `verify`.
+//! Signed tokens: JSON Web Signatures in compact form (RFC 7515).
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use super::jwk::Algorithm;
+use super::jwk::{Algorithm, Jwk};
+use crate::json;
 use crate::pki::Signer;
 use crate::pki::key::KeyFailure;
 use crate::pki::tlv::{tag, whole};
@@ -55,6 +58,69 @@ pub fn compact(
     token.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut token);
     Ok(token)
+}
+
+/// A token that has the form of one. Its signature is not verified yet.
+#[derive(Debug)]
+pub struct Token {
+    pub kid: String,
+    pub payload: Map<String, Value>,
+    signed: String,
+    signature: Vec<u8>,
+}
+
+/// Why a token is none, or is not this key's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenRefusal {
+    #[error("the token is not three parts of base64url, the first two one JSON object each")]
+    Form,
+    #[error("the token is of another type, or by another algorithm than ES256")]
+    Kind,
+    /// RFC 7515 section 4.1.11: nothing is understood here that could be critical.
+    #[error("the token has a critical extension")]
+    Critical,
+    #[error("the token names no key")]
+    NoKey,
+    #[error("the signature of the token does not verify")]
+    Signature,
+}
+
+impl Token {
+    /// Reads a token of this type, signed by ES256: the only algorithm that is taken.
+    ///
+    /// # Errors
+    /// See [`TokenRefusal`].
+    pub fn parse(text: &str, typ: &str) -> Result<Self, TokenRefusal> {
+        let (signed, signature) = text.rsplit_once('.').ok_or(TokenRefusal::Form)?;
+        let (header, payload) = signed.split_once('.').ok_or(TokenRefusal::Form)?;
+        let part = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenRefusal::Form);
+        let object = |text: &str| json::object(&part(text)?).map_err(|_| TokenRefusal::Form);
+        let header = object(header)?;
+        if header.contains_key("crit") {
+            return Err(TokenRefusal::Critical);
+        }
+        let says = |name: &str| header.get(name).and_then(Value::as_str);
+        if says("typ") != Some(typ) || says("alg") != Some(Algorithm::Es256.as_str()) {
+            return Err(TokenRefusal::Kind);
+        }
+        Ok(Self {
+            kid: says("kid").ok_or(TokenRefusal::NoKey)?.to_owned(),
+            payload: object(payload)?,
+            signed: signed.to_owned(),
+            signature: part(signature)?,
+        })
+    }
+
+    /// Whether this key signed it.
+    ///
+    /// # Errors
+    /// [`TokenRefusal::Signature`], also for a key of another kind.
+    pub fn verify(&self, key: &Jwk) -> Result<(), TokenRefusal> {
+        let point = key.numbers.point().ok_or(TokenRefusal::Signature)?;
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
+            .verify(self.signed.as_bytes(), &self.signature)
+            .map_err(|_| TokenRefusal::Signature)
+    }
 }
 
 /// RFC 7518 section 3.4: both numbers, 32 octets each, from the SEQUENCE of two INTEGERs.

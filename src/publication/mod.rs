@@ -1,6 +1,7 @@
 //! Posture as others read it.
 
 pub mod binding_v1;
+pub mod bundle;
 pub mod ear;
 #[cfg(test)]
 mod ear_test;

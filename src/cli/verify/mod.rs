@@ -8,6 +8,7 @@
 
 mod acme;
 mod blob;
+mod bundle;
 mod device_information;
 mod input;
 mod mda;
@@ -47,6 +48,8 @@ enum What {
     Acme(acme::Arguments),
     /// A provider's attestation blob, as it is sent with a registration.
     Blob(blob::Arguments),
+    /// An evidence bundle: each claim of it, and who proves it.
+    Bundle(bundle::Arguments),
     /// The canonical status of a provider, against what another writer made of the same values.
     Status(status::Arguments),
 }
@@ -137,6 +140,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         What::MdmSignature(arguments) => (mdm_signature::run(arguments), arguments.json),
         What::Acme(arguments) => (acme::run(arguments), arguments.json),
         What::Blob(arguments) => (blob::run(arguments), arguments.json),
+        What::Bundle(arguments) => (bundle::run(arguments), arguments.json),
         What::Status(arguments) => (status::run(arguments), arguments.json),
     };
     match answer {

@@ -1,0 +1,152 @@
+//! A bundle as it is written. What each part proves is in `docs/verify.md`.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::attestation::freshness::NonceInputs;
+use crate::ids::CommandUuid;
+use crate::posture::Channel;
+use crate::time::Timestamp;
+
+/// Says of what form a bundle is.
+pub const PROFILE: &str = "tag:attestd,2026:evidence-bundle#1";
+
+/// Everything but the result, which seals it.
+#[derive(Debug, Clone, Serialize)]
+pub struct BundleV1 {
+    bundle_version: u8,
+    profile: &'static str,
+    pub generated_at: Timestamp,
+    pub subject: String,
+    pub subject_opening: Opening,
+    pub se_public_key: String,
+    pub disclosure: Disclosure,
+    /// Always false: nothing here proves that the key lives in the Mac.
+    residence_proved: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Registration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<Challenge>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_info: Option<SecurityInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mda: Option<Mda>,
+    pub policy: Policy,
+}
+
+/// How much is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disclosure {
+    Full,
+    /// Without chain and blob: both have the serial number in them, and neither can be cut without
+    /// breaking its signature.
+    Redacted,
+}
+
+/// What opens the subject.
+#[derive(Debug, Clone, Serialize)]
+pub struct Opening {
+    pub salt_b64: String,
+    pub definition: &'static str,
+}
+
+/// The blob a session began with.
+#[derive(Debug, Clone, Serialize)]
+pub struct Registration {
+    pub attestation_raw_b64: String,
+    pub signature_b64: String,
+    pub encryption_public_key: String,
+}
+
+/// The last challenge that was answered well.
+#[derive(Debug, Clone, Serialize)]
+pub struct Challenge {
+    pub nonce: String,
+    pub timestamp: String,
+    pub signature_b64: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_raw_b64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_signature_b64: Option<String>,
+    /// By this service's clock, or the coordinator's word.
+    pub received_at: Timestamp,
+}
+
+/// The last SecurityInfo, as macOS reported it.
+#[derive(Debug, Clone, Serialize)]
+pub struct SecurityInfo {
+    pub command_uuid: CommandUuid,
+    pub sent_at: Timestamp,
+    pub observed_at: Timestamp,
+    /// Always `device_reported`.
+    pub assurance: &'static str,
+    /// Whose key signed the reply.
+    pub channel: Channel,
+    /// SHA-256 of the reply as it was received, hexadecimal.
+    pub reply_sha256: String,
+    pub fields: Map<String, Value>,
+}
+
+/// A statement of Apple's.
+#[derive(Debug, Clone, Serialize)]
+pub struct Mda {
+    /// Leaf first, standard base64 of DER.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain_b64: Option<Vec<String>>,
+    /// In place of the chain: of the certificates one after the other, hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain_sha256: Option<String>,
+    pub nonce: Nonce,
+    pub command_uuid: CommandUuid,
+    pub observed_at: Timestamp,
+}
+
+/// From what the nonce was made, so that anybody can make it again.
+#[derive(Debug, Clone, Serialize)]
+pub struct Nonce {
+    pub scheme: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<NonceInputs>,
+}
+
+/// The policy that judged.
+#[derive(Debug, Clone, Serialize)]
+pub struct Policy {
+    pub id: String,
+    pub sha256: String,
+    pub url: String,
+    pub text: String,
+}
+
+/// What every bundle has.
+#[derive(Debug)]
+pub struct Head {
+    pub generated_at: Timestamp,
+    pub subject: String,
+    pub subject_opening: Opening,
+    pub se_public_key: String,
+    pub disclosure: Disclosure,
+    pub policy: Policy,
+}
+
+impl BundleV1 {
+    /// A bundle without evidence.
+    pub fn new(head: Head) -> Self {
+        Self {
+            bundle_version: 1,
+            profile: PROFILE,
+            generated_at: head.generated_at,
+            subject: head.subject,
+            subject_opening: head.subject_opening,
+            se_public_key: head.se_public_key,
+            disclosure: head.disclosure,
+            residence_proved: false,
+            registration: None,
+            challenge: None,
+            security_info: None,
+            mda: None,
+            policy: head.policy,
+        }
+    }
+}
