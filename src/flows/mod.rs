@@ -33,6 +33,7 @@
 //! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
 //! | [`rotate_push_certificate`] | the yearly push certificate |
 //! | [`rotate_result_key`] | the keys that results are signed by |
+//! | [`publish_evidence`] | anybody wants to check it all |
 //! | [`sign_result`] | somebody wants a result that needs no trust in whoever brings it |
 //! | [`check_policy`] | what another policy would change is asked before it is switched on |
 //! | [`authorize`] | who may use the internal API |
@@ -60,6 +61,7 @@ pub mod join_session;
 pub mod judge_anew;
 pub mod offer_profile;
 pub mod poll_by_scep;
+pub mod publish_evidence;
 pub mod read_binding;
 pub mod read_posture;
 pub mod read_status;

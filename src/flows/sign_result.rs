@@ -14,6 +14,7 @@ use crate::entropy::draw;
 use crate::ids::{DeviceId, ResultId};
 use crate::keys::KeyPair;
 use crate::pki::Signer;
+use crate::posture::Posture;
 use crate::publication::ear::{self, Ear};
 use crate::publication::jwk::Algorithm;
 use crate::publication::keyring::{ResultKey, signing};
@@ -110,45 +111,84 @@ pub async fn sign_result(
     };
     let now = ctx.clock.now();
     let posture = judge(ctx, &glance, now);
-    let attested = glance.mac.posture.attested.as_ref();
-    let minted_at = attested.and_then(|attested| attested.freshness.minted_at());
-    let freshness = match minted_at {
-        Some(minted_at) => {
-            let mut stored = ctx.store.glimpse().await?;
-            stored.nonce_minted_at(device_id, minted_at).await?
-        }
-        None => None,
-    };
+    let freshness = freshness_nonce(ctx, &glance.mac.posture).await?;
     let subject = Subject::of_mac(&glance.mac.posture, ctx.subject_secret.expose());
-    let Some(ear) = result(ctx, &posture, &subject, nonce, freshness, now) else {
-        return Ok(Signed::NotAppraised);
+    let besides = Besides {
+        nonce,
+        freshness,
+        seal: None,
     };
-    let known = known(ctx).await?;
-    let (kid, signer) = known.signer(Algorithm::Es256, now)?;
-    let token = jws::compact(&ear, ear::TYP, kid, Algorithm::Es256, signer);
-    Ok(Signed::Result(token.map_err(Failure::Unsigned)?))
+    let token = result(ctx, &posture, &subject, besides).await?;
+    Ok(token.map_or(Signed::NotAppraised, Signed::Result))
 }
 
-fn result(
+/// The result that goes with a bundle and seals it; `None` when nothing was ever appraised.
+///
+/// # Errors
+/// As [`sign_result`].
+pub(super) async fn sealed_result(
     ctx: &Context,
     posture: &PostureV1,
     subject: &Subject,
-    nonce: Option<&[u8]>,
     freshness: Option<[u8; 32]>,
-    now: Timestamp,
-) -> Option<Ear> {
+    seal: String,
+) -> Result<Option<String>, Failure> {
+    let besides = Besides {
+        nonce: None,
+        freshness,
+        seal: Some(seal),
+    };
+    result(ctx, posture, subject, besides).await
+}
+
+/// The nonce in the statement of Apple's that is believed.
+pub(super) async fn freshness_nonce(
+    ctx: &Context,
+    posture: &Posture,
+) -> Result<Option<[u8; 32]>, Failure> {
+    let attested = posture.attested.as_ref();
+    let Some(minted_at) = attested.and_then(|attested| attested.freshness.minted_at()) else {
+        return Ok(None);
+    };
+    let mut stored = ctx.store.glimpse().await?;
+    Ok(stored
+        .nonce_minted_at(&posture.device_id, minted_at)
+        .await?)
+}
+
+/// What a result says besides the posture.
+struct Besides<'a> {
+    nonce: Option<&'a [u8]>,
+    freshness: Option<[u8; 32]>,
+    seal: Option<String>,
+}
+
+async fn result(
+    ctx: &Context,
+    posture: &PostureV1,
+    subject: &Subject,
+    besides: Besides<'_>,
+) -> Result<Option<String>, Failure> {
+    let now = posture.evaluated_at;
     let issuer = &ctx.settings.server_id;
-    Ear::new(ear::Sources {
+    let ear = Ear::new(ear::Sources {
         posture,
         issuer,
         subject: subject.as_str(),
         jti: ResultId::new(now, ctx.entropy.as_ref()).to_string(),
         version: env!("CARGO_PKG_VERSION"),
         policy: format!("{issuer}/v1/policies/{}", ctx.policy.sha256),
-        nonce,
-        freshness,
-        seal: None,
-    })
+        nonce: besides.nonce,
+        freshness: besides.freshness,
+        seal: besides.seal,
+    });
+    let Some(ear) = ear else {
+        return Ok(None);
+    };
+    let known = known(ctx).await?;
+    let (kid, signer) = known.signer(Algorithm::Es256, now)?;
+    let token = jws::compact(&ear, ear::TYP, kid, Algorithm::Es256, signer);
+    Ok(Some(token.map_err(Failure::Unsigned)?))
 }
 
 impl Known {

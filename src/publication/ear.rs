@@ -161,8 +161,13 @@ pub struct Sources<'a> {
 }
 
 impl Ear {
-    /// The result as of the posture's evaluation; `None` when nothing was ever appraised: there is no
-    /// result without a submodule, and a hollow one says nothing.
+    /// Whether anything was ever appraised: there is no result without a submodule, and a hollow one
+    /// says nothing.
+    pub fn is_due(posture: &PostureV1) -> bool {
+        !posture.claims.is_empty() || posture.verdict != Verdict::Unknown
+    }
+
+    /// The result as of the posture's evaluation; `None` when none is due.
     pub fn new(sources: Sources<'_>) -> Option<Self> {
         let Sources {
             posture,
@@ -175,7 +180,7 @@ impl Ear {
             freshness,
             seal,
         } = sources;
-        if posture.claims.is_empty() && posture.verdict == Verdict::Unknown {
+        if !Self::is_due(posture) {
             return None;
         }
         let now = posture.evaluated_at;

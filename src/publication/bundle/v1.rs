@@ -31,7 +31,9 @@ pub struct BundleV1 {
     pub security_info: Option<SecurityInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mda: Option<Mda>,
-    pub policy: Policy,
+    /// Only with a result that names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
 }
 
 /// How much is shown.
@@ -127,7 +129,6 @@ pub struct Head {
     pub subject_opening: Opening,
     pub se_public_key: String,
     pub disclosure: Disclosure,
-    pub policy: Policy,
 }
 
 impl BundleV1 {
@@ -146,7 +147,7 @@ impl BundleV1 {
             challenge: None,
             security_info: None,
             mda: None,
-            policy: head.policy,
+            policy: None,
         }
     }
 }

@@ -1,0 +1,275 @@
+//! The evidence about a provider and its Mac, as anybody may have it: with what proves each claim.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use super::read_binding::read_binding;
+use super::read_posture::judge;
+use super::sign_result::{freshness_nonce, sealed_result};
+use super::{Context, Failure};
+use crate::attestation::Evidence as AppleEvidence;
+use crate::attestation::freshness::{Minted, Scheme};
+use crate::ids::{CommandUuid, SessionId, sha256};
+use crate::mdm::device_information::{Attestation, DeviceInformation};
+use crate::mdm::report::Report;
+use crate::posture::{Occasion, Posture};
+use crate::provider::Session;
+use crate::publication::bundle::result::seal_of;
+use crate::publication::bundle::v1::{
+    BundleV1, Challenge, Disclosure, Head, Mda, Nonce, Opening, Policy, Registration, SecurityInfo,
+};
+use crate::publication::ear::Ear;
+use crate::publication::subject::{DEFINITION, Subject};
+use crate::store::{MacGlance, Read};
+use crate::time::Timestamp;
+
+/// An answer to a challenge that is older says nothing of the present (C.5, step 4), with a minute for the
+/// way to whoever checks.
+const OLDEST_CHALLENGE: Duration = Duration::from_secs(15 * 60);
+
+/// Apple's freshness code is one of our nonces.
+const NONCE: usize = 32;
+
+/// The bundle of a session that lives, as JSON; `None` when there is no such session, or its key never
+/// spoke itself.
+///
+/// # Errors
+/// While the clock is not believed, and without a key: nothing is signed then.
+pub async fn publish_evidence(
+    ctx: &Context,
+    session_id: &SessionId,
+    disclosure: Disclosure,
+) -> Result<Option<Vec<u8>>, Failure> {
+    let Some(glance) = read_binding(ctx, session_id).await? else {
+        return Ok(None);
+    };
+    let session = &glance.session;
+    if !session.is_live() {
+        return Ok(None);
+    }
+    let now = ctx.clock.now();
+    let key = session.key.text();
+    let subject = Subject::of_key(key, ctx.subject_secret.expose());
+    let mut bundle = BundleV1::new(Head {
+        generated_at: now,
+        subject: subject.as_str().to_owned(),
+        subject_opening: Opening {
+            salt_b64: STANDARD.encode(subject.salt()),
+            definition: DEFINITION,
+        },
+        se_public_key: key.to_owned(),
+        disclosure,
+    });
+    let tx = ctx.store.read().await?;
+    if disclosure == Disclosure::Full {
+        bundle.registration = registration(&tx, session_id).await?;
+    }
+    bundle.challenge = challenge(&tx, session_id, now).await?;
+    let mut result = None;
+    if let Some(mac) = &glance.mac {
+        let is_joined = mac.posture.proof_of(key).is_some();
+        if is_joined {
+            bundle.security_info = security_info(&tx, &mac.posture).await?;
+            bundle.mda = mda(&tx, &mac.posture, session, disclosure).await?;
+            let looked_at = MacGlance {
+                mac: Arc::clone(mac),
+                sessions: vec![(Arc::clone(session), glance.release)],
+            };
+            let freshness = freshness_nonce(ctx, &mac.posture).await?;
+            let posture = judge(ctx, &looked_at, now);
+            if Ear::is_due(&posture) {
+                bundle.policy = Some(policy(ctx));
+                result = Some((posture, freshness));
+            }
+        }
+    }
+    drop(tx);
+    let written = serde_json::to_value(&bundle);
+    let Ok(Value::Object(mut written)) = written else {
+        return Err(Failure::Inconsistent("a bundle that cannot be written"));
+    };
+    if let Some((posture, freshness)) = &result {
+        let seal = seal_of(&written);
+        if let Some(token) = sealed_result(ctx, posture, &subject, *freshness, seal).await? {
+            written.insert("ear".to_owned(), json!(token));
+        }
+    }
+    Ok(Some(Value::Object(written).to_string().into_bytes()))
+}
+
+fn policy(ctx: &Context) -> Policy {
+    let policy = &ctx.policy;
+    Policy {
+        id: policy.id.clone(),
+        sha256: policy.sha256.clone(),
+        url: format!("{}/v1/policies/{}", ctx.settings.server_id, policy.sha256),
+        text: policy.text.clone(),
+    }
+}
+
+async fn registration(tx: &Read, session_id: &SessionId) -> Result<Option<Registration>, Failure> {
+    let known = tx.registration(session_id).await?;
+    Ok(known.and_then(|known| {
+        let text = |name: &str| Some(known.get(name)?.as_str()?.to_owned());
+        Some(Registration {
+            attestation_raw_b64: text("attestation_raw_b64")?,
+            signature_b64: text("signature_b64")?,
+            encryption_public_key: text("encryption_public_key")?,
+        })
+    }))
+}
+
+/// The last answer that was good, if it is of the present.
+async fn challenge(
+    tx: &Read,
+    session_id: &SessionId,
+    now: Timestamp,
+) -> Result<Option<Challenge>, Failure> {
+    let known = tx.last_exchange(session_id).await?;
+    Ok(known.and_then(|known| {
+        let text = |value: &Value, name: &str| Some(value.get(name)?.as_str()?.to_owned());
+        let timestamp = text(&known, "timestamp")?;
+        let asked_at = Timestamp::parse(&timestamp).ok()?;
+        if asked_at.plus(OLDEST_CHALLENGE) < now {
+            return None;
+        }
+        let response = known.get("response")?;
+        let is_signed = known.get("status_signed") == Some(&Value::Bool(true));
+        let status = is_signed
+            .then(|| text(&known, "status_canonical"))
+            .flatten();
+        Some(Challenge {
+            nonce: text(&known, "nonce")?,
+            timestamp,
+            signature_b64: text(response, "signature")?,
+            status_signature_b64: status
+                .as_ref()
+                .and_then(|_| text(response, "status_signature")),
+            status_raw_b64: status.map(|status| STANDARD.encode(status)),
+            received_at: Timestamp::parse(&text(&known, "received_at")?).ok()?,
+        })
+    }))
+}
+
+async fn security_info(tx: &Read, posture: &Posture) -> Result<Option<SecurityInfo>, Failure> {
+    let Some(reported) = &posture.reported else {
+        return Ok(None);
+    };
+    let Some(kept) = tx.evidence(reported.evidence_id).await? else {
+        return Ok(None);
+    };
+    let facts = &reported.facts;
+    let mut fields = Map::new();
+    let flags = [
+        ("SystemIntegrityProtectionEnabled", facts.sip_enabled),
+        ("AuthenticatedRootVolumeEnabled", facts.authenticated_root),
+        ("FDE_Enabled", facts.filevault_enabled),
+    ];
+    for (name, value) in flags {
+        if let Some(value) = value {
+            fields.insert(name.to_owned(), Value::Bool(value));
+        }
+    }
+    if let Some(level) = facts.secure_boot {
+        fields.insert("SecureBoot.SecureBootLevel".to_owned(), json!(level));
+    }
+    Ok(Some(SecurityInfo {
+        command_uuid: kept.command_uuid,
+        sent_at: reported.asked_at,
+        observed_at: reported.observed_at,
+        assurance: "device_reported",
+        channel: reported.channel,
+        reply_sha256: hex::encode(reported.evidence_id.as_bytes()),
+        fields,
+    }))
+}
+
+/// The statement that names the session's key, or else the last one, with what its nonce was made from.
+async fn mda(
+    tx: &Read,
+    posture: &Posture,
+    session: &Session,
+    disclosure: Disclosure,
+) -> Result<Option<Mda>, Failure> {
+    let named = posture
+        .named
+        .as_ref()
+        .filter(|named| named.se_public_key == session.key.text())
+        .map(|named| (named.evidence_id, named.occasion));
+    let last = posture
+        .attested
+        .as_ref()
+        .map(|attested| (attested.evidence_id, attested.occasion));
+    // What Apple said when the identity was made is for that identity's key, not for the provider's.
+    let Some((evidence_id, Occasion::Mda)) = named.or(last) else {
+        return Ok(None);
+    };
+    let Some(kept) = tx.evidence(evidence_id).await? else {
+        return Ok(None);
+    };
+    let Some(chain) = chain(&kept.stored) else {
+        return Ok(None);
+    };
+    let code = chain.unverified_statement(NONCE).and_then(|(_, code)| code);
+    let code: Option<[u8; NONCE]> = code.and_then(|code| code.try_into().ok());
+    let minted = match code {
+        Some(code) => tx.ledger_entry(&kept.device_id, code).await?,
+        None => None,
+    };
+    // A nonce that is not ours says nothing to anybody.
+    let Some(minted) = minted else {
+        return Ok(None);
+    };
+    Ok(Some(told(
+        &chain,
+        minted,
+        kept.command_uuid,
+        kept.received_at,
+        disclosure,
+    )))
+}
+
+fn told(
+    chain: &AppleEvidence,
+    minted: Minted,
+    command_uuid: CommandUuid,
+    observed_at: Timestamp,
+    disclosure: Disclosure,
+) -> Mda {
+    let certificates = chain.certificates.iter();
+    let (chain_b64, chain_sha256) = match disclosure {
+        Disclosure::Full => (
+            Some(certificates.map(|der| STANDARD.encode(der)).collect()),
+            None,
+        ),
+        Disclosure::Redacted => {
+            let all = chain.certificates.concat();
+            (None, Some(hex::encode(sha256(&all))))
+        }
+    };
+    Mda {
+        chain_b64,
+        chain_sha256,
+        nonce: Nonce {
+            scheme: minted.scheme.as_str(),
+            inputs: match minted.scheme {
+                Scheme::TranscriptV1 => Some(minted.inputs),
+                Scheme::LegacySeSha256 => None,
+            },
+        },
+        command_uuid,
+        observed_at,
+    }
+}
+
+fn chain(reply: &[u8]) -> Option<AppleEvidence> {
+    let report = Report::decode(reply).ok()?;
+    match DeviceInformation::read(&report.body).ok()?.attestation {
+        Attestation::Chain(certificates) => Some(AppleEvidence { certificates }),
+        Attestation::Absent | Attestation::Malformed => None,
+    }
+}

@@ -1,0 +1,156 @@
+//! Anybody checks what is said of a provider and its Mac, with nobody's help (C.5, docs/verify.md).
+
+use std::time::Duration;
+
+use attestd::flows::publish_evidence::publish_evidence;
+use attestd::ids::SessionId;
+use attestd::publication::bundle::v1::Disclosure;
+use attestd_sim::{Life, Mac, Provider};
+use serde_json::{Value, json};
+
+use crate::harness::plane::{OWNER, Plane};
+use crate::harness::scene::attestd;
+
+/// A Mac that is trusted, with its session `s` routed to.
+async fn routed(plane: &Plane) -> (Mac, Life, Provider) {
+    let (mac, life) = plane.mac_of(Some(OWNER)).await;
+    let provider = plane.provider_on(&mac);
+    plane.scene.api.bound("s", &provider, Some(OWNER)).await;
+    plane
+        .once("s", "hardware", |it| it["trust_level"] == "hardware")
+        .await;
+    assert_eq!(
+        plane.scene.api.challenge("s", &provider).await["routable"],
+        true
+    );
+    (mac, life, provider)
+}
+
+async fn bundle(plane: &Plane, disclosure: Disclosure) -> Option<Value> {
+    let session = SessionId::parse("s").expect("well formed");
+    let written = publish_evidence(plane.scene.ctx(), &session, disclosure).await;
+    let written = written.expect("works")?;
+    Some(serde_json::from_slice(&written).expect("JSON"))
+}
+
+/// What an outsider with `attestd verify` and their own trust finds: exit status, and what was said.
+async fn checked(plane: &Plane, bundle: &Value, more: &[&str]) -> (Option<i32>, Value) {
+    let scene = &plane.scene;
+    let keys = scene
+        .answer(scene.anybody(reqwest::Method::GET, "/.well-known/jwks-history.json"))
+        .await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let root = scene.world.apple().root_pem().expect("a root");
+    std::fs::write(path("root.pem"), root).expect("written");
+    let trust = json!({
+        "mda_root_pem_file": "root.pem", "jwks": keys.json(), "issuer": scene.base_url,
+    });
+    std::fs::write(path("trust.json"), trust.to_string()).expect("written");
+    std::fs::write(path("bundle.json"), bundle.to_string()).expect("written");
+    let (file, trusted) = (path("bundle.json"), path("trust.json"));
+    let at = scene.now().to_string();
+    let words = [
+        "verify",
+        "bundle",
+        file.to_str().expect("text"),
+        "--trust",
+        trusted.to_str().expect("text"),
+        "--at",
+        &at,
+        "--json",
+    ];
+    let said = attestd(&[&words, more].concat());
+    (
+        said.status.code(),
+        serde_json::from_slice(&said.stdout).unwrap_or_default(),
+    )
+}
+
+fn standings(said: &Value) -> Vec<String> {
+    let findings = said["findings"].as_array().expect("a list").iter();
+    let word = |finding: &Value, name: &str| finding[name].as_str().unwrap_or("-").to_owned();
+    findings
+        .map(|it| [word(it, "claim"), word(it, "standing"), word(it, "by")].join(" "))
+        .collect()
+}
+
+journey! {
+    async fn an_outsider_checks_everything_that_is_said_of_a_provider(backend: Backend) {
+        let plane = Plane::new(backend).await;
+        let (mac, life, _provider) = routed(&plane).await;
+        let whole = bundle(&plane, Disclosure::Full).await.expect("a bundle");
+        let (status, said) = checked(&plane, &whole, &["--require", "apple_posture", "--require", "sealed"]).await;
+        assert_eq!(status, Some(0), "{said:#}");
+        assert_eq!(standings(&said), [
+            "subject proved arithmetic", "registration proved se_key", "challenge proved se_key",
+            "status proved se_key", "apple proved custom", "key_named proved custom",
+            "apple_posture proved custom", "security_info asserted service", "ear proved service",
+            "sealed proved service", "policy proved arithmetic",
+        ]);
+        assert_eq!(whole["residence_proved"], false);
+
+        // Without what a serial number can be had from.
+        let redacted = bundle(&plane, Disclosure::Redacted).await.expect("a bundle");
+        assert!(!redacted.to_string().contains(&mac.serial()));
+        let (status, said) = checked(&plane, &redacted, &[]).await;
+        assert_eq!(status, Some(0), "{said:#}");
+        assert_eq!(standings(&said), [
+            "subject proved arithmetic", "challenge proved se_key", "status proved se_key",
+            "apple asserted service", "security_info asserted service", "ear proved service",
+            "sealed proved service", "policy proved arithmetic",
+        ]);
+        let (status, said) = checked(&plane, &redacted, &["--require", "apple_posture"]).await;
+        assert_eq!((status, &said["verdict"]), (Some(1), &json!("refused")));
+
+        // Anything that is changed.
+        for (pointer, value) in [
+            ("/security_info/fields/FDE_Enabled", json!(false)),
+            ("/mda/observed_at", json!("2026-01-01T00:00:00Z")),
+            ("/disclosure", json!("redacted")),
+            ("/policy/text", json!("name = \"other\"")),
+            ("/mda/nonce/inputs/se_public_key", json!("")),
+        ] {
+            let mut changed = whole.clone();
+            *changed.pointer_mut(pointer).expect(pointer) = value;
+            let (status, said) = checked(&plane, &changed, &[]).await;
+            assert_eq!((status, &said["verdict"]), (Some(1), &json!("refused")), "{pointer}");
+        }
+        drop(life);
+    }
+}
+
+journey! {
+    async fn a_bundle_says_what_has_ended_and_nothing_of_who_has_gone(backend: Backend) {
+        let plane = Plane::new(backend).await;
+        let (_mac, life, _provider) = routed(&plane).await;
+        drop(life);
+        // The last challenge is not of the present any more, and says nothing.
+        plane.scene.pass(Duration::from_secs(20 * 60));
+        let later = bundle(&plane, Disclosure::Full).await.expect("a bundle");
+        assert_eq!(later.get("challenge"), None);
+        let (status, said) = checked(&plane, &later, &[]).await;
+        assert_eq!(status, Some(0), "{said:#}");
+        assert!(standings(&said).iter().all(|it| !it.starts_with("challenge")));
+
+        assert_eq!(plane.scene.api.unbind("s", "").await, 204);
+        assert!(bundle(&plane, Disclosure::Full).await.is_none());
+    }
+}
+
+journey! {
+    async fn a_stranger_with_a_good_blob_gets_nothing_signed_about_a_mac(backend: Backend) {
+        let plane = Plane::new(backend).await;
+        let (mac, life) = plane.mac_of(Some(OWNER)).await;
+        let stranger = plane.provider_on(&mac);
+        plane.scene.api.bound("s", &stranger, Some("acct-stranger")).await;
+        let told = bundle(&plane, Disclosure::Full).await.expect("a bundle");
+        for part in ["ear", "mda", "security_info"] {
+            assert_eq!(told.get(part), None, "{part}");
+        }
+        let (status, said) = checked(&plane, &told, &[]).await;
+        assert_eq!(status, Some(0), "{said:#}");
+        assert_eq!(standings(&said), ["subject proved arithmetic", "registration proved se_key"]);
+        drop(life);
+    }
+}
