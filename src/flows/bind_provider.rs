@@ -139,11 +139,31 @@ pub async fn end(
     session_id: &SessionId,
     resumable_for: Option<Duration>,
 ) -> Result<bool, Failure> {
+    ends(ctx, session_id, Why::Asked { resumable_for }).await
+}
+
+/// Ends a session that nothing was heard of since then; whoever speaks meanwhile lives.
+pub(super) async fn end_silent(
+    ctx: &Context,
+    session_id: &SessionId,
+    since: Timestamp,
+) -> Result<bool, Failure> {
+    ends(ctx, session_id, Why::Silent { since }).await
+}
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    Asked { resumable_for: Option<Duration> },
+    Silent { since: Timestamp },
+}
+
+async fn ends(ctx: &Context, session_id: &SessionId, why: Why) -> Result<bool, Failure> {
     let now = ctx.clock.now();
     let mut tries = TRIES;
     loop {
         tries -= 1;
-        match end_once(ctx, session_id, resumable_for, now).await {
+        match end_once(ctx, session_id, why, now).await {
             Err(Failure::Store(StoreError::Conflict)) if tries > 0 => {}
             outcome => return outcome,
         }
@@ -153,12 +173,17 @@ pub async fn end(
 async fn end_once(
     ctx: &Context,
     session_id: &SessionId,
-    resumable_for: Option<Duration>,
+    why: Why,
     now: Timestamp,
 ) -> Result<bool, Failure> {
     let mut tx = ctx.store.write().await?;
     let Some(mut session) = locked(&mut tx, session_id, None).await? else {
         return Ok(false);
+    };
+    let resumable_for = match why {
+        Why::Asked { resumable_for } => resumable_for,
+        Why::Silent { since } if session.heard_of_at() >= since => return Ok(false),
+        Why::Silent { .. } => None,
     };
     if !session.end(resumable_for, now) {
         return Ok(false);

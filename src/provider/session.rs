@@ -319,6 +319,13 @@ impl Session {
         true
     }
 
+    /// When it was heard of last: by a good answer, or registered again.
+    pub fn heard_of_at(&self) -> Timestamp {
+        let signed_at = self.said.as_ref().map(|said| said.signed_at);
+        let heard_at = self.liveness.last_good_at().max(signed_at);
+        heard_at.map_or(self.began_at, |at| at.max(self.began_at))
+    }
+
     /// Whether it has not ended.
     pub fn is_live(&self) -> bool {
         self.ended.is_none()

@@ -244,3 +244,18 @@ fn a_rival_is_met_once() {
     let read: Session = serde_json::from_str(&stored).expect("reads back");
     assert_eq!(serde_json::to_string(&read).expect("JSON"), stored);
 }
+
+/// By this a session is found silent, and by this it is asked again before it is ended for that.
+#[test]
+fn a_session_was_heard_of_when_it_began_or_registered_again() {
+    let provider = Provider::new();
+    let mut session = begin(registration(&provider, |_| {}));
+    // The blob is half a minute older than the session.
+    assert_eq!(session.heard_of_at(), now());
+    let again = registration(&provider, |blob| {
+        blob["timestamp"] = json!("2026-09-20T12:05:00Z");
+    });
+    let done = session.register(binding_id(2), again.judge(later(300)), later(300));
+    assert!(done.is_ok());
+    assert!(session.heard_of_at() >= later(300));
+}
