@@ -25,6 +25,7 @@
 //! | [`bind_provider`] | a provider session begins or ends; [`join_session`] finds the Mac it belongs to |
 //! | [`challenge`] | the holder of a session's key is asked whether it is still there |
 //! | [`read_binding`] | the coordinator asks whether it may route to a session; [`answers`] remembers |
+//! | [`publish_feed`] | anybody reads the public feed |
 //! | [`approve_binding`] | an operator says that a session belongs to its Mac |
 //! | [`read_status`] | an operator, or a load balancer, asks how the service is |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
@@ -58,6 +59,7 @@ pub mod join_session;
 pub mod judge_anew;
 pub mod offer_profile;
 pub mod poll_by_scep;
+pub mod publish_feed;
 pub mod read_binding;
 pub mod read_posture;
 pub mod read_status;

@@ -52,7 +52,10 @@ pub fn standing(glance: &Glance) -> Standing<'_> {
     }
 }
 
-async fn glance(ctx: &Context, session_id: &SessionId) -> Result<Option<Glance>, Failure> {
+pub(super) async fn glance(
+    ctx: &Context,
+    session_id: &SessionId,
+) -> Result<Option<Glance>, Failure> {
     if let Some(glance) = ctx.store.board().glance(session_id) {
         return Ok(Some(glance));
     }

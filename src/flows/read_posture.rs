@@ -9,10 +9,9 @@ use super::watch_clock::demand;
 use super::{Context, Failure};
 use crate::enrollment::{Enrollment, Identity, State};
 use crate::ids::{DeviceId, SerialNumber, Udid, VerificationId};
-use crate::posture::policy::{Policy, SessionRule};
 use crate::posture::{Channel, Posture, Verdict};
-use crate::provider::{SePublicKey, Session};
-use crate::publication::binding_v1::Standing;
+use crate::provider::SePublicKey;
+use crate::publication::binding_v1::{Standing, is_joined};
 use crate::publication::posture_v1::{Believed, PostureV1, Sources, relation_of};
 use crate::publication::verification_v1::VerificationV1;
 use crate::reason::Reason;
@@ -149,16 +148,6 @@ fn judge(ctx: &Context, glance: &MacGlance, now: Timestamp) -> PostureV1 {
         process: best.and_then(|standing| standing.process()),
         now,
     })
-}
-
-/// Whether a session is more to this Mac than somebody who claims it.
-fn is_joined(session: &Session, mac: &Believed, policy: &Policy) -> bool {
-    match policy.rules.hardware.session {
-        SessionRule::Proved => mac.posture.proof_of(session.key.text()).is_some(),
-        SessionRule::ClaimedSerial => {
-            session.claimed_serial.is_some() && session.claimed_serial == mac.serial
-        }
-    }
 }
 
 /// Everything about a Mac that is judged when somebody asks; `None` when there is no such Mac.

@@ -10,9 +10,11 @@ pub mod body;
 pub mod challenges;
 pub mod client_tls;
 pub mod clock;
+pub mod conditional;
 pub mod enroll;
 pub mod enroll_signed;
 pub mod error;
+pub mod feed;
 pub mod health;
 pub mod idle;
 pub mod internal;
@@ -44,6 +46,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::flows::Context;
+use crate::flows::publish_feed::Feed;
 
 /// Macs wait up to a minute for an answer; nothing honest takes longer than this.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -63,6 +66,9 @@ pub struct Public {
     pub stop: CancellationToken,
     pub proxies: Arc<proxies::Proxies>,
     pub releases: Arc<releases::Catalogue>,
+    pub feed: Arc<Feed>,
+    pub feed_limit: Arc<limit::PerClient>,
+    pub downloads: Arc<streams::Streams>,
 }
 
 /// What Macs and the world reach; `pages` are for people.
@@ -72,6 +78,11 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
         .route("/v1/enroll", post(enroll::enroll))
         .route("/v2/enroll", post(enroll_signed::enroll))
         .route("/v1/enrollments/{progress_id}", get(progress::progress))
+        .route("/v1/providers/attestation", get(feed::whole))
+        .route(
+            "/v1/providers/{provider_id}/attestation",
+            get(feed::about_one),
+        )
         .route("/v1/releases", get(releases::list))
         .route("/v1/releases/latest", get(releases::newest))
         .route("/mdm/checkin", put(mdm::message))

@@ -2,11 +2,13 @@
 
 pub mod binding_v1;
 pub mod event;
+pub mod feed;
 pub mod forecast;
 #[cfg(test)]
 mod forecast_test;
 #[cfg(test)]
 mod one_way_test;
+pub mod packed;
 pub mod posture_v1;
 pub mod progress_v1;
 pub mod release_v1;

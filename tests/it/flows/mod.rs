@@ -42,6 +42,7 @@ mod posture_round;
 mod connect;
 
 mod init;
+mod publish_feed;
 mod read_posture;
 mod release;
 mod renew_by_scep;
