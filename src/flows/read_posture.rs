@@ -127,27 +127,37 @@ pub async fn answer_posture(
 }
 
 fn judge(ctx: &Context, glance: &MacGlance, now: Timestamp) -> PostureV1 {
-    let (policy, mac) = (&ctx.policy, &*glance.mac);
-    let standings = glance.sessions.iter().map(|(session, release)| Standing {
-        session,
-        mac: Some(mac),
-        release: *release,
-    });
-    let best = standings
-        .filter(|standing| is_joined(standing.session, mac, policy))
-        .max_by_key(|standing| {
-            let judged = standing.judge(policy, now);
-            let is_routable = judged.routability.routable;
-            (judged.trust.level, is_routable, standing.session.began_at)
-        });
+    let policy = &ctx.policy;
+    let best = best_session(ctx, glance, now);
     PostureV1::new(&Sources {
-        mac,
+        mac: &glance.mac,
         policy,
         anchor: ctx.anchors.kind(),
         session: best.and_then(|standing| standing.at(policy, now)),
         process: best.and_then(|standing| standing.process()),
         now,
     })
+}
+
+/// Of the sessions that are joined to a Mac, the one that stands furthest.
+pub(super) fn best_session<'a>(
+    ctx: &Context,
+    glance: &'a MacGlance,
+    now: Timestamp,
+) -> Option<Standing<'a>> {
+    let (policy, mac) = (&ctx.policy, &*glance.mac);
+    let standings = glance.sessions.iter().map(|(session, release)| Standing {
+        session,
+        mac: Some(mac),
+        release: *release,
+    });
+    standings
+        .filter(|standing| is_joined(standing.session, mac, policy))
+        .max_by_key(|standing| {
+            let judged = standing.judge(policy, now);
+            let is_routable = judged.routability.routable;
+            (judged.trust.level, is_routable, standing.session.began_at)
+        })
 }
 
 /// Everything about a Mac that is judged when somebody asks; `None` when there is no such Mac.

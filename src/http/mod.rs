@@ -30,6 +30,7 @@ pub mod revocations;
 pub mod scep;
 pub mod streams;
 pub mod tickets;
+pub mod trust_headers;
 pub mod verifications;
 
 use std::sync::Arc;
@@ -104,6 +105,10 @@ pub fn internal(ctx: Arc<Context>) -> Router {
         .route(
             "/internal/v1/devices/{device_id}/posture",
             get(postures::posture),
+        )
+        .route(
+            "/internal/v1/devices/{device_id}/trust-headers",
+            get(trust_headers::read),
         )
         .route(
             "/internal/v1/devices/{device_id}/revoke",

@@ -13,4 +13,5 @@ pub mod posture_v1;
 pub mod progress_v1;
 pub mod release_v1;
 pub mod snapshot_v1;
+pub mod trust_headers;
 pub mod verification_v1;

@@ -5,22 +5,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
-use serde_json::Value;
 
 use super::document::{Document, Provider};
 use super::{Context, Failure};
 use crate::attestation::Evidence;
-use crate::flows::read_binding::{glance, standing};
+use crate::flows::read_binding::{glance, registered, standing};
 use crate::ids::{EvidenceId, SessionId, sha256};
 use crate::mdm::device_information::{Attestation, DeviceInformation};
 use crate::mdm::report::Report;
 use crate::posture::Occasion;
-use crate::provider::{Blob, SelfReport};
-use crate::publication::feed::{Chain, Disclosure, Judged, Listing, ProviderId, Signed, Terms};
+use crate::provider::SelfReport;
+use crate::publication::feed::{Chain, Disclosure, Judged, Listing, ProviderId, Terms};
 use crate::publication::packed::Piece;
 use crate::store::{Glance, Marks};
 use crate::time::Timestamp;
@@ -305,7 +302,7 @@ async fn load(
     };
     let base = match base {
         Some(base) => Some(base),
-        None => signed(ctx, session_id, &glance, disclosure).await?,
+        None => signed(ctx, &glance, disclosure).await?,
     };
     let Some((report, signed, provider)) = base else {
         return Ok(None);
@@ -326,42 +323,13 @@ async fn load(
 
 type Base = (SelfReport, Bytes, Option<Provider>);
 
-/// What a session was registered with. `None` if it has become another registration meanwhile: that is
-/// looked at next.
 async fn signed(
     ctx: &Context,
-    session_id: &SessionId,
     glance: &Glance,
     disclosure: Disclosure,
 ) -> Result<Option<Base>, Failure> {
-    let registration = ctx.store.read().await?.registration(session_id).await?;
-    let Some(registration) = registration else {
+    let Some(signed) = registered(ctx, &glance.session).await? else {
         return Ok(None);
-    };
-    let text = |name: &str| {
-        let text = registration.get(name).and_then(Value::as_str);
-        text.unwrap_or_default().to_owned()
-    };
-    let (attestation_raw_b64, signature_b64) = (text("attestation_raw_b64"), text("signature_b64"));
-    // It was verified when it was registered, over these bytes.
-    let raw = STANDARD.decode(&attestation_raw_b64).unwrap_or_default();
-    let Ok(blob) = Blob::parse(&raw) else {
-        return Ok(None);
-    };
-    let report = blob.unverified_report().clone();
-    let session = &glance.session;
-    let is_of_this = session.said.as_ref().is_some_and(|said| {
-        said.signed_at == report.timestamp
-            && said.binary_hash == report.binary_hash
-            && session.key.text() == report.se_public_key.text()
-    });
-    if !is_of_this {
-        return Ok(None);
-    }
-    let signed = Signed {
-        report,
-        attestation_raw_b64,
-        signature_b64,
     };
     let members = signed.members(disclosure);
     let members =

@@ -155,16 +155,16 @@ struct Mda<'a> {
     mda_leaf_not_before: Option<Timestamp>,
 }
 
-#[derive(Serialize)]
-struct Verification {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    observed_at: Option<Timestamp>,
+/// How a provider was verified, in the words of the coordinator of September 2026. Its times are left
+/// out: some readers take them for numbers and some for text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Verification {
     app_attest: State,
-    /// What the coordinator of September 2026 calls the way by MDM.
+    /// The way by MDM.
     legacy: State,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 struct State {
     state: &'static str,
 }
@@ -199,15 +199,7 @@ impl Listing<'_> {
             mda_verified: shown.is_some(),
             mda: shown.map_or_else(Mda::default, |chain| chain.facts(is_full)),
             app_attest_authorized: false,
-            verification: Verification {
-                observed_at: judged.observed_at,
-                app_attest: State {
-                    state: "unsupported",
-                },
-                legacy: State {
-                    state: state(judged),
-                },
-            },
+            verification: Verification::of(judged),
             se_key_bound: judged.se_key_bound,
             residence_proved: false,
             posture_verdict: judged.verdict,
@@ -285,14 +277,27 @@ impl Signed {
     }
 }
 
-fn state(judged: &Judged) -> &'static str {
-    if judged.reasons.contains(&Reason::Revoked) {
-        return "revoked";
+impl Verification {
+    /// As it was judged.
+    pub fn of(judged: &Judged) -> Self {
+        let is_revoked = judged.reasons.contains(&Reason::Revoked);
+        let legacy = match (judged.status, judged.level) {
+            _ if is_revoked => "revoked",
+            (Status::Offline, _) => "offline",
+            (Status::Online, Level::Hardware) => "verified",
+            (Status::Online | Status::Untrusted, _) => "pending",
+        };
+        Self {
+            app_attest: State {
+                state: "unsupported",
+            },
+            legacy: State { state: legacy },
+        }
     }
-    match (judged.status, judged.level) {
-        (Status::Offline, _) => "offline",
-        (Status::Online, Level::Hardware) => "verified",
-        (Status::Online | Status::Untrusted, _) => "pending",
+
+    /// Whether requests are authorized by what is known of the Mac.
+    pub fn is_verified(&self) -> bool {
+        self.legacy.state == "verified"
     }
 }
 

@@ -12,7 +12,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::entry::{Chain, Listing, Signed, closing, opening};
+pub use self::entry::{Chain, Listing, Signed, Verification, closing, opening};
 pub use self::judged::Judged;
 use crate::attestation::Anchor;
 use crate::ids::{sha256, transcript};

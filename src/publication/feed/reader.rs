@@ -69,6 +69,7 @@ pub struct Entry {
     pub mda_sepos_version: Option<String>,
     pub verification: Option<Verification>,
     pub app_attest_authorized: Option<bool>,
+    #[serde(default, deserialize_with = "moment")]
     pub authorization_expires_at: Option<Timestamp>,
     pub se_key_bound: Option<KeyBinding>,
     pub residence_proved: Option<bool>,
@@ -90,6 +91,7 @@ pub struct Entry {
 /// What the coordinator of September 2026 says beside the flags.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Verification {
+    #[serde(default, deserialize_with = "moment")]
     pub observed_at: Option<Timestamp>,
     pub app_attest: State,
     pub legacy: State,
@@ -99,7 +101,9 @@ pub struct Verification {
 #[derive(Debug, Clone, Deserialize)]
 pub struct State {
     pub state: String,
+    #[serde(default, deserialize_with = "moment")]
     pub verified_at: Option<Timestamp>,
+    #[serde(default, deserialize_with = "moment")]
     pub expires_at: Option<Timestamp>,
 }
 
@@ -213,6 +217,21 @@ fn or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// The coordinator of September 2026 writes seconds since 1970; its documentation shows RFC 3339.
+fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Moment {
+        Seconds(i64),
+        Text(Timestamp),
+    }
+    let moment: Option<Moment> = Option::deserialize(deserializer)?;
+    Ok(moment.map(|moment| match moment {
+        Moment::Seconds(seconds) => Timestamp::from_seconds(seconds),
+        Moment::Text(time) => time,
+    }))
+}
+
 fn octets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
     let text: Option<String> = Option::deserialize(deserializer)?;
     let octets = text.map(|text| STANDARD.decode(text)).transpose();
@@ -232,6 +251,8 @@ fn chain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Vec<u8
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const APRIL: &str = include_str!("../../../tests/fixtures/feed/feed.2026-04.json");
@@ -264,6 +285,13 @@ mod tests {
         let verification = only.verification.as_ref().expect("a verification");
         assert_eq!(verification.app_attest.state, "unsupported");
         assert_eq!(verification.legacy.state, "verified");
+        let observed_at = verification.observed_at.expect("a time");
+        let text = format!("\"{observed_at}\"");
+        let seconds = SEPTEMBER.replace(&text, &observed_at.seconds().to_string());
+        assert_ne!(seconds, SEPTEMBER);
+        let seconds = read(&seconds).expect("a feed");
+        let told = seconds.providers[0].verification.as_ref();
+        assert_eq!(told.and_then(|told| told.observed_at), Some(observed_at));
         assert!(only.se_key_bound.is_none() && only.attestation_raw.is_none());
 
         assert!(read(EMPTY).expect("a feed").providers.is_empty());
@@ -291,6 +319,17 @@ mod tests {
             read(&spelled),
             Err(FeedRefusal::Respelled("providers"))
         ));
+    }
+
+    proptest! {
+        #[test]
+        fn no_single_changed_byte_makes_it_panic(at in 0..APRIL.len(), to in any::<u8>()) {
+            let mut changed = APRIL.as_bytes().to_vec();
+            changed[at] = to;
+            if let Ok(feed) = Feed::read(&changed) {
+                prop_assert_eq!(feed.providers.len(), 2);
+            }
+        }
     }
 
     #[test]

@@ -110,8 +110,7 @@ journey! {
             ("mda_os_version", posture["claims"]["os_version"]["value"].clone()),
             ("mda_sepos_version", posture["claims"]["sepos_version"]["value"].clone()),
             ("nonce_scheme", json!("transcript-v1")), ("app_attest_authorized", json!(false)),
-            ("verification", json!({ "observed_at": shown["posture_observed_at"],
-                "app_attest": { "state": "unsupported" }, "legacy": { "state": "verified" } })),
+            ("verification", json!({ "app_attest": { "state": "unsupported" }, "legacy": { "state": "verified" } })),
         ] {
             assert_eq!(shown[name], value, "{name}");
         }
