@@ -21,6 +21,8 @@ use crate::config::Config;
 use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::flows::answers::Answers;
+use crate::flows::publish_evidence::Bundles;
+use crate::flows::publish_feed::Feed;
 use crate::flows::sign_result::{Signing, subject_secret};
 use crate::flows::wake::Wakeups;
 use crate::flows::{Authorities, Context, Held, Settings, refuse, rotate_result_key, watch_clock};
@@ -28,6 +30,7 @@ use crate::http::client_tls::PossessionOnly;
 use crate::http::limit::PerClient;
 use crate::http::listener::Listener;
 use crate::http::proxies::Proxies;
+use crate::http::streams::Streams;
 use crate::http::{self, Public};
 use crate::keys::{
     BearerKey, FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal,
@@ -144,6 +147,10 @@ impl App {
             stop: stop_streams.clone(),
             proxies: Arc::clone(&proxies),
             releases: Arc::default(),
+            feed: Arc::new(Feed::new(config.feed.disclosure)),
+            feed_limit: limit(config.public.feed_per_minute)?,
+            bundles: Arc::new(Bundles::new(config.feed.disclosure)),
+            downloads: Arc::new(Streams::for_downloads()),
         };
         let public = http::public(public, web::pages());
         let internal = http::internal(Arc::clone(&ctx));

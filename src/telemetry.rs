@@ -40,6 +40,7 @@ pub struct Metrics {
     identities_expiring: Gauge,
     macs_waiting: Gauge,
     clock_believed: Gauge,
+    feed_renewals: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +88,7 @@ impl Metrics {
             identities_expiring: Gauge::default(),
             macs_waiting: Gauge::default(),
             clock_believed: Gauge::default(),
+            feed_renewals: Counter::<u64, AtomicU64>::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -149,7 +151,17 @@ impl Metrics {
             "1 while the clock can be believed; otherwise nothing is said of trust",
             metrics.clock_believed.clone(),
         );
+        registry.register(
+            "feed_renewals",
+            "How often the public feed was looked through, whoever asked for it how often",
+            metrics.feed_renewals.clone(),
+        );
         Arc::new(metrics)
+    }
+
+    /// The public feed was looked through.
+    pub fn feed_renewed(&self) {
+        self.feed_renewals.inc();
     }
 
     /// The clock was looked at.

@@ -23,6 +23,10 @@ pub(super) fn acme_per_minute() -> u32 {
     270
 }
 
+pub(super) fn feed_per_minute() -> u32 {
+    60
+}
+
 const HOUR: u64 = 60 * 60;
 const DAY: u64 = 24 * HOUR;
 

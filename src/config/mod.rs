@@ -16,6 +16,7 @@ pub use self::unusable::Unusable;
 use crate::enrollment::Protocol;
 use crate::network::Network;
 use crate::posture::policy::shipped;
+use crate::publication::feed::Disclosure;
 use crate::time::Span;
 
 /// The file as written. Unknown members are refused: a misspelt setting must not vanish.
@@ -48,6 +49,8 @@ pub struct Config {
     pub policy: PolicyFile,
     #[serde(default)]
     pub releases: Releases,
+    #[serde(default)]
+    pub feed: Feed,
     #[serde(default)]
     pub log: Log,
 }
@@ -95,6 +98,9 @@ pub struct Public {
     /// ACME requests one client address may make in a minute; an issuance takes nine.
     #[serde(default = "defaults::acme_per_minute")]
     pub acme_per_minute: u32,
+    /// How often one client address may read the public feed in a minute.
+    #[serde(default = "defaults::feed_per_minute")]
+    pub feed_per_minute: u32,
 }
 
 /// The listener of coordinator and operators; never the public one.
@@ -207,6 +213,15 @@ pub struct Releases {
     pub key_file: Option<PathBuf>,
 }
 
+/// What everybody may read of the providers.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Feed {
+    /// `full`: everything an outsider needs to check it. `redacted`: nothing that a serial number can be
+    /// had from, and therefore neither Apple's chains nor the providers' signed words.
+    pub disclosure: Disclosure,
+}
+
 /// What is logged, to standard error.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -310,11 +325,16 @@ impl Config {
                 return Err(Unusable::Zero(name));
             }
         }
-        if self.public.enroll_per_minute == 0 {
-            return Err(Unusable::Zero("public.enroll_per_minute"));
-        }
-        if self.public.scep_per_minute == 0 {
-            return Err(Unusable::Zero("public.scep_per_minute"));
+        let public = &self.public;
+        for (limit, name) in [
+            (public.enroll_per_minute, "public.enroll_per_minute"),
+            (public.scep_per_minute, "public.scep_per_minute"),
+            (public.acme_per_minute, "public.acme_per_minute"),
+            (public.feed_per_minute, "public.feed_per_minute"),
+        ] {
+            if limit == 0 {
+                return Err(Unusable::Zero(name));
+            }
         }
         for (name, is, most, why) in [
             (

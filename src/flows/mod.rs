@@ -25,6 +25,8 @@
 //! | [`bind_provider`] | a provider session begins or ends; [`join_session`] finds the Mac it belongs to |
 //! | [`challenge`] | the holder of a session's key is asked whether it is still there |
 //! | [`read_binding`] | the coordinator asks whether it may route to a session; [`answers`] remembers |
+//! | [`read_trust_headers`] | the coordinator says in its reply which provider made it |
+//! | [`publish_feed`] | anybody reads the public feed |
 //! | [`approve_binding`] | an operator says that a session belongs to its Mac |
 //! | [`read_status`] | an operator, or a load balancer, asks how the service is |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
@@ -62,9 +64,11 @@ pub mod judge_anew;
 pub mod offer_profile;
 pub mod poll_by_scep;
 pub mod publish_evidence;
+pub mod publish_feed;
 pub mod read_binding;
 pub mod read_posture;
 pub mod read_status;
+pub mod read_trust_headers;
 pub mod refuse;
 pub mod release;
 pub mod renew_by_scep;

@@ -1,15 +1,19 @@
 //! The evidence about a provider and its Mac, as anybody may have it: with what proves each claim.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 
 use super::read_binding::read_binding;
 use super::read_posture::judge;
 use super::sign_result::{freshness_nonce, sealed_result};
+use super::watch_clock::demand;
 use super::{Context, Failure};
 use crate::attestation::Evidence as AppleEvidence;
 use crate::attestation::freshness::{Minted, Scheme};
@@ -20,9 +24,10 @@ use crate::posture::{Occasion, Posture};
 use crate::provider::Session;
 use crate::publication::bundle::result::seal_of;
 use crate::publication::bundle::v1::{
-    BundleV1, Challenge, Disclosure, Head, Mda, Nonce, Opening, Policy, Registration, SecurityInfo,
+    BundleV1, Challenge, Head, Mda, Nonce, Opening, Policy, Registration, SecurityInfo,
 };
 use crate::publication::ear::Ear;
+use crate::publication::feed::Disclosure;
 use crate::publication::subject::{DEFINITION, Subject};
 use crate::store::{MacGlance, Read};
 use crate::time::Timestamp;
@@ -31,8 +36,93 @@ use crate::time::Timestamp;
 /// way to whoever checks.
 const OLDEST_CHALLENGE: Duration = Duration::from_secs(15 * 60);
 
+/// How old a bundle may get here.
+const KEPT: Duration = Duration::from_secs(5);
+/// Bundles in memory; with more, all are forgotten. One has some twenty kilobytes.
+const MOST: usize = 512;
+/// Bundles that are made at a time: each reads several rows and is signed.
+const AT_ONCE: usize = 4;
+
 /// Apple's freshness code is one of our nonces.
 const NONCE: usize = 32;
+
+/// The bundles of one process, as they were made a moment ago.
+#[derive(Debug)]
+pub struct Bundles {
+    kept: RwLock<HashMap<SessionId, Kept>>,
+    making: Semaphore,
+    disclosure: Disclosure,
+}
+
+#[derive(Debug, Clone)]
+struct Kept {
+    from: Timestamp,
+    bundle: Arc<Bundle>,
+}
+
+/// A bundle as it is sent.
+#[derive(Debug)]
+pub struct Bundle {
+    pub body: Bytes,
+    pub sha256: [u8; 32],
+}
+
+impl Bundles {
+    /// Bundles that say so much.
+    pub fn new(disclosure: Disclosure) -> Self {
+        Self {
+            kept: RwLock::default(),
+            making: Semaphore::new(AT_ONCE),
+            disclosure,
+        }
+    }
+
+    /// As [`publish_evidence`], made now or a moment ago.
+    ///
+    /// # Errors
+    /// As [`publish_evidence`].
+    pub async fn read(
+        &self,
+        ctx: &Context,
+        session_id: &SessionId,
+    ) -> Result<Option<Arc<Bundle>>, Failure> {
+        demand(ctx)?;
+        if let Some(kept) = self.kept(session_id, ctx.clock.now()) {
+            return Ok(Some(kept));
+        }
+        let closed = |_| Failure::Inconsistent("bundles are not made any more");
+        let _turn = self.making.acquire().await.map_err(closed)?;
+        let now = ctx.clock.now();
+        if let Some(kept) = self.kept(session_id, now) {
+            return Ok(Some(kept));
+        }
+        let Some(body) = publish_evidence(ctx, session_id, self.disclosure).await? else {
+            return Ok(None);
+        };
+        let bundle = Arc::new(Bundle {
+            sha256: sha256(&body),
+            body: body.into(),
+        });
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MOST {
+            kept.clear();
+        }
+        let made = Kept {
+            from: now,
+            bundle: Arc::clone(&bundle),
+        };
+        kept.insert(session_id.clone(), made);
+        Ok(Some(bundle))
+    }
+
+    fn kept(&self, session_id: &SessionId, now: Timestamp) -> Option<Arc<Bundle>> {
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.get(session_id)?;
+        // A clock that was set back makes nothing new.
+        let is_new = found.from <= now && now < found.from.plus(KEPT);
+        is_new.then(|| Arc::clone(&found.bundle))
+    }
+}
 
 /// The bundle of a session that lives, as JSON; `None` when there is no such session, or its key never
 /// spoke itself.

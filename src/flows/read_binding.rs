@@ -3,13 +3,18 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
 use super::answers::Written;
 use super::read_posture::believed;
 use super::watch_clock::demand;
 use super::{Context, Failure};
 use crate::ids::{DeviceId, SessionId};
-use crate::provider::{BinaryHash, Platform, Session};
+use crate::provider::{BinaryHash, Blob, Platform, Session};
 use crate::publication::binding_v1::{Judgement, Standing};
+use crate::publication::feed::Signed;
 use crate::reason::Reason;
 pub use crate::store::Glance;
 use crate::store::{Glimpse, MacGlance, Read};
@@ -52,7 +57,10 @@ pub fn standing(glance: &Glance) -> Standing<'_> {
     }
 }
 
-async fn glance(ctx: &Context, session_id: &SessionId) -> Result<Option<Glance>, Failure> {
+pub(super) async fn glance(
+    ctx: &Context,
+    session_id: &SessionId,
+) -> Result<Option<Glance>, Failure> {
     if let Some(glance) = ctx.store.board().glance(session_id) {
         return Ok(Some(glance));
     }
@@ -125,6 +133,39 @@ pub(super) async fn judged(
 ) -> Result<Judgement, Failure> {
     let glance = look(&mut tx.glimpse(), Arc::new(session.clone()), now).await?;
     Ok(standing(&glance).judge(&ctx.policy, now))
+}
+
+/// What a session was registered with, of which its key has signed the blob. `None` if it has become
+/// another registration meanwhile.
+pub(super) async fn registered(
+    ctx: &Context,
+    session: &Session,
+) -> Result<Option<Signed>, Failure> {
+    let tx = ctx.store.read().await?;
+    let Some(registration) = tx.registration(&session.session_id).await? else {
+        return Ok(None);
+    };
+    let text = |name: &str| {
+        let text = registration.get(name).and_then(Value::as_str);
+        text.unwrap_or_default().to_owned()
+    };
+    let (attestation_raw_b64, signature_b64) = (text("attestation_raw_b64"), text("signature_b64"));
+    // It was verified when it was registered, over these bytes.
+    let raw = STANDARD.decode(&attestation_raw_b64).unwrap_or_default();
+    let Ok(blob) = Blob::parse(&raw) else {
+        return Ok(None);
+    };
+    let report = blob.unverified_report().clone();
+    let is_of_this = session.said.as_ref().is_some_and(|said| {
+        said.signed_at == report.timestamp
+            && said.binary_hash == report.binary_hash
+            && session.key.text() == report.se_public_key.text()
+    });
+    Ok(is_of_this.then_some(Signed {
+        report,
+        attestation_raw_b64,
+        signature_b64,
+    }))
 }
 
 /// What the registry says of every program a session was said to run.

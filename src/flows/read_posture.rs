@@ -9,10 +9,9 @@ use super::watch_clock::demand;
 use super::{Context, Failure};
 use crate::enrollment::{Enrollment, Identity, State};
 use crate::ids::{DeviceId, SerialNumber, Udid, VerificationId};
-use crate::posture::policy::{Policy, SessionRule};
 use crate::posture::{Channel, Posture, Verdict};
-use crate::provider::{SePublicKey, Session};
-use crate::publication::binding_v1::Standing;
+use crate::provider::SePublicKey;
+use crate::publication::binding_v1::{Standing, is_joined};
 use crate::publication::posture_v1::{Believed, PostureV1, Sources, relation_of};
 use crate::publication::verification_v1::VerificationV1;
 use crate::reason::Reason;
@@ -128,21 +127,10 @@ pub async fn answer_posture(
 }
 
 pub(super) fn judge(ctx: &Context, glance: &MacGlance, now: Timestamp) -> PostureV1 {
-    let (policy, mac) = (&ctx.policy, &*glance.mac);
-    let standings = glance.sessions.iter().map(|(session, release)| Standing {
-        session,
-        mac: Some(mac),
-        release: *release,
-    });
-    let best = standings
-        .filter(|standing| is_joined(standing.session, mac, policy))
-        .max_by_key(|standing| {
-            let judged = standing.judge(policy, now);
-            let is_routable = judged.routability.routable;
-            (judged.trust.level, is_routable, standing.session.began_at)
-        });
+    let policy = &ctx.policy;
+    let best = best_session(ctx, glance, now);
     PostureV1::new(&Sources {
-        mac,
+        mac: &glance.mac,
         policy,
         anchor: ctx.anchors.kind(),
         session: best.and_then(|standing| standing.at(policy, now)),
@@ -151,14 +139,25 @@ pub(super) fn judge(ctx: &Context, glance: &MacGlance, now: Timestamp) -> Postur
     })
 }
 
-/// Whether a session is more to this Mac than somebody who claims it.
-fn is_joined(session: &Session, mac: &Believed, policy: &Policy) -> bool {
-    match policy.rules.hardware.session {
-        SessionRule::Proved => mac.posture.proof_of(session.key.text()).is_some(),
-        SessionRule::ClaimedSerial => {
-            session.claimed_serial.is_some() && session.claimed_serial == mac.serial
-        }
-    }
+/// Of the sessions that are joined to a Mac, the one that stands furthest.
+pub(super) fn best_session<'a>(
+    ctx: &Context,
+    glance: &'a MacGlance,
+    now: Timestamp,
+) -> Option<Standing<'a>> {
+    let (policy, mac) = (&ctx.policy, &*glance.mac);
+    let standings = glance.sessions.iter().map(|(session, release)| Standing {
+        session,
+        mac: Some(mac),
+        release: *release,
+    });
+    standings
+        .filter(|standing| is_joined(standing.session, mac, policy))
+        .max_by_key(|standing| {
+            let judged = standing.judge(policy, now);
+            let is_routable = judged.routability.routable;
+            (judged.trust.level, is_routable, standing.session.began_at)
+        })
 }
 
 /// Everything about a Mac that is judged when somebody asks; `None` when there is no such Mac.

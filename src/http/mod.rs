@@ -10,9 +10,12 @@ pub mod body;
 pub mod challenges;
 pub mod client_tls;
 pub mod clock;
+pub mod conditional;
 pub mod enroll;
 pub mod enroll_signed;
 pub mod error;
+pub mod evidence;
+pub mod feed;
 pub mod health;
 pub mod idle;
 pub mod internal;
@@ -29,6 +32,7 @@ pub mod revocations;
 pub mod scep;
 pub mod streams;
 pub mod tickets;
+pub mod trust_headers;
 pub mod verifications;
 
 use std::sync::Arc;
@@ -45,6 +49,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::flows::Context;
+use crate::flows::publish_evidence::Bundles;
+use crate::flows::publish_feed::Feed;
 
 /// Macs wait up to a minute for an answer; nothing honest takes longer than this.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -64,6 +70,10 @@ pub struct Public {
     pub stop: CancellationToken,
     pub proxies: Arc<proxies::Proxies>,
     pub releases: Arc<releases::Catalogue>,
+    pub feed: Arc<Feed>,
+    pub feed_limit: Arc<limit::PerClient>,
+    pub bundles: Arc<Bundles>,
+    pub downloads: Arc<streams::Streams>,
 }
 
 /// What Macs and the world reach; `pages` are for people.
@@ -73,8 +83,14 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
         .route("/v1/enroll", post(enroll::enroll))
         .route("/v2/enroll", post(enroll_signed::enroll))
         .route("/v1/enrollments/{progress_id}", get(progress::progress))
+        .route("/v1/providers/attestation", get(feed::whole))
+        .route(
+            "/v1/providers/{provider_id}/attestation",
+            get(feed::about_one),
+        )
         .route("/v1/releases", get(releases::list))
         .route("/v1/releases/latest", get(releases::newest))
+        .route("/v1/evidence/{provider_id}", get(evidence::bundle))
         .route("/v1/policies/{sha256}", get(results::policy))
         .route("/.well-known/jwks.json", get(results::jwks))
         .route("/.well-known/jwks-history.json", get(results::jwks_history))
@@ -97,6 +113,10 @@ pub fn internal(ctx: Arc<Context>) -> Router {
         .route(
             "/internal/v1/devices/{device_id}/posture",
             get(postures::posture),
+        )
+        .route(
+            "/internal/v1/devices/{device_id}/trust-headers",
+            get(trust_headers::read),
         )
         .route(
             "/internal/v1/devices/{device_id}/revoke",

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
+use super::conditional::is_unchanged;
 use super::error;
 use super::internal::allowed;
 use super::problem::Problem;
@@ -78,16 +79,7 @@ pub async fn posture(
     // The revision changes with evidence, not with time: expiry is absolute, and the reader looks at
     // its clock. A reader that does not must still not be told that an ended verdict stands.
     let tag = format!("\"r{}\"", posture.revision);
-    let unchanged = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|candidate| {
-            let candidate = candidate.trim();
-            // RFC 9110 section 13.1.2: compared weakly.
-            candidate == "*" || candidate.trim_start_matches("W/") == tag
-        });
+    let unchanged = is_unchanged(&headers, tag.as_bytes());
     let mut response = if unchanged && posture.revision > 0 && posture.is_as_revised {
         StatusCode::NOT_MODIFIED.into_response()
     } else {

@@ -39,6 +39,14 @@ impl Problem {
         )
     }
 
+    pub fn provider_not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "provider-not-found",
+            "No such provider is connected",
+        )
+    }
+
     pub fn binding_not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -230,6 +238,14 @@ impl Problem {
             StatusCode::TOO_MANY_REQUESTS,
             "too-many-streams",
             "As many streams are open from this address as may be",
+        )
+    }
+
+    pub fn downloads_full() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            "As many downloads are under way as may be",
         )
     }
 

@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::body::Received;
+use super::conditional::is_unchanged;
 use super::internal::{allowed, bearer, no_store};
 use super::problem::Problem;
 use super::{MAX_JSON, Public, error};
@@ -271,13 +272,7 @@ impl Document {
     }
 
     fn answer(&self, headers: &HeaderMap) -> Response {
-        let unchanged = headers
-            .get_all(header::IF_NONE_MATCH)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .map(|candidate| candidate.trim().trim_start_matches("W/"))
-            .any(|candidate| candidate == "*" || candidate.as_bytes() == self.tag.as_bytes());
+        let unchanged = is_unchanged(headers, self.tag.as_bytes());
         let mut response = if unchanged {
             StatusCode::NOT_MODIFIED.into_response()
         } else {

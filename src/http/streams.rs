@@ -1,4 +1,5 @@
-//! How many event streams may be open: each holds a connection and a place in memory for minutes.
+//! How many answers that take long may be under way: each holds a connection and a place in memory, an
+//! event stream for minutes.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,6 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const ALL: usize = 512;
 /// Streams one client address may have open; behind one address there may be several Macs.
 const OF_ONE: usize = 16;
+/// The same of downloads, which are short where the client reads them.
+const DOWNLOADS: usize = 256;
+const DOWNLOADS_OF_ONE: usize = 8;
 
 /// The streams that are open.
 #[derive(Debug)]
@@ -43,6 +47,11 @@ impl Default for Streams {
 }
 
 impl Streams {
+    /// Of answers that are long.
+    pub fn for_downloads() -> Self {
+        Self::new(DOWNLOADS, DOWNLOADS_OF_ONE)
+    }
+
     fn new(all: usize, of_one: usize) -> Self {
         Self {
             all: Arc::new(Semaphore::new(all)),

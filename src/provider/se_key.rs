@@ -17,6 +17,10 @@ use crate::reason::Reason;
 /// No text longer than this is decoded; 65 bytes make 88 characters.
 const LONGEST: usize = 128;
 
+/// A SubjectPublicKeyInfo on P-256 up to the coordinates of an uncompressed point (RFC 5480 section 2).
+const SPKI: [u8; 27] = *b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\
+    \x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04";
+
 /// A P-256 public key with the text it was given in: standard base64 with padding of `X‖Y` (64
 /// bytes) or `04‖X‖Y` (65 bytes). The point is on the curve.
 ///
@@ -71,6 +75,25 @@ impl SePublicKey {
             point,
             key: Arc::new(key),
         })
+    }
+
+    /// Reads a DER SubjectPublicKeyInfo of an uncompressed point. Its text is then that of 64 bytes,
+    /// whatever the provider gives elsewhere: compare the point.
+    ///
+    /// # Refusals
+    /// [`SeKeyRefusal::NotAPoint`], [`SeKeyRefusal::NotOnTheCurve`].
+    pub fn from_spki(der: &[u8]) -> Result<Self, SeKeyRefusal> {
+        match der.strip_prefix(&SPKI) {
+            Some(coordinates) if coordinates.len() == 64 => {
+                Self::parse(&STANDARD.encode(coordinates))
+            }
+            _ => Err(SeKeyRefusal::NotAPoint),
+        }
+    }
+
+    /// The key as a DER SubjectPublicKeyInfo, which is what other software reads.
+    pub fn to_spki(&self) -> Vec<u8> {
+        [&SPKI[..], &self.point.0].concat()
     }
 
     /// The text as it was given: what nonces and tokens hash.
@@ -216,6 +239,27 @@ mod tests {
         for (text, refusal) in rows {
             assert_eq!(SePublicKey::parse(&text).err(), Some(refusal), "{text}");
             assert_eq!(refusal.reason(), Reason::KeyRejected);
+        }
+    }
+
+    #[test]
+    fn a_key_goes_to_other_software_and_back() {
+        let (_, long) = texts();
+        let key = SePublicKey::parse(&long).expect("a key");
+        let spki = key.to_spki();
+        let theirs = openssl::pkey::PKey::public_key_from_der(&spki).expect("a key");
+        assert_eq!(theirs.public_key_to_der().expect("DER"), spki);
+        let back = SePublicKey::from_spki(&spki).expect("a key");
+        assert_eq!(back.point(), key.point());
+        for change in [
+            &spki[1..],
+            &spki[..90],
+            &[&spki[..], &[0]].concat(),
+            key.point().as_bytes(),
+            &[&spki[..26], &[2], &spki[27..]].concat(),
+            &[&spki[..90], &[spki[90] ^ 1]].concat(),
+        ] {
+            assert!(SePublicKey::from_spki(change).is_err());
         }
     }
 

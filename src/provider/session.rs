@@ -304,6 +304,11 @@ impl Session {
         self.ended.is_none() && self.registration == registration.digest()
     }
 
+    /// What everything that was registered hashes to: another registration, another text.
+    pub fn registered_as(&self) -> &str {
+        &self.registration
+    }
+
     /// It ended; it can be taken up again for so long, at most [`LONGEST_GAP`]. False when it had
     /// ended before.
     pub fn end(&mut self, resumable_for: Option<Duration>, now: Timestamp) -> bool {

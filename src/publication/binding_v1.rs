@@ -6,7 +6,7 @@ use super::posture_v1::Believed;
 use crate::ids::{BindingId, DeviceId, SessionId};
 use crate::posture::continuity::Process;
 use crate::posture::key_binding::KeyBinding;
-use crate::posture::policy::Policy;
+use crate::posture::policy::{Policy, SessionRule};
 use crate::posture::trust::{self, Alive, Level, Routability, Trust, routability, trust};
 use crate::provider::Session;
 use crate::provider::liveness::Liveness;
@@ -71,6 +71,30 @@ pub struct Standing<'a> {
 pub struct Judgement {
     pub trust: Trust,
     pub routability: Routability,
+}
+
+impl Judgement {
+    /// Cause first: what keeps the session from being routed to, then what keeps the level down.
+    pub fn reasons(&self) -> Vec<Reason> {
+        let mut reasons = self.routability.reasons.clone();
+        for reason in &self.trust.reasons {
+            // A level that is no demand of the policy's still says why it is not higher.
+            if self.trust.level < Level::Hardware && !reasons.contains(reason) {
+                reasons.push(*reason);
+            }
+        }
+        reasons
+    }
+}
+
+/// Whether a session is more to this Mac than somebody who claims it.
+pub fn is_joined(session: &Session, mac: &Believed, policy: &Policy) -> bool {
+    match policy.rules.hardware.session {
+        SessionRule::Proved => mac.posture.proof_of(session.key.text()).is_some(),
+        SessionRule::ClaimedSerial => {
+            session.claimed_serial.is_some() && session.claimed_serial == mac.serial
+        }
+    }
 }
 
 impl<'a> Standing<'a> {
@@ -139,7 +163,7 @@ impl<'a> Standing<'a> {
     }
 
     /// Its challenges, in the light of what Apple has stated of the Mac since.
-    fn liveness(&self) -> std::borrow::Cow<'a, Liveness> {
+    pub(super) fn liveness(&self) -> std::borrow::Cow<'a, Liveness> {
         use std::borrow::Cow;
         let liveness = &self.session.liveness;
         let stated = self.mac.and_then(|mac| mac.posture.attested.as_ref());
@@ -156,15 +180,10 @@ impl<'a> Standing<'a> {
 
     /// The answer.
     pub fn publish(&self, policy: &'a Policy, now: Timestamp) -> BindingV1<'a> {
-        let Judgement { trust, routability } = self.judge(policy, now);
+        let judgement = self.judge(policy, now);
+        let reasons = judgement.reasons();
+        let Judgement { trust, routability } = judgement;
         let session = self.session;
-        let mut reasons = routability.reasons;
-        for reason in trust.reasons {
-            // A level that is no demand of the policy's still says why it is not higher.
-            if trust.level < Level::Hardware && !reasons.contains(&reason) {
-                reasons.push(reason);
-            }
-        }
         BindingV1 {
             session: &session.session_id,
             binding_id: &session.binding_id,

@@ -6,6 +6,7 @@ pub mod ear;
 #[cfg(test)]
 mod ear_test;
 pub mod event;
+pub mod feed;
 pub mod forecast;
 #[cfg(test)]
 mod forecast_test;
@@ -14,9 +15,11 @@ pub mod jws;
 pub mod keyring;
 #[cfg(test)]
 mod one_way_test;
+pub mod packed;
 pub mod posture_v1;
 pub mod progress_v1;
 pub mod release_v1;
 pub mod snapshot_v1;
 pub mod subject;
+pub mod trust_headers;
 pub mod verification_v1;

@@ -1,5 +1,6 @@
 //! Every rule about time is one-way: an answer that is the same at two times, from the same sources,
-//! is the same between. The memory of answers (`flows::answers`) rests on this.
+//! is the same between. The memory of answers (`flows::answers`) rests on this, and so does the public
+//! feed.
 
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::binding_v1::Standing;
+use super::feed::Judged;
 use super::posture_v1::{Believed, PostureV1, Sources};
 use crate::attestation::statement::SecureBoot;
 use crate::attestation::{Anchor, Freshness, Statement};
@@ -14,10 +16,11 @@ use crate::entropy::SeededEntropy;
 use crate::ids::{BindingId, DeviceId, EvidenceId, SerialNumber, SessionId};
 use crate::mdm::security_info::{SecureBootLevel, SecurityInfo};
 use crate::posture::appraisal::Relation;
-use crate::posture::key_binding::Proof;
+use crate::posture::key_binding::{KeyBinding, Proof};
 use crate::posture::policy::{Policy, SHIPPED};
-use crate::posture::{Attested, Channel, Occasion, Posture, Reported};
-use crate::provider::{Challenge, EncryptionKey, Registration, SePublicKey, Session};
+use crate::posture::trust::Level;
+use crate::posture::{Attested, Channel, Occasion, Posture, Reported, Verdict};
+use crate::provider::{Blob, Challenge, EncryptionKey, Registration, SePublicKey, Session};
 use crate::time::Timestamp;
 
 const KEY: &str =
@@ -142,12 +145,15 @@ impl Past {
         times.into_iter().flatten().any(|at| at > now)
     }
 
-    /// Both answers as of these times, but for the time of the evaluation.
-    fn answers<const N: usize>(&self, times: [u64; N]) -> [(Value, Value, bool); N] {
+    fn policy(&self) -> Policy {
         let mut policy = Policy::parse(SHIPPED[self.policy].1).expect("shipped");
         policy.rules.boot_continuity.enabled = self.continuity;
-        let (posture, session) = (self.posture(), self.session(&policy));
-        let mac = Believed {
+        policy
+    }
+
+    fn mac(&self) -> Believed {
+        let posture = self.posture();
+        Believed {
             device_id: posture.device_id.clone(),
             serial: SerialNumber::parse("SIMQ4T2W7P").ok(),
             relation: Relation {
@@ -158,7 +164,34 @@ impl Past {
             channel: Channel::HardwareAttested,
             posture,
             attempt: Vec::new(),
+        }
+    }
+
+    /// What the feed says at these times, and what the internal API does; nothing of a session that has
+    /// ended.
+    fn shown<const N: usize>(&self, times: [u64; N]) -> Option<[(Judged, Value); N]> {
+        let (policy, mac) = (self.policy(), self.mac());
+        let session = self.session(&policy);
+        let standing = Standing {
+            session: &session,
+            mac: Some(&mac),
+            release: Ok(()),
         };
+        let blob = include_bytes!("../../tests/fixtures/provider/blob.raw.json");
+        let blob = Blob::parse(blob).expect("a blob");
+        session.is_live().then(|| {
+            times.map(at).map(|now| {
+                let judged = Judged::at(standing, blob.unverified_report(), &policy, now);
+                let binding = standing.publish(&policy, now);
+                (judged, serde_json::to_value(binding).expect("JSON"))
+            })
+        })
+    }
+
+    /// Both answers as of these times, but for the time of the evaluation.
+    fn answers<const N: usize>(&self, times: [u64; N]) -> [(Value, Value, bool); N] {
+        let (policy, mac) = (self.policy(), self.mac());
+        let session = self.session(&policy);
         let standing = Standing {
             session: &session,
             mac: Some(&mac),
@@ -239,5 +272,57 @@ proptest! {
         if first == last {
             prop_assert_eq!(middle, first);
         }
+    }
+
+    #[test]
+    fn the_feed_says_what_the_internal_api_says(past in past(), now in 0..21 * DAY) {
+        let Some([(judged, binding)]) = past.shown([now]) else { return Ok(()) };
+        prop_assert_eq!(json!(judged.level), binding["trust_level"].clone());
+        prop_assert_eq!(json!(judged.se_key_bound), binding["se_key_bound"].clone());
+        prop_assert_eq!(json!(judged.routable), binding["routable"].clone());
+        let is_joined = past.proved || SHIPPED[past.policy].0 == "darkbloom-2026";
+        if is_joined {
+            prop_assert_eq!(json!(judged.reasons), binding["reasons"].clone());
+        } else {
+            prop_assert_eq!(judged.verdict, Verdict::Unknown);
+            prop_assert!(!judged.mdm_verified && !judged.mda_verified && !judged.acme_verified);
+        }
+        // Under the strict policy the level stands on all of it.
+        if SHIPPED[past.policy].0 == "strict" && judged.level == Level::Hardware {
+            prop_assert!(judged.mdm_verified && judged.mda_verified && judged.acme_verified);
+        }
+    }
+
+    #[test]
+    fn what_the_feed_says_for_a_while_holds_all_the_while(
+        past in past(),
+        from in 0..21 * DAY,
+        span in 1..5 * DAY,
+        share in 0..1_000_u64,
+        soon in any::<bool>(),
+    ) {
+        // As long as a provider is not judged anew, or much longer.
+        let span = if soon || past.lies_ahead_of(from) { 75 } else { span };
+        let between = from + span * share / 1_000;
+        let shown = past.shown([from, between, from + span]);
+        let Some([(first, _), (middle, _), (last, _)]) = shown else { return Ok(()) };
+        if first == last {
+            prop_assert_eq!(&middle, &first);
+        }
+        let held = first.clone().and(last.clone());
+        for judged in [&first, &last] {
+            prop_assert!(held.level <= judged.level && held.status >= judged.status);
+            prop_assert!(held.verdict != Verdict::Affirming || judged.verdict == Verdict::Affirming);
+            prop_assert!(held.se_key_bound != KeyBinding::Bound || judged.se_key_bound == KeyBinding::Bound);
+            for (held, said) in [
+                (held.mdm_verified, judged.mdm_verified),
+                (held.mda_verified, judged.mda_verified),
+                (held.acme_verified, judged.acme_verified),
+                (held.routable, judged.routable),
+            ] {
+                prop_assert!(said || !held);
+            }
+        }
+        prop_assert_eq!(first.clone().and(first.clone()), first);
     }
 }

@@ -1,13 +1,14 @@
 //! What Apple stated of the keys that certificates were issued for: the evidence as it came, with
 //! what was read from it.
 
+use sea_orm::QuerySelect;
 use sea_orm::entity::prelude::*;
 
 use super::edit::{Datum, Edit};
 use super::row::{self, Row};
 use super::{Read, StoreError};
 use crate::acme::AttestedKey;
-use crate::ids::CertificateHash;
+use crate::ids::{CertificateHash, EvidenceId};
 
 mod table {
     use sea_orm::entity::prelude::*;
@@ -29,7 +30,7 @@ mod table {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
-use table::{Entity, Model};
+use table::{Column, Entity, Model};
 
 impl Read {
     /// What Apple stated of the key in this certificate; `None` for an identity that is not
@@ -40,6 +41,19 @@ impl Read {
     ) -> Result<Option<AttestedKey>, StoreError> {
         let key = certificate.as_bytes().to_vec();
         row::read_one(Entity::find_by_id(key).one(self.tx()).await?)
+    }
+
+    /// The attested key whose statement is this evidence.
+    pub async fn attested_key_of(
+        &self,
+        evidence_id: EvidenceId,
+    ) -> Result<Option<AttestedKey>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::EvidenceId.eq(evidence_id.as_bytes().to_vec()))
+            .limit(1)
+            .one(self.tx())
+            .await?;
+        row::read_one(found)
     }
 }
 

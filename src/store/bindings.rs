@@ -147,6 +147,19 @@ impl Read {
         self.named(silent, Column::SilentFrom, limit).await
     }
 
+    /// Some of the sessions that have not ended: those named after this one, in order.
+    pub async fn live_session_ids(
+        &self,
+        after: Option<&SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionId>, StoreError> {
+        let after = after.map_or("", SessionId::as_str);
+        let live = Condition::all()
+            .add(Column::EndedAt.is_null())
+            .add(Column::Session.gt(after));
+        self.named(live, Column::Session, limit).await
+    }
+
     async fn named(
         &self,
         condition: Condition,

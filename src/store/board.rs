@@ -85,6 +85,19 @@ struct Shelves {
     forgotten: HashMap<Key, u64>,
     /// Everything was forgotten in this epoch.
     all_forgotten: u64,
+    /// For whoever keeps a picture of everything; there once somebody does.
+    marks: Option<Marks>,
+}
+
+/// What changed since it was asked for last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Anything may have changed.
+    pub all: bool,
+    pub sessions: HashSet<SessionId>,
+    /// What is believed of these Macs.
+    pub macs: HashSet<DeviceId>,
+    pub releases: bool,
 }
 
 /// Somebody reads the database to fill the board. Begun before the read, so that what changes
@@ -177,10 +190,21 @@ impl Board {
                 Key::Releases => shelves.releases.clear(),
                 Key::Tokens => shelves.tokens.clear(),
             }
+            if let Some(marks) = &mut shelves.marks {
+                marks.add(&key);
+            }
             if shelves.fills > 0 {
                 shelves.forgotten.insert(key, epoch);
             }
         }
+    }
+
+    /// What changed since this was called last; whoever reads afterwards reads it as it is now. At
+    /// first, and where memory cannot be relied on, anything may have.
+    pub fn take_marks(&self) -> Marks {
+        let is_reliable = self.current().is_some();
+        let marks = self.write().marks.replace(Marks::default());
+        marks.filter(|_| is_reliable).unwrap_or_else(Marks::all)
     }
 
     /// The log of changes was read to its end, and all it named was forgotten. After a gap longer than
@@ -216,6 +240,9 @@ impl Shelves {
     fn clear(&mut self) {
         self.epoch += 1;
         self.all_forgotten = self.epoch;
+        if let Some(marks) = &mut self.marks {
+            *marks = Marks::all();
+        }
         self.sessions.clear();
         self.macs.clear();
         self.sessions_of.clear();
@@ -226,6 +253,31 @@ impl Shelves {
     /// Whether what was read since `epoch` began is what it is now.
     fn is_true(&self, key: &Key, epoch: u64) -> bool {
         self.all_forgotten <= epoch && self.forgotten.get(key).is_none_or(|at| *at <= epoch)
+    }
+}
+
+impl Marks {
+    fn all() -> Self {
+        Self {
+            all: true,
+            ..Self::default()
+        }
+    }
+
+    fn add(&mut self, key: &Key) {
+        if self.all {
+            return;
+        }
+        match key {
+            Key::Session(session_id) => drop(self.sessions.insert(session_id.clone())),
+            Key::Mac(device_id) => drop(self.macs.insert(device_id.clone())),
+            Key::Releases => self.releases = true,
+            // A session is named itself when it becomes about another Mac.
+            Key::SessionsOf(_) | Key::Tokens => {}
+        }
+        if self.sessions.len() + self.macs.len() > MOST {
+            *self = Self::all();
+        }
     }
 }
 
@@ -434,6 +486,37 @@ mod tests {
         assert!(!is_kept(&board, &one));
         board.followed(Instant::now(), false);
         assert!(is_kept(&board, &one));
+    }
+
+    #[test]
+    fn whoever_keeps_a_picture_is_told_what_to_look_at_again() {
+        let board = Board::new(true, false);
+        let one = mac(1);
+        board.forget(keys(&one));
+        assert!(board.take_marks().all, "nobody has looked before");
+        assert_eq!(board.take_marks(), Marks::default());
+        board.forget(keys(&one));
+        board.forget([Key::Releases, Key::Tokens]);
+        let marks = Marks {
+            macs: HashSet::from([one.mac.device_id.clone()]),
+            releases: true,
+            ..Marks::default()
+        };
+        assert_eq!(board.take_marks(), marks);
+        assert_eq!(board.take_marks(), Marks::default());
+
+        let unwatched = Board::new(false, false);
+        for _ in 0..2 {
+            assert!(unwatched.take_marks().all);
+        }
+        let follows = Board::new(true, true);
+        assert!(follows.take_marks().all && follows.take_marks().all);
+        follows.followed(Instant::now(), true);
+        assert!(
+            follows.take_marks().all,
+            "what the log skipped is not known"
+        );
+        assert_eq!(follows.take_marks(), Marks::default());
     }
 
     #[test]

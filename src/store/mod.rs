@@ -65,7 +65,7 @@ use tokio::sync::watch::Receiver;
 pub use self::acme_directories::{AttestedIssuance, OpenDirectory};
 pub use self::api_tokens::ApiToken;
 pub use self::bindings::IssuedChallenge;
-pub use self::board::{Board, Fill, Glance, MacGlance, TOKEN_KEPT};
+pub use self::board::{Board, Fill, Glance, MacGlance, Marks, TOKEN_KEPT};
 use self::database::{Backend, Connections};
 use self::directories::Directories;
 pub use self::error::{Cause, StoreError};

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::attestation::freshness::NonceInputs;
 use crate::ids::CommandUuid;
 use crate::posture::Channel;
+use crate::publication::feed::Disclosure;
 use crate::time::Timestamp;
 
 /// Says of what form a bundle is.
@@ -34,16 +35,6 @@ pub struct BundleV1 {
     /// Only with a result that names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
-}
-
-/// How much is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Disclosure {
-    Full,
-    /// Without chain and blob: both have the serial number in them, and neither can be cut without
-    /// breaking its signature.
-    Redacted,
 }
 
 /// What opens the subject.

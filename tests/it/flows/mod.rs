@@ -43,7 +43,9 @@ mod connect;
 
 mod init;
 mod publish_evidence;
+mod publish_feed;
 mod read_posture;
+mod read_trust_headers;
 mod release;
 mod renew_by_scep;
 mod restart;

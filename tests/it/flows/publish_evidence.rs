@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use attestd::flows::publish_evidence::publish_evidence;
 use attestd::ids::SessionId;
-use attestd::publication::bundle::v1::Disclosure;
+use attestd::publication::feed::Disclosure;
 use attestd_sim::{Life, Mac, Provider};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::plane::{OWNER, Plane};
@@ -33,11 +36,39 @@ async fn bundle(plane: &Plane, disclosure: Disclosure) -> Option<Value> {
     Some(serde_json::from_slice(&written).expect("JSON"))
 }
 
+/// The bundle that the feed names, as anybody gets it.
+async fn published(plane: &Plane) -> Value {
+    let scene = &plane.scene;
+    scene.pass(Duration::from_secs(5));
+    let get = async |path: &str| scene.answer(scene.anybody(Method::GET, path)).await;
+    let feed = get("/v1/providers/attestation").await.json();
+    let url = feed["providers"][0]["evidence_url"]
+        .as_str()
+        .expect("a URL")
+        .to_owned();
+    let path = url.strip_prefix(scene.base_url.as_str()).expect("ours");
+    let answer = get(path).await;
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, "application/json")
+    );
+    let digest = STANDARD.encode(openssl::sha::sha256(&answer.body));
+    assert_eq!(
+        answer.header("content-digest"),
+        format!("sha-256=:{digest}:")
+    );
+    let known = scene
+        .anybody(Method::GET, path)
+        .header("if-none-match", answer.header("etag"));
+    assert_eq!(scene.answer(known).await.status, 304);
+    answer.json()
+}
+
 /// What an outsider with `attestd verify` and their own trust finds: exit status, and what was said.
 async fn checked(plane: &Plane, bundle: &Value, more: &[&str]) -> (Option<i32>, Value) {
     let scene = &plane.scene;
     let keys = scene
-        .answer(scene.anybody(reqwest::Method::GET, "/.well-known/jwks-history.json"))
+        .answer(scene.anybody(Method::GET, "/.well-known/jwks-history.json"))
         .await;
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
@@ -79,7 +110,7 @@ journey! {
     async fn an_outsider_checks_everything_that_is_said_of_a_provider(backend: Backend) {
         let plane = Plane::new(backend).await;
         let (mac, life, _provider) = routed(&plane).await;
-        let whole = bundle(&plane, Disclosure::Full).await.expect("a bundle");
+        let whole = published(&plane).await;
         let (status, said) = checked(&plane, &whole, &["--require", "apple_posture", "--require", "sealed"]).await;
         assert_eq!(status, Some(0), "{said:#}");
         assert_eq!(standings(&said), [
@@ -135,6 +166,10 @@ journey! {
 
         assert_eq!(plane.scene.api.unbind("s", "").await, 204);
         assert!(bundle(&plane, Disclosure::Full).await.is_none());
+        for path in ["/v1/evidence/x", "/v1/evidence/00000000-0000-8000-8000-000000000000"] {
+            let answer = plane.scene.answer(plane.scene.anybody(Method::GET, path)).await;
+            assert_eq!(answer.status, 404, "{path}");
+        }
     }
 }
 

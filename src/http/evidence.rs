@@ -1,0 +1,58 @@
+//! `GET /v1/evidence/{provider_id}`, for anybody.
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::conditional::is_unchanged;
+use super::feed::{Peer, read};
+use super::problem::Problem;
+use super::{Public, error};
+use crate::publication::feed::ProviderId;
+
+/// The evidence about one provider of the feed.
+pub async fn bundle(
+    State(public): State<Public>,
+    peer: Peer,
+    headers: HeaderMap,
+    Path(provider_id): Path<String>,
+) -> Response {
+    let document = match read(&public, &peer, &headers).await {
+        Ok(document) => document,
+        Err(refusal) => return refusal,
+    };
+    let session_id = ProviderId::parse(&provider_id);
+    let session_id = session_id.and_then(|known| document.session_of(&known).cloned());
+    let Some(session_id) = session_id else {
+        return Problem::provider_not_found().into_response();
+    };
+    let bundle = match public.bundles.read(&public.ctx, &session_id).await {
+        Ok(Some(bundle)) => bundle,
+        Ok(None) => return Problem::provider_not_found().into_response(),
+        Err(failure) => return error::to_internal(&failure),
+    };
+    let tag = format!("\"{}\"", hex::encode(&bundle.sha256[..16]));
+    let mut response = if is_unchanged(&headers, tag.as_bytes()) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let json = HeaderValue::from_static("application/json");
+        let mut whole = ([(header::CONTENT_TYPE, json)], bundle.body.clone()).into_response();
+        // RFC 9530: whoever keeps the bundle keeps what it was sent as.
+        let digest = format!("sha-256=:{}:", STANDARD.encode(bundle.sha256));
+        if let Ok(digest) = HeaderValue::from_str(&digest) {
+            whole.headers_mut().insert("content-digest", digest);
+        }
+        whole
+    };
+    let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    let short = HeaderValue::from_static("public, max-age=10");
+    headers.insert(header::CACHE_CONTROL, short);
+    let anybody = HeaderValue::from_static("*");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, anybody);
+    response
+}
