@@ -29,7 +29,6 @@ APPLE_ROOT_SHA256 = "ccf59ef8fcb3017d97f8b5fa6fa90e7a3f9283f76b55ac6cf6eda8b8b94
 def need(holds, why):
     if not holds:
         raise ValueError(why)
-
 # Bytes and texts. Each has one spelling: another one is refused, even where it would mean the same.
 def sha256(*parts):
     return hashlib.sha256(b"".join(parts)).digest()
@@ -126,7 +125,8 @@ class Bundle:
         need(isinstance(parts["subject"], str), "subject is no text")
         self.parts, self.trust, self.at, self.text = parts, trust, at, parts["se_public_key"]
         self.key, self.made = point(b64(self.text)), moment(parts["generated_at"])
-        self.blob, self.leaf, self.anchor, self.said, self.result = {}, None, None, {}, None
+        self.blob = None if "registration" in parts else {}  # as long as it was not read
+        self.leaf, self.anchor, self.said, self.result = None, None, {}, None
 
     def subject(self, _):
         if "subject_opening" not in self.parts:

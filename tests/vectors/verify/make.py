@@ -417,6 +417,8 @@ def challenges():
     ok("a minute after the bundle", challenge(timestamp="2026-09-20T12:01:00Z"), put(challenge__received_at="2026-09-20T12:01:00Z"))
     bad("more than a minute after the bundle", challenge({"received_at": "2026-09-20T12:01:01Z"}, timestamp="2026-09-20T12:01:01Z"))
     bad("a time with an offset", challenge(timestamp="2026-09-20T11:59:58+00:00"))
+    bad("a time in small letters", challenge({"received_at": "2026-09-20t11:59:59z"}))
+    bad("a time with a blank", challenge({"received_at": "2026-09-20 11:59:59Z"}))
     bad("a day that there is not", challenge({"received_at": "2026-09-31T11:59:59Z"}))
 
 
@@ -528,6 +530,7 @@ def apples():
     named("failed", "a checkpoint's code for another key", mda(beacon(OTHER_KEY)))
     for field, value in (("server_id", "other.example"), ("device_id", "dev_other"), ("minted_at", minted(10_251)[0])):
         case(f"key_named: another {field}", {"apple": "proved", "key_named": "failed"}, put(**{"mda__nonce__inputs__" + field: value}))
+    named("failed", "a UUID in other letters", mda(({**how, "inputs": {**how["inputs"], "command_uuid": how["inputs"]["command_uuid"].lower()}}, code)))
     case("key_named: an input is missing", {"key_named": "failed"}, drop("/mda/nonce/inputs/device_id"))
     case("key_named: the key is missing among the inputs", {"key_named": "failed"}, drop("/mda/nonce/inputs/se_public_key"))
     case("key_named: no inputs", {"key_named": "failed"}, drop("/mda/nonce/inputs"))
@@ -554,6 +557,7 @@ def apples():
     posture("failed", "no serial number", {"9.1": None})
     posture("failed", "an empty serial number", {"9.1": b""})
     posture("failed", "another serial number than the blob's", {"9.1": b"FXMADE00002"})
+    posture("failed", "a blob that cannot be read", {}, put(registration__attestation_raw_b64="blob"))
     posture("proved", "a blob without a serial number", {"9.1": b"FXMADE00002"}, put(registration=registration({"serialNumber": None})))
 
 
