@@ -310,7 +310,8 @@ async fn mda(
         Some(code) => tx.ledger_entry(&kept.device_id, code).await?,
         None => None,
     };
-    // A nonce that is not ours says nothing to anybody.
+    // A nonce that is not ours, or was made for another key, says nothing of this one.
+    let minted = minted.filter(|minted| minted.inputs.se_public_key == session.key.text());
     let Some(minted) = minted else {
         return Ok(None);
     };

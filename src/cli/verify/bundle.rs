@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Answer, Unreadable, input};
+use crate::attestation::{Anchor, Anchors};
 use crate::json;
 use crate::publication::bundle::trust::{LogTrust, Trust, TrustedKey};
 use crate::publication::bundle::{Standing, examine};
@@ -48,8 +49,7 @@ struct TrustFile {
     log_vkey: Option<String>,
     #[serde(default)]
     witness_vkeys: Vec<String>,
-    #[serde(default)]
-    witness_quorum: usize,
+    witness_quorum: Option<usize>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Unreadable> {
@@ -58,7 +58,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Unreadable> {
     let at = input::at(arguments.at);
     let findings = examine(&bytes, &trust, at);
     let mut answer = Answer::new(None);
-    answer.member("anchor", json!(trust.anchors.kind()));
+    let anchor = trust.anchors.as_ref().map(Anchors::kind);
+    answer.member("anchor", json!(anchor));
     answer.member("at", json!(at));
     for finding in &findings {
         if let Standing::Failed { reason, detail } = &finding.standing {
@@ -91,12 +92,10 @@ fn assemble(file: TrustFile, folder: &Path) -> Result<Trust, Unreadable> {
         None => input::anchors(None)?,
         Some(root) => input::anchors(Some(&folder.join(root)))?,
     };
-    if let Some(hash) = &file.mda_root_sha256
-        && !anchors.are(hash)
-    {
-        let detail = "mda_root_sha256 is not that of the one root in force";
-        return Err(Unreadable(detail.to_owned()));
-    }
+    let anchors = match file.mda_root_sha256.as_deref() {
+        Some(hash) => Some(anchors).filter(|anchors| anchors.are(hash)),
+        None => Some(anchors).filter(|anchors| anchors.kind() == Anchor::Apple),
+    };
     let keys = match (file.jwks, &file.jwks_file) {
         (Some(keys), _) => Some(keys),
         (None, Some(path)) => {
@@ -117,10 +116,14 @@ fn assemble(file: TrustFile, folder: &Path) -> Result<Trust, Unreadable> {
         anchors,
         keys,
         issuer: file.issuer,
-        log: file.log_vkey.map(|log| LogTrust {
-            log,
-            witnesses: file.witness_vkeys,
-            quorum: file.witness_quorum,
-        }),
+        // None that has to be said, if it is to be enough.
+        log: file
+            .log_vkey
+            .zip(file.witness_quorum)
+            .map(|(log, quorum)| LogTrust {
+                log,
+                witnesses: file.witness_vkeys,
+                quorum,
+            }),
     })
 }

@@ -3,16 +3,35 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use const_oid::ObjectIdentifier;
 use serde_json::{Map, Value};
 
-use super::{By, Common, Fault, Standing, base64, part, text};
-use crate::attestation::freshness::NonceInputs;
-use crate::attestation::statement::SecureBoot;
-use crate::attestation::{Evidence, VerifiedEvidence, verify};
-use crate::ids::sha256;
-use crate::pki::KnownIntermediates;
+use super::{By, Common, Fault, Standing, base64, part, text, time};
+use crate::attestation::{Evidence, verify};
+use crate::ids::{sha256, transcript};
+use crate::pki::key::{Digest, KeyAlgorithm, SignatureAlgorithm};
+use crate::pki::{Certificate, KnownIntermediates, PkiError};
 use crate::provider::Blob;
 use crate::reason::Reason;
+
+/// Apple's properties of a Mac (apple-protocol 6).
+mod oid {
+    use const_oid::ObjectIdentifier;
+
+    pub const SERIAL_NUMBER: ObjectIdentifier =
+        ObjectIdentifier::new_unwrap("1.2.840.113635.100.8.9.1");
+    pub const FRESHNESS: ObjectIdentifier =
+        ObjectIdentifier::new_unwrap("1.2.840.113635.100.8.11.1");
+    pub const SIP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113635.100.8.13.1");
+    pub const SECURE_BOOT: ObjectIdentifier =
+        ObjectIdentifier::new_unwrap("1.2.840.113635.100.8.13.2");
+    pub const KERNEL_EXTENSIONS: ObjectIdentifier =
+        ObjectIdentifier::new_unwrap("1.2.840.113635.100.8.13.3");
+}
+
+/// INTEGER 0: enabled, or none allowed.
+const ZERO: &[u8] = &[2, 1, 0];
+const FULL: &[u8] = b"Full Security";
 
 /// A chain leads to the root.
 pub(super) fn chain(
@@ -28,7 +47,10 @@ pub(super) fn chain(
         // Redacted: the service says that there is one.
         let named = text(part, "chain_sha256");
         return Some(named.and_then(|hash| {
-            let is_hash = hex::decode(hash).is_ok_and(|bytes| bytes.len() == 32);
+            let is_hash = hash.len() == 64
+                && hash
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
             if is_hash {
                 Ok(Standing::Asserted { by: By::Service })
             } else {
@@ -45,10 +67,10 @@ pub(super) fn key_named(
     common: &Common<'_>,
 ) -> Option<Result<Standing, Fault>> {
     with_chain(bundle, |part| {
-        let (evidence, by) = verified(part, common)?;
+        let (leaf, by) = verified(part, common)?;
         let nonce = super::part(part.get("nonce").unwrap_or(&Value::Null))?;
         let wanted = nonce_of(nonce, common)?;
-        match evidence.freshness_code(wanted.len()) {
+        match leaf.property(oid::FRESHNESS) {
             Some(code) if code == wanted => Ok(Standing::Proved { by }),
             Some(_) => Err(Fault::new(
                 Reason::NonceUnrecognized,
@@ -68,37 +90,45 @@ pub(super) fn posture(
     common: &Common<'_>,
 ) -> Option<Result<Standing, Fault>> {
     with_chain(bundle, |part| {
-        let (evidence, by) = verified(part, common)?;
-        let said = evidence.statement();
-        let fault = |reason, detail: &str| Err(Fault::new(reason, detail));
-        match said.sip_enabled {
-            Some(true) => {}
-            Some(false) => return fault(Reason::SipDisabled, "SIP is off"),
-            None => return fault(Reason::FieldMissing, "nothing is said of SIP"),
-        }
-        match said.secure_boot {
-            Some(SecureBoot::Full) => {}
-            Some(SecureBoot::Reduced) => {
-                return fault(Reason::SecureBootReduced, "Reduced Security");
+        let (leaf, by) = verified(part, common)?;
+        for (oid, good, reason, what) in [
+            (oid::SIP, ZERO, Reason::SipDisabled, "SIP"),
+            (
+                oid::SECURE_BOOT,
+                FULL,
+                Reason::SecureBootReduced,
+                "Secure Boot",
+            ),
+            (
+                oid::KERNEL_EXTENSIONS,
+                ZERO,
+                Reason::ThirdPartyKexts,
+                "kernel extensions",
+            ),
+        ] {
+            match leaf.property(oid) {
+                Some(value) if value == good => {}
+                Some(_) => return Err(Fault::new(reason, format!("{what}: another value"))),
+                None => {
+                    let detail = format!("{what}: nothing is said");
+                    return Err(Fault::new(Reason::FieldMissing, detail));
+                }
             }
-            Some(SecureBoot::Permissive) => {
-                return fault(Reason::SecureBootOff, "Permissive Security");
-            }
-            None => return fault(Reason::FieldMissing, "nothing is said of Secure Boot"),
         }
-        match said.third_party_kexts {
-            Some(false) => {}
-            Some(true) => return fault(Reason::ThirdPartyKexts, "kernel extensions are allowed"),
-            None => return fault(Reason::FieldMissing, "nothing is said of kernel extensions"),
-        }
-        let Some(serial) = &said.serial else {
-            return fault(Reason::FieldMissing, "no serial number is stated");
+        let serial = leaf
+            .property(oid::SERIAL_NUMBER)
+            .filter(|serial| !serial.is_empty());
+        let Some(serial) = serial else {
+            return Err(Fault::new(
+                Reason::FieldMissing,
+                "no serial number is stated",
+            ));
         };
         match claimed_serial(bundle)? {
-            Some(claimed) if claimed != serial.as_str() => fault(
+            Some(claimed) if claimed.as_bytes() != serial => Err(Fault::new(
                 Reason::SerialMismatch,
                 "the provider says another serial number",
-            ),
+            )),
             _ => Ok(Standing::Proved { by }),
         }
     })
@@ -115,10 +145,7 @@ fn with_chain(
     }
 }
 
-fn verified(
-    part: &Map<String, Value>,
-    common: &Common<'_>,
-) -> Result<(VerifiedEvidence, By), Fault> {
+fn verified(part: &Map<String, Value>, common: &Common<'_>) -> Result<(Leaf, By), Fault> {
     let chain = part.get("chain_b64").and_then(Value::as_array);
     let chain = chain.ok_or_else(|| Fault::form("chain_b64 is no list"))?;
     let certificates = chain.iter().map(|certificate| {
@@ -129,15 +156,48 @@ fn verified(
     let evidence = Evidence {
         certificates: certificates.collect::<Result<_, _>>()?,
     };
-    let anchors = &common.trust.anchors;
-    let verified = verify(
-        &evidence,
-        anchors,
-        &KnownIntermediates::default(),
-        common.at,
-    )
-    .map_err(|refusal| Fault::new(refusal.reason(), refusal))?;
-    Ok((verified, By::from(anchors.kind())))
+    let anchors = common.trust.anchors.as_ref();
+    let anchors = anchors.ok_or_else(|| {
+        Fault::new(
+            Reason::ChainInvalid,
+            "the root is not the one that is pinned",
+        )
+    })?;
+    for der in &evidence.certificates {
+        by_p384(der)?;
+    }
+    let known = KnownIntermediates::default();
+    verify(&evidence, anchors, &known, common.at)
+        .map_err(|refusal| Fault::new(refusal.reason(), refusal))?;
+    let leaf = evidence.certificates.into_iter().next().unwrap_or_default();
+    Ok((Leaf(leaf), By::from(anchors.kind())))
+}
+
+/// Apple's certificates have keys on P-384, and signatures with SHA-384.
+fn by_p384(der: &[u8]) -> Result<(), Fault> {
+    let fault = |fault: PkiError| Fault::new(Reason::ChainInvalid, fault);
+    let certificate = Certificate::parse(der).map_err(fault)?;
+    let key = certificate.public_key().map_err(fault)?.algorithm();
+    let signature = certificate.signature_algorithm().map_err(fault)?;
+    if key == KeyAlgorithm::P384 && signature == SignatureAlgorithm::Ecdsa(Digest::Sha384) {
+        Ok(())
+    } else {
+        Err(Fault::new(
+            Reason::ChainInvalid,
+            "a certificate that is not by P-384 with SHA-384",
+        ))
+    }
+}
+
+/// The leaf of a chain that holds.
+struct Leaf(Vec<u8>);
+
+impl Leaf {
+    /// The bytes of a property, as they are: what is wrapped once more is another value.
+    fn property(&self, oid: ObjectIdentifier) -> Option<Vec<u8>> {
+        let leaf = Certificate::parse(&self.0).ok()?;
+        Some(leaf.extension(oid)?.value.to_vec())
+    }
 }
 
 /// The serial number in the provider's blob, if there is one.
@@ -155,21 +215,32 @@ fn claimed_serial(bundle: &Map<String, Value>) -> Result<Option<String>, Fault> 
 fn nonce_of(nonce: &Map<String, Value>, common: &Common<'_>) -> Result<[u8; 32], Fault> {
     let key = common.key.text();
     let scheme = text(nonce, "scheme")?;
+    let nothing = Map::new();
+    let inputs = nonce.get("inputs").map_or(Ok(&nothing), part)?;
+    let named = inputs.get("se_public_key");
+    if named.is_some_and(|named| named.as_str() != Some(key)) {
+        return Err(Fault::new(
+            Reason::KeyMismatch,
+            "the nonce was made for another key",
+        ));
+    }
     if scheme == "legacy-se-sha256" {
         return Ok(sha256(key.as_bytes()));
     }
-    let inputs = part(nonce.get("inputs").unwrap_or(&Value::Null))?;
     match scheme {
         "transcript-v1" => {
-            let inputs: NonceInputs = serde_json::from_value(Value::Object(inputs.clone()))
-                .map_err(|fault| Fault::form(format!("the inputs of the nonce: {fault}")))?;
-            if inputs.se_public_key != key {
-                return Err(Fault::new(
-                    Reason::KeyMismatch,
-                    "the nonce was made for another key",
-                ));
-            }
-            Ok(inputs.nonce())
+            // Named whatever the key: otherwise the nonce is nobody's.
+            text(inputs, "se_public_key")?;
+            let minted_at = time(inputs, "minted_at")?.millis().to_string();
+            let fields = [
+                "attestd-nonce-transcript-v1",
+                text(inputs, "server_id")?,
+                text(inputs, "device_id")?,
+                text(inputs, "command_uuid")?,
+                &minted_at,
+                key,
+            ];
+            Ok(sha256(&transcript(&fields.map(str::as_bytes))))
         }
         "beacon-v2" => beacon(inputs, key),
         other => Err(Fault::new(

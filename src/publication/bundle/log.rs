@@ -103,6 +103,9 @@ struct Checkpoint<'a> {
 impl<'a> Checkpoint<'a> {
     fn read(note: &'a str) -> Result<Self, Fault> {
         let form = || Fault::form("the checkpoint is none");
+        if !note.ends_with('\n') {
+            return Err(form());
+        }
         let end = note.find("\n\n").ok_or_else(form)? + 1;
         let (text, rest) = note.split_at(end);
         let mut lines = text.lines();
@@ -128,17 +131,18 @@ impl<'a> Checkpoint<'a> {
     /// By the log, and by as many witnesses as are wanted.
     fn signed(&self, trust: &LogTrust) -> Result<(), Fault> {
         let log = VerifierKey::read(&trust.log).ok_or_else(|| fault("log_vkey is no key"))?;
-        if log.name != self.origin || !self.is_signed_by(&log) {
+        if log.name != self.origin || !self.is_signed_by(&log)? {
             return Err(fault("the checkpoint is not signed by the trusted log"));
         }
         let witnesses = trust.witnesses.iter().map(|key| VerifierKey::read(key));
         let witnesses: Option<Vec<_>> = witnesses.collect();
         let witnesses = witnesses.ok_or_else(|| fault("a witness is no key"))?;
-        let mut seen: Vec<&str> = witnesses
-            .iter()
-            .filter(|key| self.is_signed_by(key))
-            .map(|key| key.name)
-            .collect();
+        let mut seen: Vec<&str> = Vec::new();
+        for key in &witnesses {
+            if self.is_signed_by(key)? {
+                seen.push(key.name);
+            }
+        }
         seen.sort_unstable();
         seen.dedup();
         if seen.len() < trust.quorum {
@@ -147,10 +151,18 @@ impl<'a> Checkpoint<'a> {
         Ok(())
     }
 
-    fn is_signed_by(&self, key: &VerifierKey<'_>) -> bool {
+    /// Whether it is signed by this key. One that is signed wrongly in its name is refused whole (C2SP
+    /// signed-note).
+    fn is_signed_by(&self, key: &VerifierKey<'_>) -> Result<bool, Fault> {
         let by = self.signatures.iter().filter(|(name, _)| *name == key.name);
-        let mut by = by.filter_map(|(_, signature)| signature.strip_prefix(&key.id));
-        by.any(|signature| key.verifies(self.text, signature))
+        let mut found = false;
+        for signature in by.filter_map(|(_, signature)| signature.strip_prefix(&key.id)) {
+            if !key.verifies(self.text, signature) {
+                return Err(fault("a signature of a trusted key does not verify"));
+            }
+            found = true;
+        }
+        Ok(found)
     }
 }
 

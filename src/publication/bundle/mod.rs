@@ -254,7 +254,19 @@ pub(crate) fn base64(part: &Map<String, Value>, name: &str) -> Result<Vec<u8>, F
         .map_err(|_| Fault::form(format!("{name} is no base64")))
 }
 
-/// An RFC 3339 time.
+/// An RFC 3339 time in UTC, in the one spelling: a capital T and Z, to the millisecond at most.
 pub(crate) fn time(part: &Map<String, Value>, name: &str) -> Result<Timestamp, Fault> {
-    Timestamp::parse(text(part, name)?).map_err(|_| Fault::form(format!("{name} is no time")))
+    let text = text(part, name)?;
+    let is_plain = text.bytes().enumerate().all(|(at, byte)| match at {
+        4 | 7 => byte == b'-',
+        10 => byte == b'T',
+        13 | 16 => byte == b':',
+        19 => byte == b'.' || byte == b'Z',
+        at if at + 1 == text.len() => byte == b'Z',
+        _ => byte.is_ascii_digit(),
+    });
+    let time = Timestamp::parse(text)
+        .ok()
+        .filter(|_| is_plain && text.len() <= 24);
+    time.ok_or_else(|| Fault::form(format!("{name} is no time in UTC")))
 }

@@ -17,6 +17,9 @@ const SKEW: Duration = Duration::from_secs(60);
 /// The largest status that is read.
 const MAX_STATUS: usize = 64 * 1024;
 
+/// Both, or neither.
+const HALVES: [&str; 2] = ["status_raw_b64", "status_signature_b64"];
+
 const PROVED: Standing = Standing::Proved { by: By::SeKey };
 
 /// The session's encryption key belongs to the Secure Enclave key.
@@ -96,7 +99,7 @@ pub(super) fn status(
 ) -> Option<Result<Standing, Fault>> {
     let value = bundle.get("challenge")?;
     let part = match part(value) {
-        Ok(part) if part.contains_key("status_raw_b64") => part,
+        Ok(part) if HALVES.iter().any(|name| part.contains_key(*name)) => part,
         Ok(_) => return None,
         Err(fault) => return Some(Err(fault)),
     };
@@ -160,6 +163,7 @@ pub(super) fn security_info(
 }
 
 fn asked(part: &Map<String, Value>) -> Result<Challenge, Fault> {
+    time(part, "timestamp")?;
     Challenge::retell(text(part, "nonce")?, text(part, "timestamp")?)
         .map_err(|malformed| Fault::new(malformed.reason(), malformed))
 }

@@ -1,5 +1,6 @@
 //! The service's own word, signed: the result, what it seals, and the policy it was judged by.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use serde_json::{Map, Value};
 use super::{By, Common, Fault, Standing, part, text};
 use crate::ids::sha256;
 use crate::publication::ear::{PROFILE, Status, TYP};
+use crate::publication::jwk::Algorithm;
 use crate::publication::jws::Token;
 use crate::reason::Reason;
 
@@ -25,10 +27,7 @@ pub(super) fn ear(
     common: &Common<'_>,
 ) -> Option<Result<Standing, Fault>> {
     bundle.get("ear")?;
-    Some(verified(bundle, common).and_then(|token| {
-        consistent(&token.payload, common)?;
-        Ok(Standing::Proved { by: By::Service })
-    }))
+    Some(good(bundle, common).map(|_| Standing::Proved { by: By::Service }))
 }
 
 /// The result names everything else in the bundle.
@@ -36,9 +35,12 @@ pub(super) fn sealed(
     bundle: &Map<String, Value>,
     common: &Common<'_>,
 ) -> Option<Result<Standing, Fault>> {
-    // One that does not verify has failed already, and seals nothing.
-    let token = verified(bundle, common).ok()?;
+    // One that cannot be read seals nothing; it has failed already.
+    let token = Token::parse(text(bundle, "ear").ok()?, TYP).ok()?;
     let seal = token.payload.get("attestd")?.get("evidence_sha256")?;
+    if let Err(fault) = good(bundle, common) {
+        return Some(Err(fault));
+    }
     Some(if seal.as_str() == Some(&seal_of(bundle)) {
         Ok(Standing::Proved { by: By::Service })
     } else {
@@ -57,7 +59,26 @@ pub fn seal_of(bundle: &Map<String, Value>) -> String {
         .filter(|(name, _)| !NOT_SEALED.contains(&name.as_str()))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    hex::encode(sha256(Value::Object(sealed).to_string().as_bytes()))
+    hex::encode(sha256(
+        canonical(&Value::Object(sealed)).to_string().as_bytes(),
+    ))
+}
+
+/// The same value with the names of every object sorted by their UTF-8 bytes.
+fn canonical(value: &Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let sorted: BTreeMap<_, _> = members.iter().collect();
+            let sorted = sorted.into_iter();
+            Value::Object(
+                sorted
+                    .map(|(name, value)| (name.clone(), canonical(value)))
+                    .collect(),
+            )
+        }
+        Value::Array(values) => Value::Array(values.iter().map(canonical).collect()),
+        other => other.clone(),
+    }
 }
 
 /// The policy is the one that the result names.
@@ -68,9 +89,11 @@ pub(super) fn policy(
     let policy = bundle.get("policy")?;
     Some(part(policy).and_then(|policy| {
         let hash = sha256(text(policy, "text")?.as_bytes());
-        let token = verified(bundle, common)?;
-        let device = device(&token.payload)?;
-        let named = device.ear_appraisal_policy_ids.iter();
+        let token = good(bundle, common)?;
+        let appraisals = appraisals(&token.payload)?;
+        let named = appraisals
+            .iter()
+            .flat_map(|one| &one.ear_appraisal_policy_ids);
         let mut named = named.filter_map(|id| named_hash(id));
         if named.any(|named| named == hash) {
             Ok(Standing::Proved { by: By::Arithmetic })
@@ -91,6 +114,13 @@ fn named_hash(id: &str) -> Option<Vec<u8>> {
     }
 }
 
+/// The result, once everything about it holds: what rests on it fails with it.
+fn good(bundle: &Map<String, Value>, common: &Common<'_>) -> Result<Token, Fault> {
+    let token = verified(bundle, common)?;
+    consistent(&token.payload, common)?;
+    Ok(token)
+}
+
 fn verified(bundle: &Map<String, Value>, common: &Common<'_>) -> Result<Token, Fault> {
     let invalid = |detail: &dyn ToString| Fault::new(Reason::SignatureInvalid, detail.to_string());
     let token = Token::parse(text(bundle, "ear")?, TYP).map_err(|refusal| invalid(&refusal))?;
@@ -102,7 +132,10 @@ fn verified(bundle: &Map<String, Value>, common: &Common<'_>) -> Result<Token, F
         .next()
         .ok_or_else(|| invalid(&"the key of the result is not trusted"))?;
     let dated = key.nbf.is_none_or(|from| from <= issued_at)
-        && key.exp.is_none_or(|until| issued_at < until);
+        && key.exp.is_none_or(|until| issued_at <= until);
+    if key.jwk.alg != Algorithm::Es256 {
+        return Err(invalid(&"the key is for another algorithm"));
+    }
     if !dated || key.revoked_at.is_some() {
         return Err(invalid(
             &"the key did not sign at that time, or was withdrawn",
@@ -118,16 +151,37 @@ fn verified(bundle: &Map<String, Value>, common: &Common<'_>) -> Result<Token, F
 #[derive(Deserialize)]
 struct Appraisal {
     ear_status: Status,
-    ear_trustworthiness_vector: std::collections::BTreeMap<String, i8>,
+    ear_trustworthiness_vector: BTreeMap<String, i8>,
+    #[serde(default)]
     ear_appraisal_policy_ids: Vec<String>,
 }
 
-fn device(claims: &Map<String, Value>) -> Result<Appraisal, Fault> {
-    let device = claims
-        .get("submods")
-        .and_then(|submods| submods.get("device"));
-    let device = device.ok_or_else(|| Fault::form("the result appraises no device"))?;
-    Appraisal::deserialize(device).map_err(|fault| Fault::form(fault.to_string()))
+impl Appraisal {
+    /// No better than the worst of its vector.
+    fn is_sound(&self) -> bool {
+        let tiers = self.ear_trustworthiness_vector.values();
+        no_better(self.ear_status, tiers.copied().map(Status::of_value))
+    }
+}
+
+/// `none` says nothing; `affirming` needs something that affirms, and nothing worse; the others may be
+/// worse than what they are made of.
+fn no_better(status: Status, tiers: impl Iterator<Item = Status>) -> bool {
+    let worst = tiers.max().unwrap_or(Status::None);
+    match status {
+        Status::None => true,
+        Status::Affirming => worst == Status::Affirming,
+        Status::Warning | Status::Contraindicated => status >= worst,
+    }
+}
+
+fn appraisals(claims: &Map<String, Value>) -> Result<Vec<Appraisal>, Fault> {
+    let modules = claims.get("submods").and_then(Value::as_object);
+    let modules = modules.filter(|modules| !modules.is_empty());
+    let modules = modules.ok_or_else(|| Fault::form("the result appraises nothing"))?;
+    let read = modules.values().map(Appraisal::deserialize);
+    read.collect::<Result<_, _>>()
+        .map_err(|fault| Fault::form(fault.to_string()))
 }
 
 fn consistent(claims: &Map<String, Value>, common: &Common<'_>) -> Result<(), Fault> {
@@ -154,17 +208,16 @@ fn consistent(claims: &Map<String, Value>, common: &Common<'_>) -> Result<(), Fa
     {
         return fault("the result is about another subject");
     }
-    let device = device(claims)?;
-    let worst = device.ear_trustworthiness_vector.values();
-    let worst = worst.copied().map(Status::of_value).max();
-    let too_good =
-        |status: Status| status != Status::None && worst.is_some_and(|worst| status < worst);
-    let overall = claims.get("ear_status");
-    let overall = overall.map(Status::deserialize).transpose();
+    let appraisals = appraisals(claims)?;
+    let overall = claims
+        .get("ear_status")
+        .map(Status::deserialize)
+        .transpose();
     let overall = overall.map_err(|fault| Fault::form(fault.to_string()))?;
-    if too_good(device.ear_status)
-        || overall.is_some_and(|status| status < device.ear_status && status != Status::None)
-    {
+    let statuses = appraisals.iter().map(|one| one.ear_status);
+    let is_sound = appraisals.iter().all(Appraisal::is_sound)
+        && overall.is_none_or(|overall| no_better(overall, statuses));
+    if !is_sound {
         return fault("the status is better than its vector");
     }
     Ok(())

@@ -8,7 +8,8 @@ use crate::publication::jwk::Jwk;
 /// The inputs of trust. What a claim needs and is not here makes the claim fail.
 #[derive(Debug)]
 pub struct Trust {
-    pub anchors: Anchors,
+    /// `None`: the root that was given is not the one that was pinned.
+    pub anchors: Option<Anchors>,
     /// The service's keys, or their history.
     pub keys: Vec<TrustedKey>,
     /// The service's base URL.

@@ -1,5 +1,6 @@
 //! Anybody checks what is said of a provider and its Mac, with nobody's help (C.5, docs/verify.md).
 
+use std::path::Path;
 use std::time::Duration;
 
 use attestd::flows::publish_evidence::publish_evidence;
@@ -10,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use crate::harness::plane::{OWNER, Plane};
 use crate::harness::scene::attestd;
@@ -73,9 +75,11 @@ async fn checked(plane: &Plane, bundle: &Value, more: &[&str]) -> (Option<i32>, 
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
     let root = scene.world.apple().root_pem().expect("a root");
-    std::fs::write(path("root.pem"), root).expect("written");
+    std::fs::write(path("root.pem"), &root).expect("written");
+    let der = openssl::x509::X509::from_pem(root.as_ref()).and_then(|root| root.to_der());
+    let pin = hex::encode(openssl::sha::sha256(&der.expect("der")));
     let trust = json!({
-        "mda_root_pem_file": "root.pem", "jwks": keys.json(), "issuer": scene.base_url,
+        "mda_root_sha256": pin, "mda_root_pem_file": "root.pem", "jwks": keys.json(), "issuer": scene.base_url,
     });
     std::fs::write(path("trust.json"), trust.to_string()).expect("written");
     std::fs::write(path("bundle.json"), bundle.to_string()).expect("written");
@@ -92,6 +96,23 @@ async fn checked(plane: &Plane, bundle: &Value, more: &[&str]) -> (Option<i32>, 
         "--json",
     ];
     let said = attestd(&[&words, more].concat());
+    let found: Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
+    if more.is_empty() {
+        let (status, theirs) = checked_in_python(&file, &trusted, &at).await;
+        let ours = (said.status.code(), standings(&found));
+        assert_eq!((status, standings(&theirs)), ours, "{theirs:#}");
+    }
+    (said.status.code(), found)
+}
+
+/// The same by the second verifier, which was written apart from the first.
+async fn checked_in_python(bundle: &Path, trust: &Path, at: &str) -> (Option<i32>, Value) {
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/verify/verify.py");
+    // Debian's own interpreter, which has Debian's packages.
+    let mut verifier = Command::new("/usr/bin/python3");
+    verifier.arg(program).arg("bundle").arg(bundle);
+    verifier.arg("--trust").arg(trust).args(["--at", at]);
+    let said = verifier.output().await.expect("python3-cryptography");
     (
         said.status.code(),
         serde_json::from_slice(&said.stdout).unwrap_or_default(),

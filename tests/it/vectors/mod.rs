@@ -6,6 +6,7 @@
 //! documents, never copied from the program's answer. Members of `claims` and `unverified_claims`
 //! that a row lists must be equal; those that it does not list are not compared.
 
+mod bundles;
 mod made;
 
 use std::fs::File;
