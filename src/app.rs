@@ -21,13 +21,14 @@ use crate::config::Config;
 use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::flows::answers::Answers;
+use crate::flows::follow_events::Outlet;
 use crate::flows::wake::Wakeups;
 use crate::flows::{Authorities, Context, Held, Settings, refuse, watch_clock};
 use crate::http::client_tls::PossessionOnly;
 use crate::http::limit::PerClient;
-use crate::http::listener::Listener;
+use crate::http::listener::{self, Listener};
 use crate::http::proxies::Proxies;
-use crate::http::{self, Public};
+use crate::http::{self, Internal, Public};
 use crate::keys::{
     BearerKey, FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal,
 };
@@ -121,6 +122,7 @@ impl App {
             wakeups,
             refusals,
             answers: Answers::default(),
+            outlet: Outlet::default(),
         });
         let proxies = Arc::new(proxies(config)?);
         let limit = |per_minute| -> anyhow::Result<Arc<PerClient>> {
@@ -139,7 +141,8 @@ impl App {
             releases: Arc::default(),
         };
         let public = http::public(public, web::pages());
-        let internal = http::internal(Arc::clone(&ctx));
+        let internal = Internal::new(Arc::clone(&ctx), stop_streams.clone());
+        let internal = http::internal(internal);
         let (outside, inside) = (&config.public, &config.internal);
         let identities = if outside.client_certificates {
             Some(identity_issuers(&ctx)?)
@@ -158,7 +161,8 @@ impl App {
             .with_context(|| format!("{} cannot be bound", outside.listen))?;
         let internal = Listener::bind(inside.listen, internal_tls, internal)
             .await
-            .with_context(|| format!("{} cannot be bound", inside.listen))?;
+            .with_context(|| format!("{} cannot be bound", inside.listen))?
+            .with_silence(http::events::LONGEST + listener::SILENCE);
         let queues = Queues {
             refusals: waiting_refusals,
         };

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flows::wake::Turn;
 use crate::flows::{
-    Context, Failure, challenge, judge_anew, read_status, refuse, rotate_push_certificate, sweep,
-    tell_of_end, wake, watch_clock,
+    Context, Failure, challenge, follow_events, judge_anew, read_status, refuse,
+    rotate_push_certificate, sweep, tell_of_end, wake, watch_clock,
 };
 
 /// How often what is due is looked for.
@@ -24,7 +24,9 @@ const CHALLENGES: Duration = Duration::from_secs(1);
 const CLOCK: Duration = Duration::from_secs(1);
 /// How often what other servers changed is looked for.
 const FOLLOW: Duration = Duration::from_millis(200);
-/// How often old sessions and challenges are removed.
+/// Events that come together are read together.
+const GATHER: Duration = Duration::from_millis(10);
+/// How often old sessions, challenges and events are removed.
 const TIDY: Duration = Duration::from_secs(60 * 60);
 /// How often a newly installed push certificate is looked for.
 const PUSH_CERTIFICATE: Duration = Duration::from_secs(5);
@@ -63,6 +65,7 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     workers.spawn(record_refusals(Arc::clone(ctx), refusals, stop.clone()));
     workers.spawn(follow_push_certificate(Arc::clone(ctx), stop.clone()));
     workers.spawn(judge_all_anew(Arc::clone(ctx), stop.clone()));
+    workers.spawn(tell_followers(Arc::clone(ctx), stop.clone()));
     workers.spawn(every(
         SWEEP,
         Arc::clone(ctx),
@@ -111,6 +114,13 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         stop.clone(),
         "tidy",
         |ctx| async move { challenge::tidy(&ctx).await },
+    ));
+    workers.spawn(every(
+        TIDY,
+        Arc::clone(ctx),
+        stop.clone(),
+        "tidy_events",
+        |ctx| async move { follow_events::tidy(&ctx).await },
     ));
     workers.spawn(every(
         SEEN,
@@ -252,6 +262,33 @@ async fn follow_push_certificate(ctx: Arc<Context>, stop: CancellationToken) {
         }
         if pause(PUSH_CERTIFICATE, &stop).await {
             return;
+        }
+    }
+}
+
+/// Keeps the memory of events level with the outbox. Commits of this process are announced; those of
+/// others are looked for.
+async fn tell_followers(ctx: Arc<Context>, stop: CancellationToken) {
+    let mut appended = ctx.store.events_appended();
+    loop {
+        let more = match follow_events::run_once(&ctx).await {
+            Ok(more) => more,
+            Err(failure) => {
+                report(&ctx, "follow_events", Err(failure));
+                false
+            }
+        };
+        if pause(GATHER, &stop).await {
+            return;
+        }
+        if more {
+            continue;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = ctx.outlet.arrived() => {}
+            () = tokio::time::sleep(FOLLOW) => {}
+            Ok(()) = appended.changed() => {}
         }
     }
 }

@@ -15,6 +15,7 @@ use attestd::enrollment::Protocol;
 use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use attestd::entropy::{Entropy, SeededEntropy, draw};
 use attestd::flows::answers::Answers;
+use attestd::flows::follow_events::Outlet;
 use attestd::flows::wake::Wakeups;
 use attestd::flows::{
     Authorities, Context, Held, Settings, refuse, release, rotate_push_certificate, watch_clock,
@@ -188,6 +189,7 @@ impl Estate {
         let clock_watch = watch_clock::begin(&store, clock.as_ref()).await?;
         let ctx = Arc::new(Context {
             answers: Answers::default(),
+            outlet: Outlet::default(),
             store,
             apns: Apns::new(settings, Arc::clone(&clock), Arc::clone(&entropy))?,
             authorities: Authorities {

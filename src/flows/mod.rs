@@ -22,11 +22,13 @@
 //! | [`sweep`] | what is due or overdue |
 //! | [`verify_now`] | the coordinator wants a fresh answer |
 //! | [`read_posture`] | the coordinator reads what is believed |
+//! | [`list_postures`] | it lists what is believed of all Macs, before it follows |
 //! | [`bind_provider`] | a provider session begins or ends; [`join_session`] finds the Mac it belongs to |
 //! | [`challenge`] | the holder of a session's key is asked whether it is still there |
 //! | [`read_binding`] | the coordinator asks whether it may route to a session; [`answers`] remembers |
 //! | [`approve_binding`] | an operator says that a session belongs to its Mac |
 //! | [`read_status`] | an operator, or a load balancer, asks how the service is |
+//! | [`follow_events`] | the coordinator follows what happens |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`release`] | a release of the provider software is registered or withdrawn |
 //! | [`refuse`] | something was refused: counted, and one line for the audit |
@@ -48,6 +50,7 @@ mod conclude_test;
 pub mod connect;
 pub mod deliver_profile;
 pub mod describe_enrollment;
+pub mod follow_events;
 pub mod follow_progress;
 pub mod identify;
 pub mod import_fleet;
@@ -56,6 +59,7 @@ pub mod issue_by_scep;
 mod issue_identity;
 pub mod join_session;
 pub mod judge_anew;
+pub mod list_postures;
 pub mod offer_profile;
 pub mod poll_by_scep;
 pub mod read_binding;
@@ -113,6 +117,7 @@ pub struct Context {
     pub wakeups: wake::Wakeups,
     pub refusals: refuse::Refusals,
     pub answers: answers::Answers,
+    pub outlet: follow_events::Outlet,
 }
 
 /// The keys this service signs with, held from start-up.

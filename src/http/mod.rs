@@ -13,6 +13,7 @@ pub mod clock;
 pub mod enroll;
 pub mod enroll_signed;
 pub mod error;
+pub mod events;
 pub mod health;
 pub mod idle;
 pub mod internal;
@@ -30,11 +31,12 @@ pub mod streams;
 pub mod tickets;
 pub mod verifications;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -44,6 +46,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::flows::Context;
+use crate::ids::SecretHash;
 
 /// Macs wait up to a minute for an answer; nothing honest takes longer than this.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -58,11 +61,39 @@ pub struct Public {
     pub enroll_limit: Arc<limit::PerClient>,
     pub scep_limit: Arc<limit::PerClient>,
     pub acme_limit: Arc<limit::PerClient>,
-    pub streams: Arc<streams::Streams>,
+    pub streams: Arc<streams::Streams<IpAddr>>,
     /// Ends the streams, which would end by themselves much later than requests do.
     pub stop: CancellationToken,
     pub proxies: Arc<proxies::Proxies>,
     pub releases: Arc<releases::Catalogue>,
+}
+
+/// What the routes of the internal listener need besides the flows.
+#[derive(Debug, Clone)]
+pub struct Internal {
+    pub ctx: Arc<Context>,
+    /// By the token of who listens.
+    pub streams: Arc<streams::Streams<SecretHash>>,
+    /// As in [`Public`].
+    pub stop: CancellationToken,
+}
+
+impl Internal {
+    /// With as many streams as may be; `stop` ends them.
+    pub fn new(ctx: Arc<Context>, stop: CancellationToken) -> Self {
+        let (all, of_one) = events::MOST;
+        Self {
+            ctx,
+            streams: Arc::new(streams::Streams::new(all, of_one)),
+            stop,
+        }
+    }
+}
+
+impl FromRef<Internal> for Arc<Context> {
+    fn from_ref(internal: &Internal) -> Self {
+        Self::clone(&internal.ctx)
+    }
 }
 
 /// What Macs and the world reach; `pages` are for people.
@@ -86,7 +117,8 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
 }
 
 /// What coordinator and operators reach.
-pub fn internal(ctx: Arc<Context>) -> Router {
+pub fn internal(state: Internal) -> Router {
+    let ctx = Arc::clone(&state.ctx);
     let routes = Router::new()
         .route("/internal/v1/devices", get(internal::devices))
         .route("/internal/v1/devices/{device_id}", get(internal::device))
@@ -126,6 +158,8 @@ pub fn internal(ctx: Arc<Context>) -> Router {
             "/internal/v1/releases",
             get(releases::read).post(releases::add),
         )
+        .route("/internal/v1/postures", get(postures::list))
+        .route("/internal/v1/events", get(events::events))
         .route("/internal/v1/releases/revoke", post(releases::withdraw))
         .route("/internal/v1/tickets", post(tickets::issue))
         .route("/internal/v1/status", get(internal::status))
@@ -139,12 +173,7 @@ pub fn internal(ctx: Arc<Context>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_JSON));
     // Long polls wait up to MAX_WAIT before they answer.
     let deadline = DEADLINE + verifications::MAX_WAIT;
-    finish(
-        routes.with_state(Arc::clone(&ctx)),
-        ctx,
-        "internal",
-        deadline,
-    )
+    finish(routes.with_state(state), ctx, "internal", deadline)
 }
 
 /// Who is not done in time, the client with its body or the service, ends with 503: a Mac tries

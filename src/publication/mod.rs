@@ -2,6 +2,7 @@
 
 pub mod binding_v1;
 pub mod event;
+pub mod event_stream;
 pub mod forecast;
 #[cfg(test)]
 mod forecast_test;

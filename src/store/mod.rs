@@ -67,7 +67,7 @@ pub use self::board::{Board, Fill, Glance, MacGlance, TOKEN_KEPT};
 use self::database::{Backend, Connections};
 use self::directories::Directories;
 pub use self::error::{Cause, StoreError};
-pub use self::events::{Event, NumberedEvent};
+pub use self::events::{Event, EventPage, NumberedEvent};
 pub use self::evidence::Evidence;
 use self::exchange::sqlite::Writer;
 pub use self::exchange::{Changes, Exchange};

@@ -4,6 +4,7 @@ pub mod browser;
 pub mod cert_rep;
 pub mod coordinator;
 pub mod database;
+pub mod following;
 pub mod inside;
 pub mod internal_api;
 pub mod keys;
