@@ -32,6 +32,7 @@ use crate::http::{self, Internal, Public};
 use crate::keys::{
     BearerKey, FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal,
 };
+use crate::outbound::Outbound;
 use crate::pki::{KnownIntermediates, OwnedCertificate, TrustAnchors, read_certificates};
 use crate::posture::policy::{Policy, STRICT, shipped};
 use crate::store::Store;
@@ -123,6 +124,7 @@ impl App {
             refusals,
             answers: Answers::default(),
             outlet: Outlet::default(),
+            outbound: Outbound::new()?,
         });
         let proxies = Arc::new(proxies(config)?);
         let limit = |per_minute| -> anyhow::Result<Arc<PerClient>> {

@@ -21,6 +21,7 @@ use attestd::flows::{
     Authorities, Context, Held, Settings, refuse, release, rotate_push_certificate, watch_clock,
 };
 use attestd::keys::{KeyKind, KeyPair, MasterKey, MasterSeal};
+use attestd::outbound::Outbound;
 use attestd::pki::{
     KnownIntermediates, OwnedCertificate, PublicKey, Signer, TrustAnchors, read_certificates,
 };
@@ -190,6 +191,7 @@ impl Estate {
         let ctx = Arc::new(Context {
             answers: Answers::default(),
             outlet: Outlet::default(),
+            outbound: Outbound::new()?,
             store,
             apns: Apns::new(settings, Arc::clone(&clock), Arc::clone(&entropy))?,
             authorities: Authorities {

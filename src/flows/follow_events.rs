@@ -170,6 +170,7 @@ impl Ring {
 /// more.
 pub async fn run_once(ctx: &Context) -> Result<bool, Failure> {
     let outlet = &ctx.outlet;
+    ctx.metrics.event_followers(outlet.followers());
     if outlet.followers() == 0 {
         *outlet.ring() = Ring::default();
         return Ok(false);

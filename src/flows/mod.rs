@@ -29,6 +29,7 @@
 //! | [`approve_binding`] | an operator says that a session belongs to its Mac |
 //! | [`read_status`] | an operator, or a load balancer, asks how the service is |
 //! | [`follow_events`] | the coordinator follows what happens |
+//! | [`webhook`] | an operator has a receiver told of events; [`deliver_webhooks`] tells it |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`release`] | a release of the provider software is registered or withdrawn |
 //! | [`refuse`] | something was refused: counted, and one line for the audit |
@@ -49,6 +50,7 @@ pub mod conclude;
 mod conclude_test;
 pub mod connect;
 pub mod deliver_profile;
+pub mod deliver_webhooks;
 pub mod describe_enrollment;
 pub mod follow_events;
 pub mod follow_progress;
@@ -76,6 +78,7 @@ pub mod tell_of_end;
 pub mod verify_now;
 pub mod wake;
 pub mod watch_clock;
+pub mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +91,7 @@ use crate::enrollment::Protocol;
 use crate::enrollment::profile::Constants;
 use crate::entropy::Entropy;
 use crate::keys::BearerKey;
+use crate::outbound::Outbound;
 use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, TrustAnchors};
 use crate::posture::policy::Policy;
 use crate::secret::Sealer;
@@ -118,6 +122,7 @@ pub struct Context {
     pub refusals: refuse::Refusals,
     pub answers: answers::Answers,
     pub outlet: follow_events::Outlet,
+    pub outbound: Outbound,
 }
 
 /// The keys this service signs with, held from start-up.

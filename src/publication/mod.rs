@@ -1,6 +1,7 @@
 //! Posture as others read it.
 
 pub mod binding_v1;
+pub mod delivery;
 pub mod event;
 pub mod event_stream;
 pub mod forecast;
@@ -13,3 +14,4 @@ pub mod progress_v1;
 pub mod release_v1;
 pub mod snapshot_v1;
 pub mod verification_v1;
+pub mod webhook;

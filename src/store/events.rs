@@ -184,13 +184,15 @@ impl Write {
         Ok(())
     }
 
-    /// Removes events of before `before`, the oldest first, and none after one that stays; at most
-    /// about `limit` of them. Returns whether there may be more.
+    /// Removes events of before `before`, the oldest first, and none after one that stays, nor one that
+    /// a webhook was not told of; at most about `limit` of them. Returns whether there may be more.
     pub async fn forget_events(
         &mut self,
         before: Timestamp,
         limit: i64,
     ) -> Result<bool, StoreError> {
+        let told = self.webhooks().await?;
+        let told_up_to = told.iter().map(|webhook| webhook.course.cursor).min();
         let removed = removed_up_to(self.fact_to_change(REMOVED_UP_TO).await?)?;
         let first_to_stay: Option<i64> = Entity::find()
             .select_only()
@@ -209,6 +211,7 @@ impl Write {
                 None => return Ok(false),
             },
         };
+        let last_to_go = last_to_go.min(told_up_to.unwrap_or(i64::MAX));
         let up_to = last_to_go.min(removed.saturating_add(limit));
         if up_to <= removed {
             return Ok(false);

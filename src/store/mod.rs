@@ -51,6 +51,7 @@ mod tickets;
 mod transaction;
 mod verifications;
 mod watch;
+mod webhooks;
 
 use std::fs::File;
 use std::sync::atomic::AtomicI64;
@@ -83,6 +84,7 @@ use self::seen::Seen;
 pub use self::transaction::{Read, Write};
 use self::watch::Announcer;
 pub use self::watch::{Watch, Watched};
+pub use self::webhooks::{DeadLetter, Webhook};
 use crate::ids::{CertificateHash, CommandUuid, DeviceId};
 use crate::secret::Sealer;
 use crate::verification::agenda::Rules;

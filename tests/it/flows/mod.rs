@@ -29,6 +29,7 @@ mod challenge;
 pub mod check_in;
 mod check_policy;
 mod deliver_profile;
+mod deliver_webhooks;
 mod enroll_signed;
 mod follow_events;
 mod identify;

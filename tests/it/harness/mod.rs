@@ -12,5 +12,6 @@ pub mod plane;
 pub mod process;
 pub mod provider;
 pub mod public_side;
+pub mod receiver;
 pub mod scene;
 pub mod talk;
