@@ -148,13 +148,13 @@ pub async fn replay_dead(
     now: Timestamp,
 ) -> Result<Result<u64, Refused>, Failure> {
     let mut tx = store.write().await?;
-    let Some(mut webhook) = tx.webhook(name).await? else {
+    let Some(mut webhook) = tx.webhook_to_change(name).await? else {
         return Ok(Err(Refused::NotFound));
     };
     let count = tx.replay_dead_letters(&webhook.webhook_id, now).await?;
     // The receiver is there again, the operator says: nobody waits any longer.
     webhook.course.next_at = None;
-    tx.save_course(&webhook).await?;
+    tx.move_course(&webhook).await?;
     tx.commit().await?;
     Ok(Ok(count))
 }
@@ -176,11 +176,11 @@ pub async fn replay_from(
         return Ok(Err(Refused::Ahead(newest)));
     }
     let mut tx = store.write().await?;
-    let Some(mut webhook) = tx.webhook(name).await? else {
+    let Some(mut webhook) = tx.webhook_to_change(name).await? else {
         return Ok(Err(Refused::NotFound));
     };
     webhook.course = Course::from(seq - 1);
-    tx.save_course(&webhook).await?;
+    tx.move_course(&webhook).await?;
     tx.commit().await?;
     Ok(Ok(()))
 }

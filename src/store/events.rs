@@ -140,10 +140,13 @@ impl Store {
         removed_up_to(self.read().await?.fact(REMOVED_UP_TO).await?)
     }
 
-    /// Whoever numbers events shares this lock to its commit. Once it was had exclusively, everything
-    /// numbered before is either visible or gone for good. SQLite has one writer at a time.
-    async fn wait_for_the_late(&self) -> Result<(), StoreError> {
+    /// Whoever numbers events, or notes changes, shares this lock to its commit. Once it was had
+    /// exclusively, everything numbered before is either visible or gone for good. SQLite has one
+    /// writer at a time.
+    pub(super) async fn wait_for_the_late(&self) -> Result<(), StoreError> {
         if !self.0.connections.backend.is_sqlite() {
+            // One at a time: whoever waits holds a connection, of which there are few.
+            let _turn = self.0.late.lock().await;
             let barrier = format!("SELECT pg_advisory_xact_lock({OUTBOX_LOCK})");
             self.0.connections.read.execute_unprepared(&barrier).await?;
         }

@@ -107,6 +107,8 @@ struct Inner {
     directories: Directories,
     announcer: Arc<Announcer>,
     board: Arc<Board>,
+    /// Whose turn it is to wait for those who commit late (PostgreSQL).
+    late: Mutex<()>,
     /// How far the log of changes was read.
     position: changes::Position,
     /// The generation of the registry of releases that memory was last brought up to.
@@ -170,6 +172,7 @@ impl Store {
             directories: Directories::default(),
             announcer,
             board,
+            late: Mutex::default(),
             position: changes::Position::default(),
             releases_seen: AtomicI64::default(),
             seen: Seen::default(),

@@ -118,15 +118,6 @@ impl Read {
             .collect()
     }
 
-    /// The webhook of this name.
-    pub async fn webhook(&self, name: &WebhookName) -> Result<Option<Webhook>, StoreError> {
-        let found = Entity::find()
-            .filter(Column::Name.eq(name.as_str()))
-            .one(self.tx())
-            .await?;
-        found.map(|row| self.open_webhook(row)).transpose()
-    }
-
     /// Messages to a webhook that were given up, in the order of their numbers; only those that are to
     /// be sent again, if so wished.
     pub async fn dead_letters(
@@ -237,6 +228,37 @@ impl Write {
     pub async fn save_course(&mut self, webhook: &Webhook) -> Result<(), StoreError> {
         let edit = Edit::that_must_change(
             "UPDATE webhooks SET course = $1, taken_until = 0, revision = revision + 1 \
+             WHERE webhook_id = $2 AND revision = $3",
+            [
+                Datum::text(row::body("course", &webhook.course)?),
+                Datum::text(&webhook.webhook_id),
+                Datum::int(webhook.revision),
+            ],
+        );
+        edit.apply(self.tx()).await
+    }
+
+    /// The webhook of this name; on PostgreSQL nobody else changes it until the end.
+    pub async fn webhook_to_change(
+        &mut self,
+        name: &WebhookName,
+    ) -> Result<Option<Webhook>, StoreError> {
+        let mut query = Entity::find().filter(Column::Name.eq(name.as_str()));
+        if !self.is_alone() {
+            query = query.lock_exclusive();
+        }
+        let found = query.one(self.tx()).await?;
+        found.map(|row| self.open_webhook(row)).transpose()
+    }
+
+    /// Moves a webhook to elsewhere, whoever has taken it: what comes of that is not kept, and others
+    /// leave it alone for as long as was said.
+    ///
+    /// # Errors
+    /// `Conflict` when it is no longer as it was read.
+    pub async fn move_course(&mut self, webhook: &Webhook) -> Result<(), StoreError> {
+        let edit = Edit::that_must_change(
+            "UPDATE webhooks SET course = $1, revision = revision + 1 \
              WHERE webhook_id = $2 AND revision = $3",
             [
                 Datum::text(row::body("course", &webhook.course)?),

@@ -150,23 +150,27 @@ journey! {
 
         // What nobody can want any more is removed, and who comes from before that begins anew.
         let mut still_there = Following::after(&scene.api, 1).await;
-        scene.pass(RETAINED + Duration::from_secs(1));
+        for expected in ["1", "2", "after"] {
+            assert_eq!(note(&still_there.next().await.expect("an event")), expected);
+        }
+        scene.pass(RETAINED);
+        // Should a worker have looked at the clock just then, it believes it again by now.
+        scene.pass(Duration::from_secs(60));
         tell(&scene, "kept").await;
         follow_events::tidy(scene.ctx()).await.expect("tidied");
         let kept = scene.ctx().store.events_after(0, 100).await.expect("events");
-        let kept: Vec<_> = kept.iter().map(|one| one.event.body["note"].as_str().expect("a note")).collect();
-        assert_eq!(kept, ["kept"]);
+        let notes = kept.iter().filter_map(|one| one.event.body["note"].as_str());
+        assert_eq!(notes.collect::<Vec<_>>(), ["kept"]);
         for cursor in [0, newest] {
             let mut following = Following::after(&scene.api, cursor).await;
             let reset = following.next().await.expect("a reset");
-            assert_eq!(reset.data, json!({ "reason": "cursor_too_old", "cursor": newest + 2 }), "{cursor}");
+            assert_eq!(reset.data["reason"], "cursor_too_old", "{cursor}");
+            assert!(reset.data["cursor"].as_i64() >= Some(newest + 2), "{reset:?}");
         }
         let mut following = Following::after(&scene.api, newest + 1).await;
-        assert_eq!(note(&following.next().await.expect("an event")), "kept");
-        // Who was listening all the while heard everything.
-        for expected in ["1", "2", "after", "kept"] {
-            assert_eq!(note(&still_there.next().await.expect("an event")), expected);
-        }
+        assert_eq!(note(&following.next_named("release.changed").await), "kept");
+        // Who was listening all the while goes on.
+        assert_eq!(note(&still_there.next_named("release.changed").await), "kept");
     }
 }
 
