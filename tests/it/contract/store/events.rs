@@ -6,6 +6,7 @@ use attestd::entropy::SeededEntropy;
 use attestd::flows::webhook::{Wanted, add};
 use attestd::ids::WebhookName;
 use attestd::secret::Secret;
+use attestd::store::DeadLetter;
 
 use super::fixture::{Mac, event, later, now};
 use crate::harness::database::Database;
@@ -51,8 +52,20 @@ on_both! {
         assert_eq!(db.store.events_removed_up_to().await.expect("answers"), told);
         assert_eq!(db.store.settled_event().await.expect("answers"), told + 1);
 
+        // It takes what was given up of it along.
+        let letter = DeadLetter {
+            event: db.store.events_after(told, 1).await.expect("answers").remove(0),
+            why: "answered 400".to_owned(),
+            given_up_at: now(),
+            replay_since: None,
+        };
         let mut write = db.store.write().await.expect("begins");
+        write.keep_dead_letter(&hook.webhook_id, &letter).await.expect("is kept");
+        assert_eq!(write.dead_letters(&hook.webhook_id, false, 9).await.expect("answers"), [letter]);
+        assert_eq!(write.dead_letters(&hook.webhook_id, true, 9).await.expect("answers"), []);
         assert!(write.remove_webhook(&hook.name).await.expect("is removed"));
+        assert_eq!(write.dead_letter_count(&hook.webhook_id).await.expect("answers"), 0);
+        assert!(!write.remove_webhook(&hook.name).await.expect("is no more"));
         write.commit().await.expect("commits");
         assert!(!forget(10).await);
         assert_eq!(left().await, Vec::<String>::new());
