@@ -26,7 +26,7 @@ const CLOCK: Duration = Duration::from_secs(1);
 /// How often what other servers changed is looked for.
 const FOLLOW: Duration = Duration::from_millis(200);
 /// Events that come together are read together.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(10);
 /// How often it is looked whether a webhook is to be told of something that nobody here announced: what
 /// another node wrote, what a command wants sent again, what is tried again.
 const WEBHOOKS: Duration = Duration::from_millis(500);
