@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::flows::answers::Answers;
+use crate::flows::follow_events::Outlet;
 use crate::flows::publish_evidence::Bundles;
 use crate::flows::publish_feed::Feed;
 use crate::flows::sign_result::{Signing, subject_secret};
@@ -28,13 +29,14 @@ use crate::flows::wake::Wakeups;
 use crate::flows::{Authorities, Context, Held, Settings, refuse, rotate_result_key, watch_clock};
 use crate::http::client_tls::PossessionOnly;
 use crate::http::limit::PerClient;
-use crate::http::listener::Listener;
+use crate::http::listener::{self, Listener};
 use crate::http::proxies::Proxies;
 use crate::http::streams::Streams;
-use crate::http::{self, Public};
+use crate::http::{self, Internal, Public};
 use crate::keys::{
     BearerKey, FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal,
 };
+use crate::outbound::Outbound;
 use crate::pki::{KnownIntermediates, OwnedCertificate, TrustAnchors, read_certificates};
 use crate::posture::policy::{Policy, STRICT, shipped};
 use crate::publication::jwk::Algorithm;
@@ -131,6 +133,8 @@ impl App {
             answers: Answers::default(),
             signing: Signing::default(),
             subject_secret,
+            outlet: Outlet::default(),
+            outbound: Outbound::new()?,
         });
         let proxies = Arc::new(proxies(config)?);
         let limit = |per_minute| -> anyhow::Result<Arc<PerClient>> {
@@ -153,7 +157,8 @@ impl App {
             downloads: Arc::new(Streams::for_downloads()),
         };
         let public = http::public(public, web::pages());
-        let internal = http::internal(Arc::clone(&ctx));
+        let internal = Internal::new(Arc::clone(&ctx), stop_streams.clone());
+        let internal = http::internal(internal);
         let (outside, inside) = (&config.public, &config.internal);
         let identities = if outside.client_certificates {
             Some(identity_issuers(&ctx)?)
@@ -172,7 +177,8 @@ impl App {
             .with_context(|| format!("{} cannot be bound", outside.listen))?;
         let internal = Listener::bind(inside.listen, internal_tls, internal)
             .await
-            .with_context(|| format!("{} cannot be bound", inside.listen))?;
+            .with_context(|| format!("{} cannot be bound", inside.listen))?
+            .with_silence(http::events::LONGEST + listener::SILENCE);
         let queues = Queues {
             refusals: waiting_refusals,
         };

@@ -140,6 +140,21 @@ name!(
         .then(|| text.to_owned()),
     |text| text.to_owned()
 );
+own_id!(
+    /// One webhook. Its name can be given to another after it was removed; this cannot.
+    WebhookId, "whk_"
+);
+name!(
+    /// What an operator calls a webhook: 1 to 64 lower-case letters, digits and `-._`, the first a letter
+    /// or digit.
+    WebhookName, "name of a webhook",
+    |text| ((1..=64).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b)))
+        .then(|| text.to_owned()),
+    |text| text.to_owned()
+);
+
 name!(
     /// A hardware serial number: 8 to 14 upper-case letters and digits (the historic enrolment
     /// contract's `^[A-Z0-9]{8,14}$`).

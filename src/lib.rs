@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! main -> cli -> app                                     only app constructs shells
-//!   web -> http, workers -> flows -> store, apns, keys
+//!   web -> http, workers -> flows -> store, apns, keys, outbound
 //! ---------------- below: no async, no I/O, no clock ----------------
 //! publication -> verification -> posture -> attestation, mdm, provider
 //! publication -> enrollment -> mdm        acme -> attestation
@@ -32,6 +32,7 @@ pub mod json;
 pub mod keys;
 pub mod mdm;
 pub mod network;
+pub mod outbound;
 pub mod pki;
 pub mod posture;
 pub mod provider;

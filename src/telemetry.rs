@@ -28,6 +28,7 @@ pub struct Metrics {
     messages: Family<MessageLabels, Counter>,
     refusals: Family<RefusalLabels, Counter>,
     pushes: Family<OutcomeLabels, Counter>,
+    webhook_messages: Family<OutcomeLabels, Counter>,
     verdicts: Family<VerdictLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     /// Refusals that were counted but found no place in the audit.
@@ -41,6 +42,7 @@ pub struct Metrics {
     macs_waiting: Gauge,
     clock_believed: Gauge,
     feed_renewals: Counter,
+    event_followers: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -79,6 +81,7 @@ impl Metrics {
             messages: Family::default(),
             refusals: Family::default(),
             pushes: Family::default(),
+            webhook_messages: Family::default(),
             verdicts: Family::default(),
             requests: Family::default(),
             refusals_not_audited: Counter::<u64, AtomicU64>::default(),
@@ -89,6 +92,7 @@ impl Metrics {
             macs_waiting: Gauge::default(),
             clock_believed: Gauge::default(),
             feed_renewals: Counter::<u64, AtomicU64>::default(),
+            event_followers: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -105,6 +109,16 @@ impl Metrics {
             "pushes",
             "Pushes, by what APNs said",
             metrics.pushes.clone(),
+        );
+        registry.register(
+            "webhook_messages",
+            "Messages to webhooks, by what became of them",
+            metrics.webhook_messages.clone(),
+        );
+        registry.register(
+            "event_followers",
+            "Streams of events that are open on this node",
+            metrics.event_followers.clone(),
         );
         registry.register(
             "verdicts",
@@ -200,6 +214,19 @@ impl Metrics {
     /// A push ended.
     pub fn pushed(&self, outcome: &'static str) {
         self.pushes.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// A message to a webhook fared so.
+    pub fn webhook_message(&self, outcome: &'static str) {
+        self.webhook_messages
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
+    }
+
+    /// So many follow events.
+    pub fn event_followers(&self, count: usize) {
+        self.event_followers
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Evidence led to a verdict.

@@ -1,6 +1,7 @@
 //! The only loops. Each does one thing again and again until the service stops; what it does is a
 //! flow that runs once, so that tests call the flow and wait for nothing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flows::wake::Turn;
 use crate::flows::{
-    Context, Failure, challenge, judge_anew, read_status, refuse, rotate_push_certificate, sweep,
-    tell_of_end, wake, watch_clock,
+    Context, Failure, challenge, deliver_webhooks, follow_events, judge_anew, read_status, refuse,
+    rotate_push_certificate, sweep, tell_of_end, wake, watch_clock,
 };
 
 /// How often what is due is looked for.
@@ -24,7 +25,14 @@ const CHALLENGES: Duration = Duration::from_secs(1);
 const CLOCK: Duration = Duration::from_secs(1);
 /// How often what other servers changed is looked for.
 const FOLLOW: Duration = Duration::from_millis(200);
-/// How often old sessions and challenges are removed.
+/// Events that come together are read together.
+const GATHER: Duration = Duration::from_millis(10);
+/// How often it is looked whether a webhook is to be told of something that nobody here announced: what
+/// another node wrote, what a command wants sent again, what is tried again.
+const WEBHOOKS: Duration = Duration::from_millis(500);
+/// How often at most.
+const WEBHOOKS_GATHER: Duration = Duration::from_millis(50);
+/// How often old sessions, challenges and events are removed.
 const TIDY: Duration = Duration::from_secs(60 * 60);
 /// How often a newly installed push certificate is looked for.
 const PUSH_CERTIFICATE: Duration = Duration::from_secs(5);
@@ -63,6 +71,8 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     workers.spawn(record_refusals(Arc::clone(ctx), refusals, stop.clone()));
     workers.spawn(follow_push_certificate(Arc::clone(ctx), stop.clone()));
     workers.spawn(judge_all_anew(Arc::clone(ctx), stop.clone()));
+    workers.spawn(tell_followers(Arc::clone(ctx), stop.clone()));
+    workers.spawn(tell_webhooks(Arc::clone(ctx), stop.clone()));
     workers.spawn(every(
         SWEEP,
         Arc::clone(ctx),
@@ -111,6 +121,20 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         stop.clone(),
         "tidy",
         |ctx| async move { challenge::tidy(&ctx).await },
+    ));
+    workers.spawn(every(
+        TIDY,
+        Arc::clone(ctx),
+        stop.clone(),
+        "tidy_events",
+        |ctx| async move { follow_events::tidy(&ctx).await },
+    ));
+    workers.spawn(every(
+        TIDY,
+        Arc::clone(ctx),
+        stop.clone(),
+        "tidy_webhooks",
+        |ctx| async move { deliver_webhooks::tidy(&ctx).await },
     ));
     workers.spawn(every(
         SEEN,
@@ -254,6 +278,78 @@ async fn follow_push_certificate(ctx: Arc<Context>, stop: CancellationToken) {
             return;
         }
     }
+}
+
+/// Keeps the memory of events level with the outbox. Commits of this process are announced; those of
+/// others are looked for.
+async fn tell_followers(ctx: Arc<Context>, stop: CancellationToken) {
+    let mut appended = ctx.store.events_appended();
+    loop {
+        let more = match follow_events::run_once(&ctx).await {
+            Ok(more) => more,
+            Err(failure) => {
+                report(&ctx, "follow_events", Err(failure));
+                false
+            }
+        };
+        if pause(GATHER, &stop).await {
+            return;
+        }
+        if more {
+            continue;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = ctx.outlet.arrived() => {}
+            () = tokio::time::sleep(FOLLOW) => {}
+            Ok(()) = appended.changed() => {}
+        }
+    }
+}
+
+/// Tells each webhook in a task of its own: one that hangs holds up no other.
+async fn tell_webhooks(ctx: Arc<Context>, stop: CancellationToken) {
+    let mut appended = ctx.store.events_appended();
+    let mut under_way = JoinSet::new();
+    let mut busy = HashSet::new();
+    loop {
+        match deliver_webhooks::due(&ctx).await {
+            Ok(due) => {
+                for webhook in due {
+                    let webhook_id = webhook.webhook_id.clone();
+                    if !busy.insert(webhook_id.clone()) {
+                        continue;
+                    }
+                    let ctx = Arc::clone(&ctx);
+                    under_way.spawn(async move {
+                        let told = deliver_webhooks::round(&ctx, webhook).await;
+                        report(&ctx, "deliver_webhooks", told.map(drop));
+                        webhook_id
+                    });
+                }
+            }
+            Err(failure) => report(&ctx, "deliver_webhooks", Err(failure)),
+        }
+        if pause(WEBHOOKS_GATHER, &stop).await {
+            break;
+        }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(WEBHOOKS) => {}
+            Ok(()) = appended.changed() => {}
+            Some(Ok(done)) = under_way.join_next() => {
+                busy.remove(&done);
+            }
+        }
+        while let Some(Ok(done)) = under_way.try_join_next() {
+            busy.remove(&done);
+        }
+    }
+    // What was sent and is not written down is sent again.
+    let _ = timeout(LAST_ANSWERS, async {
+        while under_way.join_next().await.is_some() {}
+    })
+    .await;
 }
 
 /// Ends when every Mac was judged by the policy in force.

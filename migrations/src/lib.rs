@@ -18,6 +18,7 @@ mod m0009_agendas;
 mod m0010_releases;
 mod m0011_verdict_ends;
 mod m0012_attempts_of_a_mac;
+mod m0013_webhooks;
 mod m0014_statements_by_evidence;
 mod m0015_signed_results;
 
@@ -41,6 +42,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0010_releases::Migration),
             Box::new(m0011_verdict_ends::Migration),
             Box::new(m0012_attempts_of_a_mac::Migration),
+            Box::new(m0013_webhooks::Migration),
             Box::new(m0014_statements_by_evidence::Migration),
             Box::new(m0015_signed_results::Migration),
         ]

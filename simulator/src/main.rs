@@ -1,6 +1,7 @@
 //! The command line of the simulator.
 
 mod demo;
+mod listen;
 mod server;
 mod storm;
 
@@ -71,6 +72,11 @@ enum Command {
     ///
     /// Example: attestd-sim storm --attestd target/release/attestd --macs 2000
     Storm(storm::StormArgs),
+    /// Many listen to a server's events while providers are challenged, and it is measured how soon each
+    /// hears of what happens. Nothing leaves this machine.
+    ///
+    /// Example: attestd-sim listen --attestd target/release/attestd --listeners 300
+    Listen(listen::ListenArgs),
 }
 
 #[derive(Debug, Args)]
@@ -181,6 +187,7 @@ async fn main() -> ExitCode {
         Command::Macs(args) => run_macs(args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Storm(args) => storm::run(args).await,
+        Command::Listen(args) => listen::run(args).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,6 +18,8 @@ use tokio::process::{Child, Command};
 pub(crate) struct Server {
     child: Mutex<Child>,
     client: reqwest::Client,
+    attestd: PathBuf,
+    config: String,
     token: String,
     pub(crate) base_url: String,
     pub(crate) internal_url: String,
@@ -112,24 +114,7 @@ impl Server {
             &[&install[..], &["--certificate", certificate, "--key", key]].concat(),
         )
         .await?;
-        let create = [
-            "token",
-            "create",
-            "--config",
-            config,
-            "--role",
-            "coordinator",
-        ];
-        let token = run(
-            attestd,
-            &[&create[..], &["--label", "simulator", "--json"]].concat(),
-        )
-        .await?;
-        let token: Value = serde_json::from_slice(&token).context("reading the token")?;
-        let token = token["token"]
-            .as_str()
-            .context("reading the token")?
-            .to_owned();
+        let token = coordinator_token(attestd, config).await?;
 
         // The program that all providers run.
         let program = "a1".repeat(32);
@@ -154,6 +139,8 @@ impl Server {
             client: reqwest::Client::builder()
                 .timeout(Duration::from_secs(10))
                 .build()?,
+            attestd: attestd.to_owned(),
+            config: config.to_owned(),
             token,
             base_url,
             internal_url,
@@ -179,6 +166,11 @@ impl Server {
             "the server did not start:\n{}",
             std::fs::read_to_string(log).unwrap_or_default()
         )
+    }
+
+    /// The token of one more coordinator.
+    pub(crate) async fn another_token(&self) -> Result<String> {
+        coordinator_token(&self.attestd, &self.config).await
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -223,6 +215,15 @@ impl Server {
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         let request = self.client.post(format!("{}{path}", self.internal_url));
         self.ask(request.json(body)).await
+    }
+
+    /// The stream of events from now on, on a connection of its own.
+    pub(crate) async fn events(&self, token: &str) -> Result<reqwest::Response> {
+        // Without the deadline that every other answer has.
+        let request =
+            reqwest::Client::new().get(format!("{}/internal/v1/events", self.internal_url));
+        let answer = request.bearer_auth(token).send().await?;
+        Ok(answer.error_for_status()?)
     }
 
     /// What a coordinator does with a provider that is there: a challenge, there and back. Returns what
@@ -285,6 +286,18 @@ impl Server {
         }
         bail!("the server did not stop")
     }
+}
+
+async fn coordinator_token(attestd: &Path, config: &str) -> Result<String> {
+    let create = ["token", "create", "--config", config];
+    let create = [
+        &create[..],
+        &["--role", "coordinator", "--label", "simulator", "--json"],
+    ];
+    let token = run(attestd, &create.concat()).await?;
+    let token: Value = serde_json::from_slice(&token).context("reading the token")?;
+    let token = token["token"].as_str().context("reading the token")?;
+    Ok(token.to_owned())
 }
 
 async fn run(attestd: &Path, arguments: &[&str]) -> Result<Vec<u8>> {

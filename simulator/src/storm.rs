@@ -253,7 +253,7 @@ fn most_pushes(world: &World, fleet: &Fleet) -> usize {
 }
 
 /// The share of 1,000 that is at most so long.
-fn quantile(sorted: &[Duration], per_mille: usize) -> Duration {
+pub(crate) fn quantile(sorted: &[Duration], per_mille: usize) -> Duration {
     let last = sorted.len().saturating_sub(1);
     let place = (sorted.len() * per_mille).div_ceil(1_000).saturating_sub(1);
     sorted.get(place.min(last)).copied().unwrap_or_default()

@@ -15,12 +15,14 @@ use attestd::enrollment::Protocol;
 use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use attestd::entropy::{Entropy, SeededEntropy, draw};
 use attestd::flows::answers::Answers;
+use attestd::flows::follow_events::Outlet;
 use attestd::flows::sign_result::{Signing, subject_secret};
 use attestd::flows::wake::Wakeups;
 use attestd::flows::{
     Authorities, Context, Held, Settings, refuse, release, rotate_push_certificate, watch_clock,
 };
 use attestd::keys::{KeyKind, KeyPair, MasterKey, MasterSeal};
+use attestd::outbound::Outbound;
 use attestd::pki::{
     KnownIntermediates, OwnedCertificate, PublicKey, Signer, TrustAnchors, read_certificates,
 };
@@ -192,6 +194,8 @@ impl Estate {
             answers: Answers::default(),
             signing: Signing::default(),
             subject_secret,
+            outlet: Outlet::default(),
+            outbound: Outbound::new()?,
             store,
             apns: Apns::new(settings, Arc::clone(&clock), Arc::clone(&entropy))?,
             authorities: Authorities {

@@ -18,6 +18,7 @@ mod store;
 mod ticket;
 mod token;
 mod verify;
+mod webhook;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,6 +63,8 @@ enum Command {
     Policy(policy::Arguments),
     /// Releases of the provider software: which programs may be routed to.
     Release(release::Arguments),
+    /// Receivers that are told of events by signed messages.
+    Webhook(webhook::Arguments),
     /// Withdraw trust in a Mac, or give it back.
     Device(device::Arguments),
     /// Adopt the Macs of another server.
@@ -97,6 +100,7 @@ pub fn run() -> ExitCode {
         Command::Ticket(arguments) => output::exit("ticket", ticket::run(&arguments)),
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Release(arguments) => output::exit("release", release::run(&arguments)),
+        Command::Webhook(arguments) => output::exit("webhook", webhook::run(&arguments)),
         Command::Device(arguments) => output::exit("device", device::run(&arguments)),
         Command::Import(arguments) => output::exit("import", import::run(&arguments)),
         Command::Verify(arguments) => verify::run(&arguments),

@@ -22,6 +22,7 @@
 //! | [`sweep`] | what is due or overdue |
 //! | [`verify_now`] | the coordinator wants a fresh answer |
 //! | [`read_posture`] | the coordinator reads what is believed |
+//! | [`list_postures`] | it lists what is believed of all Macs, before it follows |
 //! | [`bind_provider`] | a provider session begins or ends; [`join_session`] finds the Mac it belongs to |
 //! | [`challenge`] | the holder of a session's key is asked whether it is still there |
 //! | [`read_binding`] | the coordinator asks whether it may route to a session; [`answers`] remembers |
@@ -29,6 +30,8 @@
 //! | [`publish_feed`] | anybody reads the public feed |
 //! | [`approve_binding`] | an operator says that a session belongs to its Mac |
 //! | [`read_status`] | an operator, or a load balancer, asks how the service is |
+//! | [`follow_events`] | the coordinator follows what happens |
+//! | [`webhook`] | an operator has a receiver told of events; [`deliver_webhooks`] tells it |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`release`] | a release of the provider software is registered or withdrawn |
 //! | [`refuse`] | something was refused: counted, and one line for the audit |
@@ -52,7 +55,9 @@ pub mod conclude;
 mod conclude_test;
 pub mod connect;
 pub mod deliver_profile;
+pub mod deliver_webhooks;
 pub mod describe_enrollment;
+pub mod follow_events;
 pub mod follow_progress;
 pub mod identify;
 pub mod import_fleet;
@@ -61,6 +66,7 @@ pub mod issue_by_scep;
 mod issue_identity;
 pub mod join_session;
 pub mod judge_anew;
+pub mod list_postures;
 pub mod offer_profile;
 pub mod poll_by_scep;
 pub mod publish_evidence;
@@ -82,6 +88,7 @@ pub mod tell_of_end;
 pub mod verify_now;
 pub mod wake;
 pub mod watch_clock;
+pub mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +101,7 @@ use crate::enrollment::Protocol;
 use crate::enrollment::profile::Constants;
 use crate::entropy::Entropy;
 use crate::keys::BearerKey;
+use crate::outbound::Outbound;
 use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, TrustAnchors};
 use crate::posture::policy::Policy;
 use crate::secret::{Sealer, Secret};
@@ -126,6 +134,8 @@ pub struct Context {
     pub signing: sign_result::Signing,
     /// What the subjects of results are made with.
     pub subject_secret: Secret<[u8; 32]>,
+    pub outlet: follow_events::Outlet,
+    pub outbound: Outbound,
 }
 
 /// The keys this service signs with, held from start-up.

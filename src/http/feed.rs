@@ -4,7 +4,7 @@
 //! way there are so many, and so many of one client, because each keeps what it was given alive.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -121,7 +121,7 @@ struct Download {
     pieces: Arc<[Bytes]>,
     next: usize,
     left: u64,
-    _place: Place,
+    _place: Place<IpAddr>,
 }
 
 impl HttpBody for Download {

@@ -84,6 +84,13 @@ impl Listener {
         })
     }
 
+    /// Lets a client be silent for so long: one of HTTP/1 says nothing while it listens to a stream.
+    #[must_use]
+    pub fn with_silence(mut self, silence: Duration) -> Self {
+        self.limits.silence.between = silence;
+        self
+    }
+
     /// The address bound, with the port the system chose for port 0.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ pub mod conditional;
 pub mod enroll;
 pub mod enroll_signed;
 pub mod error;
+pub mod events;
 pub mod evidence;
 pub mod feed;
 pub mod health;
@@ -35,11 +36,12 @@ pub mod tickets;
 pub mod trust_headers;
 pub mod verifications;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -51,6 +53,7 @@ use tower_http::timeout::TimeoutLayer;
 use crate::flows::Context;
 use crate::flows::publish_evidence::Bundles;
 use crate::flows::publish_feed::Feed;
+use crate::ids::SecretHash;
 
 /// Macs wait up to a minute for an answer; nothing honest takes longer than this.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -65,7 +68,7 @@ pub struct Public {
     pub enroll_limit: Arc<limit::PerClient>,
     pub scep_limit: Arc<limit::PerClient>,
     pub acme_limit: Arc<limit::PerClient>,
-    pub streams: Arc<streams::Streams>,
+    pub streams: Arc<streams::Streams<IpAddr>>,
     /// Ends the streams, which would end by themselves much later than requests do.
     pub stop: CancellationToken,
     pub proxies: Arc<proxies::Proxies>,
@@ -73,7 +76,35 @@ pub struct Public {
     pub feed: Arc<Feed>,
     pub feed_limit: Arc<limit::PerClient>,
     pub bundles: Arc<Bundles>,
-    pub downloads: Arc<streams::Streams>,
+    pub downloads: Arc<streams::Streams<IpAddr>>,
+}
+
+/// What the routes of the internal listener need besides the flows.
+#[derive(Debug, Clone)]
+pub struct Internal {
+    pub ctx: Arc<Context>,
+    /// By the token of who listens.
+    pub streams: Arc<streams::Streams<SecretHash>>,
+    /// As in [`Public`].
+    pub stop: CancellationToken,
+}
+
+impl Internal {
+    /// With as many streams as may be; `stop` ends them.
+    pub fn new(ctx: Arc<Context>, stop: CancellationToken) -> Self {
+        let (all, of_one) = events::MOST;
+        Self {
+            ctx,
+            streams: Arc::new(streams::Streams::new(all, of_one)),
+            stop,
+        }
+    }
+}
+
+impl FromRef<Internal> for Arc<Context> {
+    fn from_ref(internal: &Internal) -> Self {
+        Self::clone(&internal.ctx)
+    }
 }
 
 /// What Macs and the world reach; `pages` are for people.
@@ -106,7 +137,8 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
 }
 
 /// What coordinator and operators reach.
-pub fn internal(ctx: Arc<Context>) -> Router {
+pub fn internal(state: Internal) -> Router {
+    let ctx = Arc::clone(&state.ctx);
     let routes = Router::new()
         .route("/internal/v1/devices", get(internal::devices))
         .route("/internal/v1/devices/{device_id}", get(internal::device))
@@ -150,6 +182,8 @@ pub fn internal(ctx: Arc<Context>) -> Router {
             "/internal/v1/releases",
             get(releases::read).post(releases::add),
         )
+        .route("/internal/v1/postures", get(postures::list))
+        .route("/internal/v1/events", get(events::events))
         .route("/internal/v1/releases/revoke", post(releases::withdraw))
         .route("/internal/v1/tickets", post(tickets::issue))
         .route("/internal/v1/status", get(internal::status))
@@ -163,12 +197,7 @@ pub fn internal(ctx: Arc<Context>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_JSON));
     // Long polls wait up to MAX_WAIT before they answer.
     let deadline = DEADLINE + verifications::MAX_WAIT;
-    finish(
-        routes.with_state(Arc::clone(&ctx)),
-        ctx,
-        "internal",
-        deadline,
-    )
+    finish(routes.with_state(state), ctx, "internal", deadline)
 }
 
 /// Who is not done in time, the client with its body or the service, ends with 503: a Mac tries

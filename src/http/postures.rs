@@ -1,4 +1,4 @@
-//! `GET /internal/v1/devices/{device_id}/posture`.
+//! `GET /internal/v1/devices/{device_id}/posture`, and `GET /internal/v1/postures`: all of them.
 
 use std::sync::Arc;
 
@@ -9,13 +9,15 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::conditional::is_unchanged;
 use super::error;
-use super::internal::allowed;
+use super::internal::{allowed, no_store};
 use super::problem::Problem;
 use crate::flows::Context;
 use crate::flows::authorize::Act;
+use crate::flows::list_postures::{self, list_postures};
 use crate::flows::read_posture::{answer_posture, read_posture};
 use crate::flows::sign_result::{Signed, sign_result};
 use crate::ids::DeviceId;
@@ -137,6 +139,59 @@ fn read_nonce(text: &str) -> Result<Vec<u8>, &'static str> {
     nonce
         .filter(|nonce| (8..=64).contains(&nonce.len()))
         .ok_or("a nonce has 8 to 64 bytes, as base64url without padding")
+}
+
+/// Postures in one answer where nothing else is asked for.
+const USUAL: usize = 100;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageOf {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+impl PageOf {
+    fn read(&self) -> Result<(Option<DeviceId>, usize), String> {
+        let after = self.after.as_deref().map(DeviceId::parse).transpose();
+        let after = after.map_err(|fault| format!("after: {fault}"))?;
+        let limit = self.limit.unwrap_or(USUAL);
+        if (1..=list_postures::MOST).contains(&limit) {
+            Ok((after, limit))
+        } else {
+            Err(format!("limit is 1 to {}", list_postures::MOST))
+        }
+    }
+}
+
+/// `GET /internal/v1/postures`.
+pub async fn list(
+    State(ctx): State<Arc<Context>>,
+    headers: HeaderMap,
+    page: Result<Query<PageOf>, QueryRejection>,
+) -> Response {
+    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadDevices).await {
+        return refusal;
+    }
+    let page = match page {
+        Ok(Query(page)) => page.read(),
+        Err(rejection) => Err(rejection.body_text()),
+    };
+    let (after, limit) = match page {
+        Ok(page) => page,
+        Err(detail) => return Problem::invalid_request(detail).into_response(),
+    };
+    match list_postures(&ctx, after.as_ref(), limit).await {
+        Ok(listing) => {
+            let path = |next| format!("/internal/v1/postures?after={next}&limit={limit}");
+            no_store(json!({
+                "cursor": listing.cursor,
+                "postures": listing.postures,
+                "next": listing.next.map(path),
+            }))
+        }
+        Err(failure) => error::to_internal(&failure),
+    }
 }
 
 /// Every claim is within the time in which it needs no refresh, and there is one.

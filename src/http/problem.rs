@@ -237,7 +237,7 @@ impl Problem {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too-many-streams",
-            "As many streams are open from this address as may be",
+            "As many streams of this client are open as may be",
         )
     }
 

@@ -5,7 +5,7 @@
 //! it: a client that comes back (Last-Event-ID) is not told what it knows, and told 204 when that
 //! was the end, upon which browsers stop asking (HTML, 9.2.3).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::Json;
@@ -27,7 +27,7 @@ use crate::ids::sha256;
 use crate::publication::progress_v1::ProgressV1;
 
 /// Comments keep proxies from taking a quiet stream for a dead one.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Longest stream; the client comes back by itself.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
 /// A client of HTTP/1 is silent while it listens, and would be cut off as idle (`http::idle`): it is
@@ -37,7 +37,7 @@ const LONGEST_OF_SILENT: Duration = SILENCE.saturating_sub(Duration::from_secs(1
 const RETRY: Duration = Duration::from_secs(2);
 
 const NAME: &str = "progress";
-const LAST_EVENT_ID: &str = "last-event-id";
+pub(super) const LAST_EVENT_ID: &str = "last-event-id";
 
 pub async fn progress(
     State(public): State<Public>,
@@ -79,7 +79,8 @@ pub async fn progress(
     }
 }
 
-fn refused(full: Full) -> Response {
+/// No place: the answer is to be had later, or without a stream.
+pub(super) fn refused(full: Full) -> Response {
     match full {
         Full::ForClient => Problem::too_many_streams().into_response(),
         Full::ForAll => Problem::busy().into_response(),
@@ -103,14 +104,14 @@ struct Telling {
     ended: bool,
     stop: CancellationToken,
     until: Instant,
-    _place: Place,
+    _place: Place<IpAddr>,
 }
 
 /// Answers 204 to a client that has heard the end, and a stream to any other.
 async fn begin(
     mut follower: Follower,
     known: Option<&str>,
-    place: Place,
+    place: Place<IpAddr>,
     stop: CancellationToken,
     longest: Duration,
 ) -> Response {

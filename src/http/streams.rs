@@ -2,25 +2,25 @@
 //! event stream for minutes.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Streams open at a time, over all clients.
 const ALL: usize = 512;
-/// Streams one client address may have open; behind one address there may be several Macs.
+/// Streams one client may have open; behind one address there may be several Macs.
 const OF_ONE: usize = 16;
 /// The same of downloads, which are short where the client reads them.
 const DOWNLOADS: usize = 256;
 const DOWNLOADS_OF_ONE: usize = 8;
 
-/// The streams that are open.
+/// The streams that are open, each of a client: an address, or whoever has a token.
 #[derive(Debug)]
-pub struct Streams {
+pub struct Streams<C: Eq + Hash> {
     all: Arc<Semaphore>,
     of_one: usize,
-    clients: Mutex<HashMap<IpAddr, usize>>,
+    clients: Mutex<HashMap<C, usize>>,
 }
 
 /// No stream can be opened now.
@@ -34,25 +34,26 @@ pub enum Full {
 
 /// A stream's place, until it is dropped.
 #[derive(Debug)]
-pub struct Place {
-    streams: Arc<Streams>,
-    client: Option<IpAddr>,
+pub struct Place<C: Eq + Hash> {
+    streams: Arc<Streams<C>>,
+    client: Option<C>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Default for Streams {
+impl<C: Eq + Hash> Default for Streams<C> {
     fn default() -> Self {
         Self::new(ALL, OF_ONE)
     }
 }
 
-impl Streams {
+impl<C: Eq + Hash> Streams<C> {
     /// Of answers that are long.
     pub fn for_downloads() -> Self {
         Self::new(DOWNLOADS, DOWNLOADS_OF_ONE)
     }
 
-    fn new(all: usize, of_one: usize) -> Self {
+    /// Places for `all` together, and `of_one` for each client.
+    pub fn new(all: usize, of_one: usize) -> Self {
         Self {
             all: Arc::new(Semaphore::new(all)),
             of_one,
@@ -60,23 +61,24 @@ impl Streams {
         }
     }
 
-    /// A place for one more stream. A client whose address is not known counts with all only.
+    /// A place for one more stream. A client that is not known counts with all only.
     ///
     /// # Refusals
     /// [`Full`].
-    pub fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> Result<Place, Full> {
+    pub fn enter(self: &Arc<Self>, client: Option<C>) -> Result<Place<C>, Full>
+    where
+        C: Clone,
+    {
         let mut clients = self.clients();
-        if let Some(client) = client
-            && clients
-                .get(&client)
-                .is_some_and(|open| *open >= self.of_one)
+        if let Some(client) = &client
+            && clients.get(client).is_some_and(|open| *open >= self.of_one)
         {
             return Err(Full::ForClient);
         }
         let permit = Arc::clone(&self.all)
             .try_acquire_owned()
             .map_err(|_| Full::ForAll)?;
-        if let Some(client) = client {
+        if let Some(client) = client.clone() {
             *clients.entry(client).or_default() += 1;
         }
         drop(clients);
@@ -87,19 +89,19 @@ impl Streams {
         })
     }
 
-    fn clients(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
+    fn clients(&self) -> std::sync::MutexGuard<'_, HashMap<C, usize>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl<C: Eq + Hash> Drop for Place<C> {
     fn drop(&mut self) {
-        let Some(client) = self.client else { return };
+        let Some(client) = &self.client else { return };
         let mut clients = self.streams.clients();
-        if let Some(open) = clients.get_mut(&client) {
+        if let Some(open) = clients.get_mut(client) {
             *open = open.saturating_sub(1);
             if *open == 0 {
-                clients.remove(&client);
+                clients.remove(client);
             }
         }
     }
@@ -107,6 +109,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]

@@ -37,6 +37,27 @@ pub const SERVICE_DEGRADED: &str = "service.degraded";
 /// An operator said that the clock is right, whatever was seen before. It is about no Mac.
 pub const SERVICE_CLOCK_ACCEPTED: &str = "service.clock_accepted";
 
+/// Every name of an event that is stored.
+pub const ALL: [&str; 14] = [
+    POSTURE_CHANGED,
+    POSTURE_EXPIRING,
+    VERIFICATION_FINISHED,
+    DEVICE_ENROLLED,
+    DEVICE_TAKEN_OVER,
+    DEVICE_REVOKED,
+    DEVICE_RESTORED,
+    DEVICE_CHECKED_OUT,
+    RELEASE_CHANGED,
+    BINDING_CHANGED,
+    BINDING_CONFLICT,
+    CHALLENGE_DUE,
+    SERVICE_DEGRADED,
+    SERVICE_CLOCK_ACCEPTED,
+];
+
+/// What a reader knew is void: it lists everything again. Only ever said in a stream, never stored.
+pub const RESET: &str = "reset";
+
 /// Body of `posture.changed`.
 pub fn posture_changed(posture: &Posture, previous: Verdict, reasons: &[Reason]) -> Value {
     json!({

@@ -2,10 +2,12 @@
 
 pub mod binding_v1;
 pub mod bundle;
+pub mod delivery;
 pub mod ear;
 #[cfg(test)]
 mod ear_test;
 pub mod event;
+pub mod event_stream;
 pub mod feed;
 pub mod forecast;
 #[cfg(test)]
@@ -23,3 +25,4 @@ pub mod snapshot_v1;
 pub mod subject;
 pub mod trust_headers;
 pub mod verification_v1;
+pub mod webhook;

@@ -7,7 +7,6 @@ use sea_orm::{ConnectionTrait, Statement, Value};
 
 use super::board::Key;
 use super::edit::{Datum, Edit};
-use super::transaction::OUTBOX_LOCK;
 use super::{Store, StoreError};
 
 /// How long an entry stays. A server that reads the log again after half of that may have missed
@@ -89,11 +88,10 @@ impl Store {
         }
     }
 
-    /// None is skipped: see [`Store::events_after`].
+    /// None is skipped, as of events.
     async fn changes_between(&self, after: i64, newest: i64) -> Result<Vec<String>, StoreError> {
+        self.wait_for_the_late().await?;
         let connection = &self.0.connections.read;
-        let barrier = format!("SELECT pg_advisory_xact_lock({OUTBOX_LOCK})");
-        connection.execute_unprepared(&barrier).await?;
         let statement = Statement::from_sql_and_values(
             connection.get_database_backend(),
             "SELECT subject FROM changes WHERE seq > $1 AND seq <= $2",

@@ -63,6 +63,18 @@ mod table {
 
 use table::{Column, Entity, Model};
 
+/// Events in the order of their numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventPage {
+    pub events: Vec<NumberedEvent>,
+    /// Everything that is or ever will be numbered up to here, and after what was asked for, is in
+    /// `events`.
+    pub up_to: i64,
+}
+
+/// The fact that says up to which number events were removed.
+const REMOVED_UP_TO: &str = "events_removed_up_to";
+
 impl Store {
     /// The events after `after`, at most `limit`. None is skipped for good: an event that is
     /// numbered earlier and committed later is waited for.
@@ -71,28 +83,37 @@ impl Store {
         after: i64,
         limit: usize,
     ) -> Result<Vec<NumberedEvent>, StoreError> {
-        let connection = &self.0.connections.read;
+        Ok(self.event_page(after, limit).await?.events)
+    }
+
+    /// As [`Store::events_after`], with how far that went.
+    pub async fn event_page(&self, after: i64, limit: usize) -> Result<EventPage, StoreError> {
         let newest = self.newest_event().await?;
         if newest <= after {
-            return Ok(Vec::new());
+            return Ok(EventPage {
+                events: Vec::new(),
+                up_to: after,
+            });
         }
-        if !self.0.connections.backend.is_sqlite() {
-            // Whoever numbers events shares this lock to its commit. Once it was had exclusively,
-            // everything numbered before `newest` is either visible or gone for good.
-            let barrier = format!("SELECT pg_advisory_xact_lock({OUTBOX_LOCK})");
-            connection.execute_unprepared(&barrier).await?;
-        }
+        self.wait_for_the_late().await?;
         let found = Entity::find()
             .filter(Column::Seq.gt(after))
             .filter(Column::Seq.lte(newest))
             .order_by_asc(Column::Seq)
             .limit(row::limited(limit))
-            .all(connection)
+            .all(&self.0.connections.read)
             .await?;
-        row::read_all(found)
+        let events: Vec<NumberedEvent> = row::read_all(found)?;
+        let up_to = match events.last() {
+            Some(last) if events.len() >= limit => last.seq,
+            _ => newest,
+        };
+        Ok(EventPage { events, up_to })
     }
 
-    /// The number of the newest event that can be seen; 0 when there is none.
+    /// The number of the newest event that can be seen; 0 when there is none. An event that is
+    /// numbered before it may still be committed: whoever goes on from here wants
+    /// [`Store::settled_event`].
     pub async fn newest_event(&self) -> Result<i64, StoreError> {
         let connection = &self.0.connections.read;
         let statement = Statement::from_string(
@@ -104,6 +125,41 @@ impl Store {
             None => Ok(0),
         }
     }
+
+    /// A number up to which nothing will be committed any more: what is read of the state after
+    /// this shows all of those events, and the events after it tell of everything later.
+    pub async fn settled_event(&self) -> Result<i64, StoreError> {
+        let newest = self.newest_event().await?;
+        self.wait_for_the_late().await?;
+        // All events may have been removed since.
+        Ok(newest.max(self.events_removed_up_to().await?))
+    }
+
+    /// Up to which number events were removed: who has read no further misses some. 0 while none was.
+    pub async fn events_removed_up_to(&self) -> Result<i64, StoreError> {
+        removed_up_to(self.read().await?.fact(REMOVED_UP_TO).await?)
+    }
+
+    /// Whoever numbers events, or notes changes, shares this lock to its commit. Once it was had
+    /// exclusively, everything numbered before is either visible or gone for good. SQLite has one
+    /// writer at a time.
+    pub(super) async fn wait_for_the_late(&self) -> Result<(), StoreError> {
+        if !self.0.connections.backend.is_sqlite() {
+            // One at a time: whoever waits holds a connection, of which there are few.
+            let _turn = self.0.late.lock().await;
+            let barrier = format!("SELECT pg_advisory_xact_lock({OUTBOX_LOCK})");
+            self.0.connections.read.execute_unprepared(&barrier).await?;
+        }
+        Ok(())
+    }
+}
+
+fn removed_up_to(fact: Option<String>) -> Result<i64, StoreError> {
+    let Some(fact) = fact else { return Ok(0) };
+    fact.parse().map_err(|_| StoreError::Inconsistent {
+        table: "service_meta",
+        id: REMOVED_UP_TO.to_owned(),
+    })
 }
 
 impl Write {
@@ -129,6 +185,56 @@ impl Write {
             edit.apply(self.tx()).await?;
         }
         Ok(())
+    }
+
+    /// Removes events of before `before`, the oldest first, and none after one that stays, nor one that
+    /// a webhook was not told of; at most about `limit` of them. Returns whether there may be more.
+    pub async fn forget_events(
+        &mut self,
+        before: Timestamp,
+        limit: i64,
+    ) -> Result<bool, StoreError> {
+        let told = self.webhooks().await?;
+        let told_up_to = told.iter().map(|webhook| webhook.course.cursor).min();
+        let removed = removed_up_to(self.fact_to_change(REMOVED_UP_TO).await?)?;
+        let first_to_stay: Option<i64> = Entity::find()
+            .select_only()
+            .column(Column::Seq)
+            .filter(Column::Seq.gt(removed))
+            .filter(Column::At.gte(before.millis()))
+            .order_by_asc(Column::Seq)
+            .limit(1)
+            .into_tuple()
+            .one(self.tx())
+            .await?;
+        let last_to_go = match first_to_stay {
+            Some(stays) => stays - 1,
+            None => match self.newest_event_here().await? {
+                Some(newest) => newest,
+                None => return Ok(false),
+            },
+        };
+        let last_to_go = last_to_go.min(told_up_to.unwrap_or(i64::MAX));
+        let up_to = last_to_go.min(removed.saturating_add(limit));
+        if up_to <= removed {
+            return Ok(false);
+        }
+        Entity::delete_many()
+            .filter(Column::Seq.lte(up_to))
+            .exec(self.tx())
+            .await?;
+        self.set_fact(REMOVED_UP_TO, &up_to.to_string()).await?;
+        Ok(up_to < last_to_go)
+    }
+
+    async fn newest_event_here(&self) -> Result<Option<i64>, StoreError> {
+        let newest: Option<Option<i64>> = Entity::find()
+            .select_only()
+            .column_as(Column::Seq.max(), "newest")
+            .into_tuple()
+            .one(self.tx())
+            .await?;
+        Ok(newest.flatten())
     }
 }
 

@@ -53,6 +53,7 @@ mod tickets;
 mod transaction;
 mod verifications;
 mod watch;
+mod webhooks;
 
 use std::fs::File;
 use std::sync::atomic::AtomicI64;
@@ -69,7 +70,7 @@ pub use self::board::{Board, Fill, Glance, MacGlance, Marks, TOKEN_KEPT};
 use self::database::{Backend, Connections};
 use self::directories::Directories;
 pub use self::error::{Cause, StoreError};
-pub use self::events::{Event, NumberedEvent};
+pub use self::events::{Event, EventPage, NumberedEvent};
 pub use self::evidence::Evidence;
 use self::exchange::sqlite::Writer;
 pub use self::exchange::{Changes, Exchange};
@@ -85,6 +86,7 @@ use self::seen::Seen;
 pub use self::transaction::{Read, Write};
 use self::watch::Announcer;
 pub use self::watch::{Watch, Watched};
+pub use self::webhooks::{DeadLetter, Webhook};
 use crate::ids::{CertificateHash, CommandUuid, DeviceId};
 use crate::secret::Sealer;
 use crate::verification::agenda::Rules;
@@ -107,6 +109,8 @@ struct Inner {
     directories: Directories,
     announcer: Arc<Announcer>,
     board: Arc<Board>,
+    /// Whose turn it is to wait for those who commit late (PostgreSQL).
+    late: Mutex<()>,
     /// How far the log of changes was read.
     position: changes::Position,
     /// The generation of the registry of releases that memory was last brought up to.
@@ -170,6 +174,7 @@ impl Store {
             directories: Directories::default(),
             announcer,
             board,
+            late: Mutex::default(),
             position: changes::Position::default(),
             releases_seen: AtomicI64::default(),
             seen: Seen::default(),

@@ -76,6 +76,30 @@ impl Read {
         row::read_all(query.all(self.tx()).await?)
     }
 
+    /// The Macs of [`Read::postures`], without what is believed of them.
+    pub async fn posture_ids(
+        &self,
+        after: Option<&DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<DeviceId>, StoreError> {
+        let mut query = current::Entity::find()
+            .select_only()
+            .column(current::Column::DeviceId)
+            .order_by_asc(current::Column::DeviceId)
+            .limit(row::limited(limit));
+        if let Some(after) = after {
+            query = query.filter(current::Column::DeviceId.gt(after.as_str()));
+        }
+        let ids: Vec<String> = query.into_tuple().all(self.tx()).await?;
+        let named = |id: String| {
+            DeviceId::parse(&id).map_err(|_| StoreError::Inconsistent {
+                table: "postures",
+                id,
+            })
+        };
+        ids.into_iter().map(named).collect()
+    }
+
     /// Macs of whose verdict's end there is something to tell, those that wait the longest first.
     pub async fn ending(&self, now: Timestamp, limit: usize) -> Result<Vec<DeviceId>, StoreError> {
         let found = current::Entity::find()

@@ -2,8 +2,81 @@
 
 use std::time::Duration;
 
-use super::fixture::{Mac, event};
+use attestd::entropy::SeededEntropy;
+use attestd::flows::webhook::{Wanted, add};
+use attestd::ids::WebhookName;
+use attestd::secret::Secret;
+use attestd::store::DeadLetter;
+
+use super::fixture::{Mac, event, later, now};
 use crate::harness::database::Database;
+
+on_both! {
+    async fn events_are_removed_from_the_oldest_on_once_every_webhook_was_told(db: Database) {
+        let mac = Mac::enroll(1, &db.store).await;
+        let tell = async |name: &str| {
+            let mut write = db.store.write().await.expect("begins");
+            write.append_event(mac.device_id(), &event(name)).await.expect("is appended");
+            write.commit().await.expect("commits");
+        };
+        let forget = async |limit| {
+            let mut write = db.store.write().await.expect("begins");
+            let more = write.forget_events(later(1), limit).await.expect("removes");
+            write.commit().await.expect("commits");
+            more
+        };
+        let left = async || {
+            let left = db.store.events_after(0, 10).await.expect("answers");
+            left.into_iter().map(|it| it.event.name).collect::<Vec<_>>()
+        };
+        for name in ["one", "two", "three"] {
+            tell(name).await;
+        }
+        assert!(forget(1).await, "there is more");
+        assert_eq!(left().await, ["two", "three"]);
+        let hook = Wanted {
+            name: WebhookName::parse("hook").expect("a name"),
+            url: Secret::new("https://hooks.example.org/".to_owned()),
+            events: None,
+            allow_private: false,
+            root: None,
+            secret: None,
+        };
+        let entropy = SeededEntropy::new(1);
+        let hook = add(&db.store, hook, &entropy, now()).await.expect("answers").expect("is added");
+        let told = db.store.newest_event().await.expect("answers");
+        assert_eq!(hook.course.cursor, told);
+        tell("four").await;
+        assert!(!forget(10).await);
+        assert_eq!(left().await, ["four"], "the webhook was not told of it");
+        assert_eq!(db.store.events_removed_up_to().await.expect("answers"), told);
+        assert_eq!(db.store.settled_event().await.expect("answers"), told + 1);
+
+        // It takes what was given up of it along.
+        let letter = DeadLetter {
+            event: db.store.events_after(told, 1).await.expect("answers").remove(0),
+            why: "answered 400".to_owned(),
+            given_up_at: now(),
+            replay_since: None,
+        };
+        let mut write = db.store.write().await.expect("begins");
+        write.keep_dead_letter(&hook.webhook_id, &letter).await.expect("is kept");
+        assert_eq!(write.dead_letters(&hook.webhook_id, false, 9).await.expect("answers"), [letter]);
+        assert_eq!(write.dead_letters(&hook.webhook_id, true, 9).await.expect("answers"), []);
+        assert!(write.remove_webhook(&hook.name).await.expect("is removed"));
+        assert_eq!(write.dead_letter_count(&hook.webhook_id).await.expect("answers"), 0);
+        assert!(!write.remove_webhook(&hook.name).await.expect("is no more"));
+        write.commit().await.expect("commits");
+        assert!(!forget(10).await);
+        assert_eq!(left().await, Vec::<String>::new());
+        // No number is given again, and whoever has read everything goes on.
+        assert_eq!(db.store.settled_event().await.expect("answers"), told + 1);
+        assert_eq!(db.store.event_page(told + 1, 10).await.expect("answers").events, []);
+        tell("five").await;
+        let five = db.store.event_page(told + 1, 10).await.expect("answers");
+        assert_eq!((five.events.len(), five.up_to), (1, told + 2));
+    }
+}
 
 on_both! {
     async fn events_are_read_in_pages_in_the_order_of_their_numbers(db: Database) {

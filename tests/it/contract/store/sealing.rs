@@ -1,7 +1,9 @@
 //! Secrets are not in the database in clear, and damage is reported by place.
 
 use attestd::entropy::SeededEntropy;
-use attestd::ids::{CertificateHash, PushCertificateId};
+use attestd::flows::webhook::{Wanted, add};
+use attestd::ids::{CertificateHash, PushCertificateId, WebhookName};
+use attestd::publication::webhook::SigningSecret;
 use attestd::secret::Secret;
 use attestd::store::{PushCertificate, Standing, StoreError};
 use sea_orm::{ConnectionTrait, Statement};
@@ -9,12 +11,15 @@ use sea_orm::{ConnectionTrait, Statement};
 use super::fixture::{Mac, later, now, topic};
 use crate::harness::database::Database;
 
+/// A webhook's.
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
 /// Everything that is stored, as one heap of bytes.
 async fn everything(db: &Database) -> Vec<u8> {
     let Some(folder) = db.folder() else {
         let connection = db.plain().await;
         let mut heap = Vec::new();
-        for table in ["enrollments", "push_certificates"] {
+        for table in ["enrollments", "push_certificates", "webhooks"] {
             let sql = format!("SELECT CAST(t AS TEXT) FROM {table} t");
             let select = Statement::from_string(connection.get_database_backend(), sql);
             for row in connection.query_all_raw(select).await.expect("answers") {
@@ -54,11 +59,26 @@ on_both! {
         write.install_push_certificate(&certificate).await.expect("is new");
         write.set_bootstrap_token(mac.device_id(), Some(&token)).await.expect("is kept");
         write.commit().await.expect("commits");
+        let hook = Wanted {
+            name: WebhookName::parse("visible-hook").expect("a name"),
+            url: Secret::new("https://hooks.example.org/canary".to_owned()),
+            events: None,
+            allow_private: false,
+            root: None,
+            secret: Some(SigningSecret::parse(SECRET).expect("a secret")),
+        };
+        let entropy = SeededEntropy::new(2);
+        add(&db.store, hook, &entropy, now()).await.expect("answers").expect("is added");
+        let read = db.store.read().await.expect("begins");
+        let kept = read.webhooks().await.expect("opens");
+        assert_eq!(kept[0].secret.text().expose(), SECRET);
+        assert!(!format!("{kept:?}").contains("canary"), "{kept:?}");
+        drop(read);
 
         let heap = everything(&db).await;
         let holds = |text: &str| heap.windows(text.len()).any(|window| window == text.as_bytes());
-        assert!(holds("visible-chain"), "the search finds what is in clear");
-        assert!(!holds("canary"), "a secret is stored in clear");
+        assert!(holds("visible-chain") && holds("visible-hook"), "the search finds what is in clear");
+        assert!(!holds("canary") && !holds(&SECRET[6..]), "a secret is stored in clear");
     }
 }
 
