@@ -18,7 +18,7 @@ use crate::mdm::report::Report;
 use crate::posture::Occasion;
 use crate::provider::SelfReport;
 use crate::publication::feed::{Chain, Disclosure, Judged, Listing, ProviderId, Terms};
-use crate::publication::packed::Piece;
+use crate::publication::packed::Packer;
 use crate::store::{Glance, Marks};
 use crate::time::Timestamp;
 
@@ -142,9 +142,10 @@ impl Memory {
         until: Timestamp,
     ) -> Result<(Arc<Document>, u64), Failure> {
         let mut written = 0;
+        let mut packer = Packer::default();
         let mut shown: BTreeMap<&ProviderId, &Entry> = BTreeMap::new();
         for entry in self.entries.values_mut() {
-            written += u64::from(entry.write(terms, now, until)?);
+            written += u64::from(entry.write(terms, now, until, &mut packer)?);
         }
         for entry in self.entries.values() {
             match shown.entry(&entry.provider_id) {
@@ -158,7 +159,12 @@ impl Memory {
         let providers = shown.into_iter().filter_map(|(provider_id, entry)| {
             Some((provider_id.clone(), entry.provider.clone()?))
         });
-        let document = Document::new(providers.collect(), terms, self.document.as_ref())?;
+        let document = Document::new(
+            providers.collect(),
+            terms,
+            self.document.as_ref(),
+            &mut packer,
+        )?;
         self.document = Some(Arc::clone(&document));
         Ok((document, written))
     }
@@ -182,6 +188,7 @@ impl Entry {
         terms: &Terms<'_>,
         now: Timestamp,
         until: Timestamp,
+        packer: &mut Packer,
     ) -> Result<bool, Failure> {
         let is_steady = |known: &&Steady| known.from <= now && until <= known.until;
         let former = self.judged.as_ref();
@@ -193,7 +200,7 @@ impl Entry {
         let is_same = former.is_some_and(|former| former.judged == steady.judged);
         let mut reads_differently = false;
         if !(is_written && is_same) {
-            reads_differently = self.compose(&steady.judged, terms)?;
+            reads_differently = self.compose(&steady.judged, terms, packer)?;
         }
         self.judged = Some(steady);
         Ok(reads_differently)
@@ -218,7 +225,12 @@ impl Entry {
     }
 
     /// False if it reads as it did.
-    fn compose(&mut self, judged: &Judged, terms: &Terms<'_>) -> Result<bool, Failure> {
+    fn compose(
+        &mut self,
+        judged: &Judged,
+        terms: &Terms<'_>,
+        packer: &mut Packer,
+    ) -> Result<bool, Failure> {
         const UNWRITTEN: Failure = Failure::Inconsistent("a provider that cannot be written");
         let listing = Listing {
             provider_id: &self.provider_id,
@@ -242,7 +254,7 @@ impl Entry {
         if known.is_some_and(|known| known.digest == digest) {
             return Ok(false);
         }
-        let piece = Piece::new(text).ok_or(UNWRITTEN)?;
+        let piece = packer.pack(text).ok_or(UNWRITTEN)?;
         // Kept once: a part of the text as it is shown.
         let plain = piece.plain();
         if let Some((_, members)) = chain {
@@ -331,9 +343,11 @@ async fn signed(
     glance: &Glance,
     disclosure: Disclosure,
 ) -> Result<Option<Base>, Failure> {
-    let Some(signed) = registered(ctx, &glance.session).await? else {
+    let Some(mut signed) = registered(ctx, &glance.session).await? else {
         return Ok(None);
     };
+    // The same key; read once, kept once.
+    signed.report.se_public_key = glance.session.key.clone();
     let members = signed.members(disclosure);
     let members =
         members.map_err(|_| Failure::Inconsistent("a registration that cannot be written"))?;
