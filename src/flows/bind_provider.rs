@@ -143,10 +143,23 @@ pub async fn end(
     let mut tries = TRIES;
     loop {
         tries -= 1;
-        match end_once(ctx, session_id, resumable_for, now).await {
+        match end_once(ctx, session_id, resumable_for, None, now).await {
             Err(Failure::Store(StoreError::Conflict)) if tries > 0 => {}
             outcome => return outcome,
         }
+    }
+}
+
+/// Ends a session of which nothing was heard since `before`. One that was heard of meanwhile, or is being
+/// changed just now, goes on.
+pub(super) async fn end_silent(
+    ctx: &Context,
+    session_id: &SessionId,
+    before: Timestamp,
+) -> Result<(), Failure> {
+    match end_once(ctx, session_id, None, Some(before), ctx.clock.now()).await {
+        Ok(_) | Err(Failure::Store(StoreError::Conflict)) => Ok(()),
+        Err(failure) => Err(failure),
     }
 }
 
@@ -154,12 +167,17 @@ async fn end_once(
     ctx: &Context,
     session_id: &SessionId,
     resumable_for: Option<Duration>,
+    silent_since: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<bool, Failure> {
     let mut tx = ctx.store.write().await?;
     let Some(mut session) = locked(&mut tx, session_id, None).await? else {
         return Ok(false);
     };
+    // Whoever found it silent looked before it was locked.
+    if silent_since.is_some_and(|before| session.heard_at() >= before) {
+        return Ok(false);
+    }
     if !session.end(resumable_for, now) {
         return Ok(false);
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::bind_provider::end;
+use super::bind_provider::end_silent;
 use super::join_session::{Wake, darken, join, locked, tell};
 use super::read_binding::read_binding;
 use super::watch_clock::{demand, trouble};
@@ -387,7 +387,7 @@ pub async fn expire_due(ctx: &Context) -> Result<(), Failure> {
     let forgotten = now.minus(FORGOTTEN_AFTER);
     let silent = ctx.store.read().await?.silent(forgotten, BATCH).await?;
     for session_id in &silent {
-        end(ctx, session_id, None).await?;
+        end_silent(ctx, session_id, forgotten).await?;
     }
     Ok(())
 }

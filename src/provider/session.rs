@@ -304,6 +304,13 @@ impl Session {
         self.ended.is_none() && self.registration == registration.digest()
     }
 
+    /// When it was heard of last: it answered, or it began; registered again, it had been signed for.
+    pub fn heard_at(&self) -> Timestamp {
+        let signed_at = self.said.as_ref().map(|said| said.signed_at);
+        let heard_at = self.liveness.last_good_at().max(signed_at);
+        heard_at.map_or(self.began_at, |at| at.max(self.began_at))
+    }
+
     /// What everything that was registered hashes to: another registration, another text.
     pub fn registered_as(&self) -> &str {
         &self.registration

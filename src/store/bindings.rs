@@ -379,12 +379,6 @@ impl Write {
 fn columns(session: &Session) -> Result<Vec<Datum>, StoreError> {
     let liveness = &session.liveness;
     let timeout_at = liveness.answer_by().filter(|_| session.is_live());
-    // Registered again, it was heard of by then.
-    let signed_at = session.said.as_ref().map(|said| said.signed_at);
-    let heard_at = liveness
-        .last_good_at()
-        .max(Some(session.began_at))
-        .max(signed_at);
     Ok(vec![
         Datum::text(&session.session_id),
         Datum::text(&session.binding_id),
@@ -395,7 +389,7 @@ fn columns(session: &Session) -> Result<Vec<Datum>, StoreError> {
         Datum::int(session.began_at.millis()),
         Datum::Int(row::millis(session.ended.map(|ended| ended.at))),
         Datum::Int(row::millis(timeout_at)),
-        Datum::int(heard_at.unwrap_or(session.began_at).millis()),
+        Datum::int(session.heard_at().millis()),
         Datum::text(row::body("session", session)?),
     ])
 }
