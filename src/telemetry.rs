@@ -43,6 +43,7 @@ pub struct Metrics {
     clock_believed: Gauge,
     feed_renewals: Counter,
     event_followers: Gauge,
+    feed_entries: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -93,6 +94,7 @@ impl Metrics {
             clock_believed: Gauge::default(),
             feed_renewals: Counter::<u64, AtomicU64>::default(),
             event_followers: Gauge::default(),
+            feed_entries: Counter::<u64, AtomicU64>::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -170,12 +172,18 @@ impl Metrics {
             "How often the public feed was looked through, whoever asked for it how often",
             metrics.feed_renewals.clone(),
         );
+        registry.register(
+            "feed_entries_written",
+            "Entries of the public feed that were written and compressed, because they were new or had changed",
+            metrics.feed_entries.clone(),
+        );
         Arc::new(metrics)
     }
 
-    /// The public feed was looked through.
-    pub fn feed_renewed(&self) {
+    /// The public feed was looked through, and so many entries of it had changed.
+    pub fn feed_renewed(&self, written: u64) {
         self.feed_renewals.inc();
+        self.feed_entries.inc_by(written);
     }
 
     /// The clock was looked at.

@@ -19,15 +19,53 @@ pub struct Piece {
     packed: Bytes,
 }
 
-impl Piece {
+/// Compresses pieces, one after the other: what it needs for that is kept from one to the next.
+#[derive(Debug)]
+pub struct Packer(Compress);
+
+impl Default for Packer {
+    fn default() -> Self {
+        Self(Compress::new(Compression::default(), false))
+    }
+}
+
+impl Packer {
     /// Compresses a piece. `None` if that cannot be done, which no text brings about.
-    pub fn new(plain: Vec<u8>) -> Option<Self> {
-        Some(Self {
-            packed: deflated(&plain)?.into(),
+    pub fn pack(&mut self, mut plain: Vec<u8>) -> Option<Piece> {
+        let mut packed = self.deflated(&plain)?;
+        // Both are kept for long.
+        packed.shrink_to_fit();
+        plain.shrink_to_fit();
+        Some(Piece {
+            packed: packed.into(),
             plain: plain.into(),
         })
     }
 
+    fn deflated(&mut self, plain: &[u8]) -> Option<Vec<u8>> {
+        let state = &mut self.0;
+        state.reset();
+        let mut packed = Vec::with_capacity(plain.len() + 64);
+        loop {
+            let taken = usize::try_from(state.total_in()).ok()?;
+            let before = packed.len();
+            let status = state
+                .compress_vec(&plain[taken..], &mut packed, FlushCompress::Sync)
+                .ok()?;
+            let has_room = packed.len() < packed.capacity();
+            // Room that is left over shows that everything was written.
+            if usize::try_from(state.total_in()).ok()? == plain.len() && has_room {
+                return Some(packed);
+            }
+            if status == Status::BufError && packed.len() == before && has_room {
+                return None;
+            }
+            packed.reserve(plain.len() + 64);
+        }
+    }
+}
+
+impl Piece {
     /// The text.
     pub fn plain(&self) -> &Bytes {
         &self.plain
@@ -56,28 +94,6 @@ pub fn trailer<'a>(pieces: impl IntoIterator<Item = &'a Piece>) -> Bytes {
     trailer.into()
 }
 
-fn deflated(plain: &[u8]) -> Option<Vec<u8>> {
-    let mut state = Compress::new(Compression::default(), false);
-    let mut packed = Vec::with_capacity(plain.len() + 64);
-    loop {
-        let taken = usize::try_from(state.total_in()).ok()?;
-        let before = packed.len();
-        let status = state
-            .compress_vec(&plain[taken..], &mut packed, FlushCompress::Sync)
-            .ok()?;
-        // Room that is left over shows that everything was written.
-        let is_whole = usize::try_from(state.total_in()).ok()? == plain.len();
-        if is_whole && packed.len() < packed.capacity() {
-            return Some(packed);
-        }
-        if status == Status::BufError && packed.len() == before && packed.len() < packed.capacity()
-        {
-            return None;
-        }
-        packed.reserve(plain.len() + 64);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
@@ -101,7 +117,8 @@ mod tests {
         fn pieces_in_any_order_are_one_document(
             texts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3_000), 0..6),
         ) {
-            let pieces: Vec<_> = texts.iter().map(|text| Piece::new(text.clone()).expect("packed")).collect();
+            let mut packer = Packer::default();
+            let pieces: Vec<_> = texts.iter().map(|text| packer.pack(text.clone()).expect("packed")).collect();
             let mut plain = Vec::new();
             GzDecoder::new(&joined(&pieces)[..]).read_to_end(&mut plain).expect("gzip");
             prop_assert_eq!(plain, texts.concat());
@@ -111,11 +128,12 @@ mod tests {
     #[test]
     fn gzip_itself_reads_it() {
         let text = "{\"sip_enabled\":true},".repeat(500);
-        let piece = Piece::new(text.clone().into_bytes()).expect("packed");
+        let mut packer = Packer::default();
+        let piece = packer.pack(text.clone().into_bytes()).expect("packed");
         assert!(piece.packed.len() < text.len() / 10);
         let pieces = [
             piece.clone(),
-            Piece::new(Vec::new()).expect("packed"),
+            packer.pack(Vec::new()).expect("packed"),
             piece,
         ];
         let mut gzip = Command::new("gzip")

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Failure;
 use crate::ids::{SessionId, sha256};
 use crate::publication::feed::{ProviderId, Terms, closing, opening};
-use crate::publication::packed::{self, Piece};
+use crate::publication::packed::{self, Packer, Piece};
 
 /// A provider as it is shown.
 #[derive(Debug, Clone)]
@@ -54,6 +54,7 @@ impl Document {
         providers: BTreeMap<ProviderId, Provider>,
         terms: &Terms<'_>,
         former: Option<&Arc<Self>>,
+        packer: &mut Packer,
     ) -> Result<Arc<Self>, Failure> {
         let unwritten = Failure::Inconsistent("a feed that cannot be written");
         let is_empty = providers.is_empty();
@@ -69,7 +70,7 @@ impl Document {
         if let Some(same) = former.filter(|former| former.plain.tag == tag) {
             return Ok(Arc::clone(same));
         }
-        let around = |text: &[u8]| Piece::new(text.to_vec());
+        let mut around = |text: &[u8]| packer.pack(text.to_vec());
         let (Some(before), Some(after), Some(comma)) =
             (around(opening(is_empty)), around(&closing), around(b","))
         else {

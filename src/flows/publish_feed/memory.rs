@@ -18,7 +18,7 @@ use crate::mdm::report::Report;
 use crate::posture::Occasion;
 use crate::provider::SelfReport;
 use crate::publication::feed::{Chain, Disclosure, Judged, Listing, ProviderId, Terms};
-use crate::publication::packed::Piece;
+use crate::publication::packed::Packer;
 use crate::store::{Glance, Marks};
 use crate::time::Timestamp;
 
@@ -134,16 +134,18 @@ impl Memory {
         self.pending.macs.extend(macs);
     }
 
-    /// The feed that holds from `now` to `until`.
+    /// The feed that holds from `now` to `until`, and how many entries were written for it.
     pub(super) fn document(
         &mut self,
         terms: &Terms<'_>,
         now: Timestamp,
         until: Timestamp,
-    ) -> Result<Arc<Document>, Failure> {
+    ) -> Result<(Arc<Document>, u64), Failure> {
+        let mut written = 0;
+        let mut packer = Packer::default();
         let mut shown: BTreeMap<&ProviderId, &Entry> = BTreeMap::new();
         for entry in self.entries.values_mut() {
-            entry.write(terms, now, until)?;
+            written += u64::from(entry.write(terms, now, until, &mut packer)?);
         }
         for entry in self.entries.values() {
             match shown.entry(&entry.provider_id) {
@@ -157,9 +159,14 @@ impl Memory {
         let providers = shown.into_iter().filter_map(|(provider_id, entry)| {
             Some((provider_id.clone(), entry.provider.clone()?))
         });
-        let document = Document::new(providers.collect(), terms, self.document.as_ref())?;
+        let document = Document::new(
+            providers.collect(),
+            terms,
+            self.document.as_ref(),
+            &mut packer,
+        )?;
         self.document = Some(Arc::clone(&document));
-        Ok(document)
+        Ok((document, written))
     }
 }
 
@@ -175,26 +182,28 @@ impl Entry {
         )
     }
 
-    /// Judges and writes it, as far as that is not known.
+    /// Judges and writes it, as far as that is not known; whether it reads differently now.
     fn write(
         &mut self,
         terms: &Terms<'_>,
         now: Timestamp,
         until: Timestamp,
-    ) -> Result<(), Failure> {
+        packer: &mut Packer,
+    ) -> Result<bool, Failure> {
         let is_steady = |known: &&Steady| known.from <= now && until <= known.until;
         let former = self.judged.as_ref();
         let is_written = self.provider.is_some();
         if is_written && former.filter(is_steady).is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let steady = self.judge(terms, now, until);
         let is_same = former.is_some_and(|former| former.judged == steady.judged);
+        let mut reads_differently = false;
         if !(is_written && is_same) {
-            self.compose(&steady.judged, terms)?;
+            reads_differently = self.compose(&steady.judged, terms, packer)?;
         }
         self.judged = Some(steady);
-        Ok(())
+        Ok(reads_differently)
     }
 
     fn judge(&self, terms: &Terms<'_>, now: Timestamp, until: Timestamp) -> Steady {
@@ -215,7 +224,13 @@ impl Entry {
         }
     }
 
-    fn compose(&mut self, judged: &Judged, terms: &Terms<'_>) -> Result<(), Failure> {
+    /// False if it reads as it did.
+    fn compose(
+        &mut self,
+        judged: &Judged,
+        terms: &Terms<'_>,
+        packer: &mut Packer,
+    ) -> Result<bool, Failure> {
         const UNWRITTEN: Failure = Failure::Inconsistent("a provider that cannot be written");
         let listing = Listing {
             provider_id: &self.provider_id,
@@ -237,9 +252,9 @@ impl Entry {
         let digest = sha256(&text);
         let known = self.provider.as_ref();
         if known.is_some_and(|known| known.digest == digest) {
-            return Ok(());
+            return Ok(false);
         }
-        let piece = Piece::new(text).ok_or(UNWRITTEN)?;
+        let piece = packer.pack(text).ok_or(UNWRITTEN)?;
         // Kept once: a part of the text as it is shown.
         let plain = piece.plain();
         if let Some((_, members)) = chain {
@@ -251,7 +266,7 @@ impl Entry {
             piece,
             digest,
         });
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -328,9 +343,11 @@ async fn signed(
     glance: &Glance,
     disclosure: Disclosure,
 ) -> Result<Option<Base>, Failure> {
-    let Some(signed) = registered(ctx, &glance.session).await? else {
+    let Some(mut signed) = registered(ctx, &glance.session).await? else {
         return Ok(None);
     };
+    // The same key; read once, kept once.
+    signed.report.se_public_key = glance.session.key.clone();
     let members = signed.members(disclosure);
     let members =
         members.map_err(|_| Failure::Inconsistent("a registration that cannot be written"))?;

@@ -99,8 +99,8 @@ impl Feed {
         // Whoever waits for the memory finds the answer when it is free.
         let (document, _memory) =
             made.map_err(|_| Failure::Inconsistent("the feed could not be written"))?;
-        let document = document?;
-        ctx.metrics.feed_renewed();
+        let (document, written) = document?;
+        ctx.metrics.feed_renewed(written);
         let shown = Shown {
             from: now,
             document: Arc::clone(&document),

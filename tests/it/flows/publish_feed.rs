@@ -440,6 +440,47 @@ journey! {
     }
 }
 
+journey! {
+    async fn of_many_providers_only_those_are_written_of_whom_something_is_new(backend: Backend) {
+        const MANY: u64 = 60;
+        let plane = unlimited(backend).await;
+        let (scene, api) = (&plane.scene, &plane.scene.api);
+        let written = async || scene.counted("attestd_feed_entries_written_total", &[]).await;
+        let mut providers = Vec::new();
+        for number in 0..MANY {
+            let serial = format!("FXSYNTH{number:04}");
+            let provider = Provider::new(&serial, scene.world.clock()).expect("a provider");
+            api.bound(&format!("ws-{number}"), &provider, None).await;
+            providers.push(provider);
+        }
+        let (json, read) = feed(scene).await;
+        assert_eq!((read.providers.len() as u64, written().await), (MANY, MANY));
+        let ids: Vec<_> = read.providers.iter().map(|it| &it.provider_id).collect();
+        assert!(ids.is_sorted(), "in an order that tells nothing");
+        for (entry, shown) in read.providers.iter().zip(json["providers"].as_array().expect("a list")) {
+            assert!(is_signed(entry));
+            assert_eq!((shown["trust_level"].clone(), shown["posture_verdict"].clone()), (json!("self_signed"), json!("unknown")));
+            assert_eq!(shown["reasons"][0], "device_not_found");
+        }
+        // Some answer, one begins anew, one goes.
+        for (number, provider) in providers.iter().enumerate().take(9) {
+            api.challenge(&format!("ws-{number}"), provider).await;
+        }
+        feed(scene).await;
+        let answered = written().await;
+        assert!(answered <= MANY + 9, "{answered}");
+        providers[7].restart().expect("restarts");
+        api.bound("ws-7", &providers[7], None).await;
+        assert_eq!(api.unbind("ws-8", "").await, 204);
+        assert_eq!(feed(scene).await.1.providers.len() as u64, MANY - 1);
+        assert_eq!(written().await, answered + 1);
+        for _ in 0..3 {
+            feed(scene).await;
+        }
+        assert_eq!(written().await, answered + 1);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_postgresql_what_another_server_changes_is_shown() {
     let plane = unlimited(Backend::PostgreSql).await;
