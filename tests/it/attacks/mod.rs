@@ -23,7 +23,7 @@ use attestd::enrollment::Protocol;
 use attestd::enrollment::ticket::Bounds;
 use attestd::ids::SerialNumber;
 use attestd_sim::keys::{KeyKind, generate};
-use attestd_sim::{Life, Mac, Provider};
+use attestd_sim::{Mac, Provider};
 use serde_json::Value;
 
 use crate::harness::plane::{OWNER, Plane};
@@ -39,15 +39,6 @@ async fn enroll_in_software(plane: &Plane, mac: &Mac, account: Option<&str>) {
     };
     let profile = plane.scene.deliver_within(bounds).await;
     mac.install_profile(&profile).await.expect("enrols");
-}
-
-/// A Mac of the owner's that is trusted, with its session `s` routed to.
-async fn trusted_mac(plane: &Plane) -> (Mac, Life, Provider) {
-    let (mac, life) = plane.mac_of(Some(OWNER)).await;
-    let provider = plane.provider_on(&mac);
-    let binding = routed(plane, "s", &provider).await;
-    assert_eq!(binding["routable"], true, "{binding:#}");
-    (mac, life, provider)
 }
 
 /// Registers a session, waits until its Mac is trusted, and has it answer.

@@ -9,7 +9,7 @@ use attestd_sim::mac::messages;
 use attestd_sim::{Identity, Lie, MacError, MacSpec, Signing};
 use serde_json::json;
 
-use super::{answered, enroll_in_software, reasons, routed, trusted_mac};
+use super::{answered, enroll_in_software, reasons, routed};
 use crate::harness::plane::{OWNER, Plane};
 use crate::harness::public_side::{refused, told};
 
@@ -68,7 +68,7 @@ journey! {
     async fn a_program_gets_no_attested_identity_of_a_clean_mac(backend: Backend) {
         let plane = Plane::new(backend).await;
         let scene = &plane.scene;
-        let (clean, life, _) = trusted_mac(&plane).await;
+        let (clean, life, _) = plane.routed().await;
         drop(life);
         // Apple's statement is about a key in the clean Mac's Secure Enclave; the program has another.
         let program = scene.mac(program(&clean.spec()).lying(Lie::FinalizesWithAnotherKey));
@@ -90,7 +90,7 @@ journey! {
     async fn a_program_in_a_clean_macs_place_has_its_proof_and_not_its_trust(backend: Backend) {
         let plane = Plane::new(backend).await;
         let (scene, api) = (&plane.scene, &plane.scene.api);
-        let (clean, life, provider) = trusted_mac(&plane).await;
+        let (clean, life, provider) = plane.routed().await;
         drop(life);
         let program = scene.mac(program(&clean.spec()));
         enroll_in_software(&plane, &program, Some(OWNER)).await;

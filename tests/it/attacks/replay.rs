@@ -7,7 +7,7 @@ use std::time::Duration;
 use attestd_sim::{Lie, Mac, MacSpec, Provider};
 use serde_json::{Value, json};
 
-use super::{answered, reasons, routed, trusted_mac};
+use super::{answered, reasons, routed};
 use crate::harness::plane::Plane;
 use crate::harness::talk;
 
@@ -64,7 +64,7 @@ async fn comes_back_by_newer_evidence(plane: &Plane, mac: &Mac, client: &Provide
 journey! {
     async fn sip_off_that_the_system_tells_is_not_undone_by_the_old_chain(backend: Backend) {
         let plane = Plane::new(backend).await;
-        let (mac, life, client) = trusted_mac(&plane).await;
+        let (mac, life, client) = plane.routed().await;
         drop(life);
         replays(&mac);
         sip_off(&mac);
@@ -94,7 +94,7 @@ journey! {
 journey! {
     async fn sip_off_about_which_the_system_is_silent_ends_trust_within_a_day(backend: Backend) {
         let plane = Plane::new(backend).await;
-        let (mac, life, client) = trusted_mac(&plane).await;
+        let (mac, life, client) = plane.routed().await;
         drop(life);
         replays(&mac);
         sip_off(&mac);
@@ -130,7 +130,7 @@ journey! {
     /// them under a warning, and not an hour longer.
     async fn an_old_chain_carries_a_liar_for_its_fourteen_days_and_never_again(backend: Backend) {
         let plane = Plane::new(backend).await;
-        let (mac, life, client) = trusted_mac(&plane).await;
+        let (mac, life, client) = plane.routed().await;
         drop(life);
         replays(&mac);
         asked_after(&plane, &mac, 8).await;

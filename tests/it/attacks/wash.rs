@@ -5,7 +5,7 @@ use std::time::Duration;
 use attestd_sim::{Lie, MacError, MacSpec};
 use serde_json::json;
 
-use super::{answered, enroll_in_software, reasons, routed, trusted_mac};
+use super::{answered, enroll_in_software, reasons, routed};
 use crate::harness::inside::eventually;
 use crate::harness::plane::{OWNER, Plane};
 
@@ -13,7 +13,7 @@ journey! {
     async fn a_new_enrollment_washes_no_negative_whatever_it_enrols_with(backend: Backend) {
         let plane = Plane::new(backend).await;
         let (scene, api) = (&plane.scene, &plane.scene.api);
-        let (mac, life, provider) = trusted_mac(&plane).await;
+        let (mac, life, provider) = plane.routed().await;
         scene.pass(Duration::from_secs(3600));
         let spec = mac.spec().with_sip_off();
         mac.change(|it| *it = spec);

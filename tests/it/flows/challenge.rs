@@ -4,26 +4,13 @@ use std::time::Duration;
 
 use attestd::flows::challenge::expire_due;
 use attestd::store::NumberedEvent;
-use attestd_sim::{Life, Mac, Provider, ProviderLie};
+use attestd_sim::{Provider, ProviderLie};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::coordinator::answer;
 use crate::harness::plane::{OWNER, Plane};
 use crate::harness::scene::Scene;
-
-/// A Mac that is trusted, with its session `s` answered for.
-async fn routable(plane: &Plane) -> (Mac, Life, Provider) {
-    let (mac, life) = plane.mac_of(Some(OWNER)).await;
-    let provider = plane.provider_on(&mac);
-    let api = &plane.scene.api;
-    api.bound("s", &provider, Some(OWNER)).await;
-    plane
-        .once("s", "hardware", |it| it["trust_level"] == "hardware")
-        .await;
-    assert_eq!(api.challenge("s", &provider).await["routable"], true);
-    (mac, life, provider)
-}
 
 /// What was told under this name so far.
 async fn events(scene: &Scene, name: &str) -> Vec<NumberedEvent> {
@@ -44,7 +31,7 @@ journey! {
     async fn three_unanswered_challenges_end_routing_until_a_good_one(backend: Backend) {
         let plane = Plane::new(backend).await;
         let (scene, api) = (&plane.scene, &plane.scene.api);
-        let (_mac, life, provider) = routable(&plane).await;
+        let (_mac, life, provider) = plane.routed().await;
         drop(life);
         for missed in 1..=3_u32 {
             scene.pass(seconds(60));
@@ -84,7 +71,7 @@ journey! {
     async fn an_answer_by_another_key_ends_routing_at_once(backend: Backend) {
         let plane = Plane::new(backend).await;
         let (scene, api) = (&plane.scene, &plane.scene.api);
-        let (mac, life, mut provider) = routable(&plane).await;
+        let (mac, life, mut provider) = plane.routed().await;
         drop(life);
         for (lie, reason) in [
             (ProviderLie::OtherKey, "signature_invalid"),
@@ -134,7 +121,7 @@ journey! {
     async fn sip_off_in_an_answer_takes_the_mac_out_within_one_challenge(backend: Backend) {
         let plane = Plane::new(backend).await;
         let (scene, api) = (&plane.scene, &plane.scene.api);
-        let (mac, life, mut provider) = routable(&plane).await;
+        let (mac, life, mut provider) = plane.routed().await;
         let serial = mac.serial();
         scene.pass(seconds(300));
         provider.truth.sip_enabled = false;
@@ -167,7 +154,7 @@ journey! {
     async fn an_exchange_of_the_coordinators_own_counts_once(backend: Backend) {
         let plane = Plane::new(backend).await;
         let (scene, api) = (&plane.scene, &plane.scene.api);
-        let (_mac, life, mut provider) = routable(&plane).await;
+        let (_mac, life, mut provider) = plane.routed().await;
         drop(life);
         let exchange = |provider: &Provider, number: u8| {
             use base64::Engine as _;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use attestd::flows::publish_evidence::publish_evidence;
 use attestd::ids::SessionId;
 use attestd::publication::feed::Disclosure;
-use attestd_sim::{Life, Mac, Provider};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::Method;
@@ -15,21 +14,6 @@ use tokio::process::Command;
 
 use crate::harness::plane::{OWNER, Plane};
 use crate::harness::scene::attestd;
-
-/// A Mac that is trusted, with its session `s` routed to.
-async fn routed(plane: &Plane) -> (Mac, Life, Provider) {
-    let (mac, life) = plane.mac_of(Some(OWNER)).await;
-    let provider = plane.provider_on(&mac);
-    plane.scene.api.bound("s", &provider, Some(OWNER)).await;
-    plane
-        .once("s", "hardware", |it| it["trust_level"] == "hardware")
-        .await;
-    assert_eq!(
-        plane.scene.api.challenge("s", &provider).await["routable"],
-        true
-    );
-    (mac, life, provider)
-}
 
 async fn bundle(plane: &Plane, disclosure: Disclosure) -> Option<Value> {
     let session = SessionId::parse("s").expect("well formed");
@@ -130,7 +114,7 @@ fn standings(said: &Value) -> Vec<String> {
 journey! {
     async fn an_outsider_checks_everything_that_is_said_of_a_provider(backend: Backend) {
         let plane = Plane::new(backend).await;
-        let (mac, life, _provider) = routed(&plane).await;
+        let (mac, life, _provider) = plane.routed().await;
         let whole = published(&plane).await;
         let (status, said) = checked(&plane, &whole, &["--require", "apple_posture", "--require", "sealed"]).await;
         assert_eq!(status, Some(0), "{said:#}");
@@ -175,7 +159,7 @@ journey! {
 journey! {
     async fn a_bundle_says_what_has_ended_and_nothing_of_who_has_gone(backend: Backend) {
         let plane = Plane::new(backend).await;
-        let (_mac, life, _provider) = routed(&plane).await;
+        let (_mac, life, _provider) = plane.routed().await;
         drop(life);
         // The last challenge is not of the present any more, and says nothing.
         plane.scene.pass(Duration::from_secs(20 * 60));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use attestd::flows::bind_provider;
 use attestd::ids::SessionId;
 use attestd::publication::feed::reader::{Entry, Feed};
-use attestd_sim::{Life, Mac, Provider};
+use attestd_sim::Provider;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::read::GzDecoder;
@@ -30,19 +30,6 @@ const PATH: &str = "/v1/providers/attestation";
 const RENEWED: Duration = Duration::from_secs(5);
 /// For so long it may be told on.
 const KEPT: Duration = Duration::from_secs(15);
-
-/// A Mac that is trusted, with its session `s` answered for.
-async fn trusted(plane: &Plane) -> (Mac, Life, Provider) {
-    let (mac, life) = plane.mac_of(Some(OWNER)).await;
-    let provider = plane.provider_on(&mac);
-    let api = &plane.scene.api;
-    api.bound("s", &provider, Some(OWNER)).await;
-    plane
-        .once("s", "hardware", |it| it["trust_level"] == "hardware")
-        .await;
-    assert_eq!(api.challenge("s", &provider).await["routable"], true);
-    (mac, life, provider)
-}
 
 async fn get(scene: &Scene, path: &str) -> Answer {
     scene.answer(scene.anybody(Method::GET, path)).await
@@ -95,7 +82,7 @@ journey! {
             "anchor", "disclosure", "policy_id", "policy_waives"]);
         assert_eq!((&none["anchor"], &none["disclosure"]), (&json!("custom"), &json!("full")));
 
-        let (mac, life, provider) = trusted(&plane).await;
+        let (mac, life, provider) = plane.routed().await;
         drop(life);
         let registered = provider.binding_request(Some(OWNER)).expect("a request");
         assert_eq!(api.bind("s", &registered).await.0, 200);
@@ -194,7 +181,7 @@ journey! {
         let no_release = [("release = true", "release = false")];
         let plane = Plane::changed(backend, &no_release, "[feed]\ndisclosure = \"redacted\"\n").await;
         let scene = &plane.scene;
-        let (mac, life, provider) = trusted(&plane).await;
+        let (mac, life, provider) = plane.routed().await;
         drop(life);
         let (shown, entry) = only(scene).await;
         for secret in [mac.serial(), mac.udid(), mac.spec().provisioning_udid, scene.api.device_id(&mac.serial()).await] {
@@ -220,7 +207,7 @@ journey! {
         let scene = &plane.scene;
         let settings = std::fs::read_to_string(scene.config()).expect("a configuration");
         assert!(!settings.contains("feed_per_minute"), "the usual limit");
-        let (_mac, life, _provider) = trusted(&plane).await;
+        let (_mac, life, _provider) = plane.routed().await;
         drop(life);
         let looks = async || scene.counted("attestd_feed_renewals_total", &[]).await;
         assert_eq!(looks().await, 0, "nobody asked");
@@ -258,7 +245,7 @@ journey! {
     async fn what_has_not_changed_is_neither_made_nor_sent_again(backend: Backend) {
         let plane = unlimited(backend).await;
         let (scene, api) = (&plane.scene, &plane.scene.api);
-        let (mac, life, provider) = trusted(&plane).await;
+        let (mac, life, provider) = plane.routed().await;
         drop(life);
         let looks = async || scene.counted("attestd_feed_renewals_total", &[]).await;
         let client = Client::builder().no_proxy().build().expect("a client");
@@ -336,7 +323,7 @@ journey! {
     async fn what_ends_is_not_told_on(backend: Backend) {
         let plane = unlimited(backend).await;
         let (scene, api) = (&plane.scene, &plane.scene.api);
-        let (_mac, life, provider) = trusted(&plane).await;
+        let (_mac, life, provider) = plane.routed().await;
         drop(life);
         let (shown, entry) = only(scene).await;
         let until = entry.usable_until.expect("an end");
@@ -376,7 +363,7 @@ journey! {
     async fn a_session_that_only_claims_a_mac_shows_nothing_of_it(backend: Backend) {
         let plane = Plane::new(backend).await;
         let (scene, api) = (&plane.scene, &plane.scene.api);
-        let (mac, life, owner) = trusted(&plane).await;
+        let (mac, life, owner) = plane.routed().await;
         drop(life);
         let mut stranger = plane.provider_on(&mac);
         api.bound("stranger", &stranger, Some("acct-stranger")).await;
@@ -426,7 +413,7 @@ journey! {
     async fn nothing_is_published_by_a_clock_that_is_not_believed(backend: Backend) {
         let plane = Plane::new(backend).await;
         let scene = &plane.scene;
-        let (_mac, life, _provider) = trusted(&plane).await;
+        let (_mac, life, _provider) = plane.routed().await;
         drop(life);
         let (_, entry) = only(scene).await;
         let now = scene.now();
@@ -485,7 +472,7 @@ journey! {
 async fn on_postgresql_what_another_server_changes_is_shown() {
     let plane = unlimited(Backend::PostgreSql).await;
     let scene = &plane.scene;
-    let (_mac, life, _provider) = trusted(&plane).await;
+    let (_mac, life, _provider) = plane.routed().await;
     drop(life);
     assert_eq!(only(scene).await.1.status, "online");
     let other = scene.second_node().await;

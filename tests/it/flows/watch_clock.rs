@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use attestd::flows::watch_clock::run_once;
 use attestd::flows::{challenge, tell_of_end};
-use attestd_sim::{Life, Mac, Provider};
+use attestd_sim::Provider;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -15,19 +15,6 @@ use crate::harness::plane::{OWNER, Plane};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-
-/// A Mac that is trusted, with its session `s` routed to.
-async fn routed(plane: &Plane) -> (Mac, Life, Provider) {
-    let (mac, life) = plane.mac_of(Some(OWNER)).await;
-    let provider = plane.provider_on(&mac);
-    let api = &plane.scene.api;
-    api.bound("s", &provider, Some(OWNER)).await;
-    plane
-        .once("s", "hardware", |it| it["trust_level"] == "hardware")
-        .await;
-    assert_eq!(api.challenge("s", &provider).await["routable"], true);
-    (mac, life, provider)
-}
 
 /// Every question about trust, and how it is answered.
 async fn asked(plane: &Plane, device_id: &str, provider: &Provider) -> Vec<(u16, Value)> {
@@ -92,7 +79,7 @@ journey! {
     async fn a_clock_that_is_set_back_gives_no_answer_until_it_has_caught_up(backend: Backend) {
         let plane = Plane::new(backend).await;
         let (scene, api) = (&plane.scene, &plane.scene.api);
-        let (mac, life, provider) = routed(&plane).await;
+        let (mac, life, provider) = plane.routed().await;
         drop(life);
         let device_id = api.device_id(&mac.serial()).await;
         // A day later nothing that was known counts any more; an hour of it is taken back.
@@ -128,7 +115,7 @@ journey! {
     async fn a_leap_ahead_is_believed_after_half_a_minute_and_undone_costs_nothing(backend: Backend) {
         let plane = Plane::new(backend).await;
         let (scene, api) = (&plane.scene, &plane.scene.api);
-        let (mac, life, mut provider) = routed(&plane).await;
+        let (mac, life, mut provider) = plane.routed().await;
         drop(life);
         let device_id = api.device_id(&mac.serial()).await;
         // An error of some seconds: of a year, and back.
@@ -164,7 +151,7 @@ journey! {
         let mut plane = Plane::new(backend).await;
         // Its own certificates are older than the wrong time.
         plane.scene.pass(48 * HOUR);
-        let (mac, life, mut provider) = routed(&plane).await;
+        let (mac, life, mut provider) = plane.routed().await;
         drop(life);
         run_once(plane.scene.ctx()).await.expect("runs");
         let device_id = plane.scene.api.device_id(&mac.serial()).await;

@@ -76,6 +76,18 @@ impl Plane {
         mac.install_profile(&profile).await.expect("enrols");
     }
 
+    /// A Mac of [`OWNER`] that is trusted, with its session `s` answered for and routed to.
+    pub async fn routed(&self) -> (Mac, Life, Provider) {
+        let (mac, life) = self.mac_of(Some(OWNER)).await;
+        let provider = self.provider_on(&mac);
+        let api = &self.scene.api;
+        api.bound("s", &provider, Some(OWNER)).await;
+        self.once("s", "hardware", |it| it["trust_level"] == "hardware")
+            .await;
+        assert_eq!(api.challenge("s", &provider).await["routable"], true);
+        (mac, life, provider)
+    }
+
     /// The provider software on a Mac.
     pub fn provider_on(&self, mac: &Mac) -> Provider {
         Provider::new(&mac.serial(), self.scene.world.clock()).expect("a provider")
