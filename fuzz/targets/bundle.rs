@@ -14,7 +14,8 @@ use serde_json::Value;
 const BUNDLE: &[u8] = include_bytes!("../../tests/vectors/verify/bundle.json");
 const JWKS: &str = include_str!("../../tests/vectors/verify/jwks.json");
 const ROOT: &[u8] = include_bytes!("../../tests/vectors/verify/mda_test_root.pem");
-const LOG: &str = "log.darkbloom.example/posture/2026+d508762f+Adr9GtLINdpUcu9YScScaJZF6RVA35lVLBFcQLBUUpi/";
+const LOG: &str =
+    "log.darkbloom.example/posture/2026+d508762f+Adr9GtLINdpUcu9YScScaJZF6RVA35lVLBFcQLBUUpi/";
 const WITNESS: &str = "witness1.example+c0364380+BK4KgnGdmAZcknATa5u7glThgng+0+QEabhNOgJ+u6oY";
 
 static TRUST: LazyLock<Trust> = LazyLock::new(|| {
