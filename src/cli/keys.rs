@@ -31,9 +31,6 @@ enum What {
     Rotate {
         #[command(flatten)]
         configured: Configured,
-        /// ES256: attestation results.
-        #[arg(long, value_parser = algorithm, default_value = "ES256")]
-        alg: Algorithm,
         #[arg(long)]
         json: bool,
     },
@@ -68,12 +65,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             output::line(table.to_string());
             Ok(())
         }),
-        What::Rotate {
-            configured,
-            alg,
-            json,
-        } => with_desk(configured, async |desk| {
-            let key = rotate(&desk.store, *alg, desk.now).await??;
+        What::Rotate { configured, json } => with_desk(configured, async |desk| {
+            let key = rotate(&desk.store, Algorithm::Es256, desk.now).await??;
             let lines = [
                 format!(
                     "{} is published now and signs from {}.",
@@ -127,8 +120,4 @@ fn state(key: &ResultKey, now: Timestamp) -> String {
         (None, Some(until)) => format!("signs until {until}"),
         (None, None) => "signs".to_owned(),
     }
-}
-
-fn algorithm(word: &str) -> Result<Algorithm, String> {
-    Algorithm::from_word(word).ok_or_else(|| "an algorithm is ES256 or RS256".to_owned())
 }

@@ -138,7 +138,7 @@ pub async fn publish_evidence(
         return Ok(None);
     };
     let session = &glance.session;
-    if !session.is_live() {
+    if !session.is_live() || !session.has_spoken() {
         return Ok(None);
     }
     let now = ctx.clock.now();
@@ -301,7 +301,7 @@ async fn mda(
     let Some(kept) = tx.evidence(evidence_id).await? else {
         return Ok(None);
     };
-    let Some(chain) = chain(&kept.stored) else {
+    let Some(chain) = apple_chain(&kept.stored) else {
         return Ok(None);
     };
     let code = chain.unverified_statement(NONCE).and_then(|(_, code)| code);
@@ -357,7 +357,8 @@ fn told(
     }
 }
 
-fn chain(reply: &[u8]) -> Option<AppleEvidence> {
+/// Apple's chain in a DeviceInformation reply that was kept.
+pub(super) fn apple_chain(reply: &[u8]) -> Option<AppleEvidence> {
     let report = Report::decode(reply).ok()?;
     match DeviceInformation::read(&report.body).ok()?.attestation {
         Attestation::Chain(certificates) => Some(AppleEvidence { certificates }),

@@ -10,11 +10,9 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::document::{Document, Provider};
 use super::{Context, Failure};
-use crate::attestation::Evidence;
+use crate::flows::publish_evidence::apple_chain;
 use crate::flows::read_binding::{glance, registered, standing};
 use crate::ids::{EvidenceId, SessionId, sha256};
-use crate::mdm::device_information::{Attestation, DeviceInformation};
-use crate::mdm::report::Report;
 use crate::posture::Occasion;
 use crate::provider::SelfReport;
 use crate::publication::feed::{Chain, Disclosure, Judged, Listing, ProviderId, Terms};
@@ -370,7 +368,7 @@ async fn chain_of(
         }
         Occasion::Mda => {
             let kept = tx.evidence(evidence_id).await?;
-            kept.and_then(|kept| certificates(&kept.stored))
+            kept.and_then(|kept| apple_chain(&kept.stored))
         }
     };
     drop(tx);
@@ -382,12 +380,4 @@ async fn chain_of(
     let members = chain.members(disclosure);
     let members = members.map_err(|_| Failure::Inconsistent("a chain that cannot be written"))?;
     Ok(Some((chain.without_certificates(), members.into())))
-}
-
-fn certificates(reply: &[u8]) -> Option<Evidence> {
-    let report = Report::decode(reply).ok()?;
-    match DeviceInformation::read(&report.body).ok()?.attestation {
-        Attestation::Chain(certificates) => Some(Evidence { certificates }),
-        Attestation::Absent | Attestation::Malformed => None,
-    }
 }

@@ -191,6 +191,15 @@ journey! {
         let (status, said) = checked(&plane, &told, &[]).await;
         assert_eq!(status, Some(0), "{said:#}");
         assert_eq!(standings(&said), ["subject proved arithmetic", "registration proved se_key"]);
+
+        // Another process with the owner's key and a copy of its blob: the key itself has not spoken.
+        let owner = plane.provider_on(&mac);
+        let other = plane.provider_on(&mac);
+        let mut copied = owner.binding_request(Some(OWNER)).expect("a request");
+        copied["encryption_public_key"] = json!(other.encryption_key());
+        assert_eq!(plane.scene.api.unbind("s", "").await, 204);
+        assert_eq!(plane.scene.api.bind("s", &copied).await.0, 200);
+        assert!(bundle(&plane, Disclosure::Full).await.is_none());
         drop(life);
     }
 }
