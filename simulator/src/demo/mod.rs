@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use attestd_sim::provider::Provider;
-use attestd_sim::{Fleet, Lie, MacEvent, MacSpec};
+use attestd_sim::{Coordinator, CoordinatorOptions, Fleet, Lie, MacEvent, MacSpec};
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
@@ -174,14 +174,23 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         }
     }
     table.show_last()?;
-    let mut sessions = Sessions::open(&server, sessions).await?;
+    let coordinator = Coordinator::start(CoordinatorOptions {
+        api: server.api.clone(),
+        public_url: server.base_url.clone(),
+        public_root: Some(server.tls_root.clone()),
+        clock: world.clock().clone(),
+        port: 0,
+    })
+    .await
+    .context("starting the coordinator")?;
+    let mut sessions = Sessions::open(&coordinator, sessions).await?;
     let routed_right = sessions.are_right();
     if !args.json {
         crate::line("\nEach Mac's provider software is registered and answers a challenge:\n")?;
         crate::line(&sessions.grid())?;
     }
     let switched = Instant::now();
-    let (fallen, left) = sessions.switch_sip_off(&server).await?;
+    let (fallen, left) = sessions.switch_sip_off(&coordinator).await?;
     let acts = Acts {
         sessions: sessions.summary(),
         fallen,
