@@ -62,7 +62,10 @@ impl Session {
     async fn connect(mut self, server: &Server, round: &str) -> Result<Self> {
         let request = self.provider.binding_request(None)?;
         server.api.put(&self.path(round), &request).await?;
-        server.api.challenge(&self.id(round), &self.provider).await?;
+        server
+            .api
+            .challenge(&self.id(round), &self.provider)
+            .await?;
         self.binding = server.api.get(&self.path(round)).await?;
         Ok(self)
     }

@@ -49,7 +49,9 @@ async fn listen(shared: &Arc<Shared>, mut stream: Response, last: &mut Option<St
             let event = Event::read(block);
             if event.name == "reset" {
                 // What we know may lack something: all anew, and on from where the server says.
-                *last = event.data["cursor"].as_i64().map(|cursor| cursor.to_string());
+                *last = event.data["cursor"]
+                    .as_i64()
+                    .map(|cursor| cursor.to_string());
                 shared.list().await;
             } else {
                 heard(shared, &event).await;
@@ -71,7 +73,10 @@ async fn heard(shared: &Arc<Shared>, event: &Event<'_>) {
     if event.name.is_empty() {
         return;
     }
-    match (event.data["session"].as_str(), event.data["device_id"].as_str()) {
+    match (
+        event.data["session"].as_str(),
+        event.data["device_id"].as_str(),
+    ) {
         (Some(session), _) if event.name == "challenge.due" => shared.challenge(session).await,
         (Some(session), _) => shared.look_at(session).await,
         (None, Some(device_id)) => {
@@ -116,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_block_is_an_event_or_only_a_place_in_the_stream() {
-        let read = Event::read("id: 7\nevent: posture.changed\ndata: {\"device_id\":\"dev_1\"}\n\n");
+        let read =
+            Event::read("id: 7\nevent: posture.changed\ndata: {\"device_id\":\"dev_1\"}\n\n");
         let told = Event {
             id: Some("7"),
             name: "posture.changed",

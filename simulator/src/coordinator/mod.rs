@@ -128,7 +128,10 @@ impl Coordinator {
             stop.clone(),
             Box::pin(serve::listen(Arc::clone(&shared), listener, stop.clone())),
         );
-        until(stop.clone(), Box::pin(challenge_in_time(Arc::clone(&shared))));
+        until(
+            stop.clone(),
+            Box::pin(challenge_in_time(Arc::clone(&shared))),
+        );
         Ok(Self {
             shared,
             address,
@@ -289,8 +292,13 @@ impl Shared {
         let told = self.api.challenge(session, &provider).await;
         // One that could not be issued is tried again after a while, not at once.
         let again = self.clock.now_ms() + 30_000;
-        let next = told.as_ref().ok().and_then(|told| millis(&told["next_due"]));
-        self.update(session, |line| line.next_challenge = Some(next.unwrap_or(again)));
+        let next = told
+            .as_ref()
+            .ok()
+            .and_then(|told| millis(&told["next_due"]));
+        self.update(session, |line| {
+            line.next_challenge = Some(next.unwrap_or(again))
+        });
         let looked = self.look(session).await;
         told?;
         looked
@@ -304,7 +312,8 @@ impl Shared {
         let headers = match binding["device_id"].as_str() {
             None => Value::Null,
             Some(device_id) => {
-                let path = format!("/internal/v1/devices/{device_id}/trust-headers?session={session}");
+                let path =
+                    format!("/internal/v1/devices/{device_id}/trust-headers?session={session}");
                 self.api.get(&path).await?
             }
         };

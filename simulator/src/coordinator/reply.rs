@@ -30,12 +30,19 @@ pub(super) fn reply(
 ) -> Option<Response<Body>> {
     let covered = completion.covered();
     let headers = &dispatched.headers;
-    if !verifies(headers["x-se-public-key"].as_str()?, &covered, &completion.signature) {
+    if !verifies(
+        headers["x-se-public-key"].as_str()?,
+        &covered,
+        &completion.signature,
+    ) {
         return None;
     }
     let hash = format!("sha256:{}", hex::encode(sha256(&covered)));
     let mut proof = HeaderMap::new();
-    proof.insert(SIGNATURE, HeaderValue::from_str(&completion.signature).ok()?);
+    proof.insert(
+        SIGNATURE,
+        HeaderValue::from_str(&completion.signature).ok()?,
+    );
     proof.insert(HASH, HeaderValue::from_str(&hash).ok()?);
 
     let mut response = match is_streamed {

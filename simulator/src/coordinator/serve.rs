@@ -68,7 +68,11 @@ impl Public {
         })
     }
 
-    async fn pass_on(&self, path: &str, headers: &HeaderMap) -> Result<Response<Body>, reqwest::Error> {
+    async fn pass_on(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, reqwest::Error> {
         let mut request = self.client.get(format!("{}{path}", self.url));
         for name in THERE {
             if let Some(value) = headers.get(&name) {
@@ -112,7 +116,10 @@ async fn serve(shared: Arc<Shared>, connection: TcpStream) {
     let mut builder = Builder::new(TokioExecutor::new());
     let http1 = &mut builder.http1();
     http1.timer(TokioTimer::new()).header_read_timeout(HEAD);
-    if let Err(error) = builder.serve_connection(TokioIo::new(connection), service).await {
+    if let Err(error) = builder
+        .serve_connection(TokioIo::new(connection), service)
+        .await
+    {
         tracing::debug!(%error, "a connection ended early");
     }
 }
@@ -122,13 +129,22 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Body> {
     let is_public = PUBLIC.iter().any(|public| path.starts_with(public));
     let is_read = [Method::GET, Method::HEAD].contains(request.method());
     match path {
-        "/v1/chat/completions" if request.method() == Method::POST => complete(shared, request).await,
+        "/v1/chat/completions" if request.method() == Method::POST => {
+            complete(shared, request).await
+        }
         _ if is_public && is_read => {
-            let path = request.uri().path_and_query().map_or(path, |path| path.as_str());
+            let path = request
+                .uri()
+                .path_and_query()
+                .map_or(path, |path| path.as_str());
             let passed = shared.public.pass_on(path, request.headers()).await;
             passed.unwrap_or_else(|error| {
                 tracing::warn!(%error, "what is public cannot be had");
-                refusal(StatusCode::BAD_GATEWAY, "bad_gateway", "The server did not answer.")
+                refusal(
+                    StatusCode::BAD_GATEWAY,
+                    "bad_gateway",
+                    "The server did not answer.",
+                )
             })
         }
         "/v1/chat/completions" => refused(StatusCode::METHOD_NOT_ALLOWED, "POST a request."),
@@ -154,13 +170,19 @@ async fn complete(shared: &Shared, request: Request<Incoming>) -> Response<Body>
         Ok(asked) => asked,
         Err(fault) => return refused(StatusCode::BAD_REQUEST, &format!("No JSON: {fault}.")),
     };
-    let has_messages = asked["messages"].as_array().is_some_and(|messages| !messages.is_empty());
+    let has_messages = asked["messages"]
+        .as_array()
+        .is_some_and(|messages| !messages.is_empty());
     let is_streamed = match asked.get("stream") {
         None | Some(Value::Null) => Some(false),
         Some(stream) => stream.as_bool(),
     };
-    let Some(is_streamed) = is_streamed.filter(|_| asked["model"].is_string() && has_messages) else {
-        return refused(StatusCode::BAD_REQUEST, "model, messages or stream is not as it must be.");
+    let Some(is_streamed) = is_streamed.filter(|_| asked["model"].is_string() && has_messages)
+    else {
+        return refused(
+            StatusCode::BAD_REQUEST,
+            "model, messages or stream is not as it must be.",
+        );
     };
     let Some(dispatched) = shared.dispatch() else {
         let mut response = refusal(

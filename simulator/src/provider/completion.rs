@@ -45,7 +45,9 @@ impl Provider {
 fn said(request: &Value) -> &str {
     let messages = request["messages"].as_array().into_iter().flatten();
     let of_user = messages.filter(|message| message["role"] == json!("user"));
-    let last = of_user.last().and_then(|message| message["content"].as_str());
+    let last = of_user
+        .last()
+        .and_then(|message| message["content"].as_str());
     last.unwrap_or_default()
 }
 

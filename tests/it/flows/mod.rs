@@ -42,6 +42,7 @@ mod judge_anew;
 mod posture_round;
 
 mod connect;
+mod coordinate;
 
 mod init;
 mod publish_evidence;
