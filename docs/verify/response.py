@@ -16,30 +16,17 @@ SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")  # 
 LEVELS = ("none", "self_signed", "hardware")
 
 # The feed: what its members must be; those of the second table may be missing or null.
-def text(value):
-    return isinstance(value, str)
-def flag(value):
-    return isinstance(value, bool)
-def number(value):
-    return type(value) is int and 0 <= value < 1 << 64
-def texts(value):
-    return isinstance(value, list) and all(map(text, value))
-def octets(value):
-    return text(value) and b64(value) is not None
-def chain(value):
-    return isinstance(value, list) and all(map(octets, value))
-def one_of(*words):
-    return lambda value: text(value) and value in words
-def when(value):
-    return text(value) and datetime.fromisoformat(value).tzinfo is not None
-def when_or_seconds(value):
-    return type(value) is int or when(value)
-def state(value):
-    return text(value["state"]) and all(value.get(name) is None or when_or_seconds(value[name])
-                                        for name in ("verified_at", "expires_at"))
-def verification(value):
-    return state(value["app_attest"]) and state(value["legacy"]) and (
-        value.get("observed_at") is None or when_or_seconds(value["observed_at"]))
+text, flag = (lambda value: isinstance(value, str)), (lambda value: isinstance(value, bool))
+number = lambda value: type(value) is int and 0 <= value < 1 << 64
+texts = lambda value: isinstance(value, list) and all(map(text, value))
+octets = lambda value: text(value) and b64(value) is not None
+chain = lambda value: isinstance(value, list) and all(map(octets, value))
+one_of = lambda *words: lambda value: text(value) and value in words
+when = lambda value: text(value) and datetime.fromisoformat(value).tzinfo is not None
+when_or_seconds = lambda value: type(value) is int or when(value)
+times = lambda value, *names: all(value.get(name) is None or when_or_seconds(value[name]) for name in names)
+state = lambda value: text(value["state"]) and times(value, "verified_at", "expires_at")
+verification = lambda value: state(value["app_attest"]) and state(value["legacy"]) and times(value, "observed_at")
 
 TOP = dict.fromkeys("apple_root_ca_url apple_enterprise_root_ca verification_instructions".split(), text)
 TOP_OPTIONAL = {"anchor": one_of("apple", "custom"), "disclosure": one_of("full", "redacted"), "policy_id": text}
@@ -94,10 +81,11 @@ class Entry:
 
     def registration(self):
         raw, signature = (self.entry.get(name) for name in ("attestation_raw_b64", "signature_b64"))
-        if raw is None and signature is None:
+        if raw is signature is None:
             return "absent"
-        raw, key = b64(raw), point(b64(self.entry["se_public_key"]))
-        self.bundle.blob = said = read_json(raw)
+        raw = b64(raw)
+        said = self.bundle.blob = read_json(raw)
+        key = point(b64(self.entry["se_public_key"]))
         need(point(b64(said["publicKey"])).public_numbers() == key.public_numbers(), "publicKey is another")
         check(key, b64(signature), raw)
         for name, other in (("chip_name", "chipName"), ("hardware_model", "hardwareModel"),
@@ -142,7 +130,6 @@ def examine(entry, trust, at):
             claims.append(failed(claim, error))
     return claims
 
-# A reply: its headers as they were saved, and its body.
 HEADERS = ("x-provider-attested x-provider-trust-level x-se-signature x-response-hash x-se-public-key x-provider-encrypted "
            "x-provider-id x-provider-chip x-provider-model x-provider-secure-enclave x-provider-mda-verified "
            "x-attestation-se-public-key x-provider-verification x-provider-authorization-method x-provider-serial "
@@ -212,11 +199,11 @@ def same(key, named):
         return False
 def sealed(body):
     """What a stream that was signed covers, and the proof: that event holds nothing else, because nobody signs it."""
-    before, last, end = body.rpartition(b"data: [DONE]\n\n")
-    start = before.rfind(b"\n\n", 0, len(before) - 2) + 2 if before.count(b"\n\n") > 1 else 0
     try:
-        need(last and not end and before.endswith(b"\n\n") and before[start:].startswith(b"data: "), "no such end")
-        event = read_json(before[start + 6:-2])
+        need(body.endswith(b"\n\ndata: [DONE]\n\n"), "no such end")
+        before, gap, event = (b"\n\n" + body[:-16]).rpartition(b"\n\n")
+        need(event.startswith(b"data: "), "no such end")
+        start, event = len(before) + len(gap) - 2, read_json(event[6:])
         need(event.keys() | {"choices"} == {"choices", "se_signature", "response_hash"}, "something else in it")
         need(event.get("choices", []) == [], "something else in it")
         return body[:start], proof(event["se_signature"], event["response_hash"])

@@ -26,7 +26,7 @@ const PAGE: &str = r#"curl -i https://api.darkbloom.dev/v1/chat/completions \
   -H "Content-Type: application/json" \
   -d '{"model":"mlx-community/gemma-4-26b-a4b-it-8bit","messages":[{"role":"user","content":"Hello"}]}'"#;
 
-async fn coordinator(plane: &Plane, internal_url: &str) -> Coordinator {
+pub(super) async fn coordinator(plane: &Plane, internal_url: &str) -> Coordinator {
     let scene = &plane.scene;
     let options = CoordinatorOptions {
         api: Api::new(internal_url, &scene.api.token),
@@ -39,7 +39,7 @@ async fn coordinator(plane: &Plane, internal_url: &str) -> Coordinator {
 }
 
 /// A Mac of [`OWNER`], attested, whose provider is connected and routed to.
-async fn routed(plane: &Plane, coordinator: &Coordinator, session: &str) -> Mac {
+pub(super) async fn routed(plane: &Plane, coordinator: &Coordinator, session: &str) -> Mac {
     let (mac, life) = plane.mac_of(Some(OWNER)).await;
     let provider = plane.provider_on(&mac);
     let connected = coordinator.connect(session, provider, Some(OWNER)).await;
@@ -74,7 +74,7 @@ async fn ask(coordinator: &Coordinator, body: &str) -> reqwest::Response {
         .expect("an answer")
 }
 
-const HELLO: &str = r#"{"model":"any","messages":[{"role":"user","content":"Hello"}]}"#;
+pub(super) const HELLO: &str = r#"{"model":"any","messages":[{"role":"user","content":"Hello"}]}"#;
 
 /// Status, and what it says of who answered.
 async fn hello(coordinator: &Coordinator) -> (u16, String) {
@@ -89,7 +89,7 @@ async fn hello(coordinator: &Coordinator) -> (u16, String) {
     )
 }
 
-async fn once_it_says(coordinator: &Coordinator, status: u16, attested: &str) {
+pub(super) async fn once_it_says(coordinator: &Coordinator, status: u16, attested: &str) {
     let wanted = (status, attested.to_owned());
     eventually(attested, async || hello(coordinator).await == wanted).await;
 }

@@ -58,5 +58,6 @@ mod sweep;
 mod take_over;
 mod tell_of_end;
 mod verify_now;
+mod verify_reply;
 mod wake;
 mod watch_clock;
