@@ -153,7 +153,8 @@ impl Server {
     async fn ready(&self, log: &Path) -> Result<()> {
         let until = std::time::Instant::now() + START;
         while std::time::Instant::now() < until && self.is_running() {
-            if self.api.get("/readyz").await.is_ok() {
+            let answer = reqwest::get(format!("{}/readyz", self.internal_url)).await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -219,3 +219,42 @@ async fn what_a_url_leads_to_is_bounded_and_not_followed() {
         assert!(told.contains(why), "{url}: {told}");
     }
 }
+
+/// A block of commands of docs/verify.md, behind these words.
+fn by_hand(behind: &str) -> String {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/verify.md");
+    let document = std::fs::read_to_string(document).expect("a document");
+    let (_, rest) = document.split_once(behind).expect(behind);
+    let (_, rest) = rest.split_once("```sh\n").expect("a block");
+    rest.split_once("\n```").expect("its end").0.to_owned()
+}
+
+journey! {
+    async fn the_lines_of_the_document_check_a_reply_by_hand(backend: Backend) {
+        let plane = Plane::new(backend).await;
+        let coordinator = coordinator(&plane, &plane.scene.api.url).await;
+        routed(&plane, &coordinator, "s").await;
+        once_it_says(&coordinator, 200, "true").await;
+        plane.scene.pass(Duration::from_secs(5));
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        let root = plane.scene.world.apple().root_pem().expect("a root");
+        std::fs::write(folder.join("apple_root.pem"), root).expect("written");
+
+        let lines = by_hand("A reply, from its bytes to Apple's root");
+        let lines = lines.replace("https://api.example.org", &coordinator.url());
+        let done = typed(folder, &format!("set -e\n{lines}")).await;
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success(), "{done:?}");
+        assert_eq!(said.matches("Verified OK").count(), 2, "{said}");
+        for found in ["leaf.pem: OK", "the leaf names the key, and says that SIP is on"] {
+            assert!(said.contains(found), "{found}: {said}");
+        }
+
+        let streamed = HELLO.replace("{\"model", "{\"stream\":true,\"model");
+        let save = format!("curl -s -o body {}/v1/chat/completions -d '{streamed}'", coordinator.url());
+        let lines = by_hand("Of a streamed reply what is signed");
+        let done = typed(folder, &format!("set -e\n{save}\n{lines}")).await;
+        assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "Verified OK", "{done:?}");
+    }
+}
