@@ -10,6 +10,8 @@ mod api;
 mod events;
 mod reply;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
