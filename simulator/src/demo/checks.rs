@@ -17,6 +17,10 @@ const ASKED: &str = r#"-H "Authorization: Bearer $DARKBLOOM_API_KEY" \
     -H "Content-Type: application/json" \
     -d '{"model":"mlx-community/gemma-4-26b-a4b-it-8bit","messages":[{"role":"user","content":"Hello"}]}'"#;
 
+/// The same, to be streamed.
+const STREAMED: &str =
+    r#"-d '{"model":"any","stream":true,"messages":[{"role":"user","content":"Hello"}]}'"#;
+
 /// Reads one header of a saved reply.
 const VALUE: &str = "value() { grep -i \"^$1:\" headers | tr -d '\\r' | cut -d' ' -f2-; }";
 
@@ -63,6 +67,7 @@ impl Checks {
         let origin = coordinator.url();
         let feed = format!("{origin}/v1/providers/attestation");
         let saved = "--headers headers --body body";
+        let streamed = "--headers stream.headers --body stream";
         let python = format!("/usr/bin/python3 -B {verifier}");
         let (verified, refused) = ("\"verdict\": \"verified\"", "\"verdict\": \"refused\"");
         let lines = [
@@ -105,6 +110,24 @@ impl Checks {
             ),
             (
                 format!("{python} response {saved} --feed {feed} --trust trust.json"),
+                0,
+                verified,
+            ),
+            (
+                format!(
+                    "curl -sfN -H 'TE: trailers' --dump-header stream.headers --output stream \\\n    \
+                     {origin}/v1/chat/completions {STREAMED}"
+                ),
+                0,
+                "",
+            ),
+            (
+                format!("{attestd} verify response {streamed} --feed {feed} --trust trust.json"),
+                0,
+                verified,
+            ),
+            (
+                format!("{python} response {streamed} --feed {feed} --trust trust.json"),
                 0,
                 verified,
             ),

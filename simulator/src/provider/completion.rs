@@ -44,10 +44,9 @@ impl Provider {
 /// The last thing the user said, where it is a plain text.
 fn said(request: &Value) -> &str {
     let messages = request["messages"].as_array().into_iter().flatten();
-    let of_user = messages.filter(|message| message["role"] == json!("user"));
-    let last = of_user
-        .last()
-        .and_then(|message| message["content"].as_str());
+    let mut newest_first = messages.rev();
+    let of_user = newest_first.find(|message| message["role"] == json!("user"));
+    let last = of_user.and_then(|message| message["content"].as_str());
     last.unwrap_or_default()
 }
 

@@ -51,11 +51,10 @@ async fn checked(plane: &Plane, folder: &Path, words: &str) -> (Option<i32>, Vec
         let answer: Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
         found.push((said.status.code(), claims(&answer)));
     }
-    let [ours, theirs] = &found[..] else {
-        panic!("two verifiers");
-    };
+    let theirs = found.pop();
+    let ours = found.pop();
     assert_eq!(ours, theirs, "{words}");
-    ours.clone()
+    ours.expect("an answer")
 }
 
 fn claims(answer: &Value) -> Vec<String> {
