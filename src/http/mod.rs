@@ -120,6 +120,7 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
         )
         .route("/v1/releases", get(releases::list))
         .route("/v1/releases/latest", get(releases::newest))
+        .route("/v1/releases/{binary_hash}", get(releases::of))
         .route("/v1/evidence/{provider_id}", get(evidence::bundle))
         .route("/v1/policies/{sha256}", get(results::policy))
         .route("/.well-known/jwks.json", get(results::jwks))

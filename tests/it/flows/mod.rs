@@ -42,6 +42,7 @@ mod judge_anew;
 mod posture_round;
 
 mod connect;
+mod coordinate;
 
 mod init;
 mod publish_evidence;
@@ -58,5 +59,6 @@ mod sweep;
 mod take_over;
 mod tell_of_end;
 mod verify_now;
+mod verify_reply;
 mod wake;
 mod watch_clock;

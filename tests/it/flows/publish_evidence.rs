@@ -130,6 +130,14 @@ journey! {
             "sealed proved service", "policy proved arithmetic", "log proved log",
         ]);
         assert_eq!(whole["residence_proved"], false);
+        // The policy is had by its hash, and never changes.
+        let url = whole["policy"]["url"].as_str().expect("a URL");
+        let path = url.strip_prefix(plane.scene.base_url.as_str()).expect("ours");
+        let policy = plane.scene.answer(plane.scene.anybody(Method::GET, path)).await;
+        assert_eq!(whole["policy"]["text"], json!(String::from_utf8(policy.body.clone()).expect("text")));
+        let digest = STANDARD.encode(openssl::sha::sha256(&policy.body));
+        assert_eq!(policy.header("content-digest"), format!("sha-256=:{digest}:"));
+        assert!(policy.header("cache-control").contains("immutable"));
 
         // Without what a serial number can be had from.
         let redacted = bundle(&plane, Disclosure::Redacted).await.expect("a bundle");
