@@ -121,6 +121,7 @@ impl Table {
             server_id: "mdm.example".into(),
             entropy: self.entropy.clone(),
             rules: Arc::new(Rules::usual()),
+            relays: false,
             now: self.now,
         };
         let (changes, decision) = decide(exchange, answer, &judge);
@@ -164,6 +165,7 @@ impl Table {
             body,
             signature,
             identity,
+            sealed: None,
         };
         self.exchange(Some(command_uuid), Some(answer))
     }
