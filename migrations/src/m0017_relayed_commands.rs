@@ -15,6 +15,8 @@ impl MigrationTrait for Migration {
                     .table("relayed_commands")
                     // The name the coordinator knows it by.
                     .col(text("command_uuid").primary_key())
+                    // As the coordinator wrote it.
+                    .col(text("spelled"))
                     .col(text("device_id"))
                     .col(text("kind"))
                     .col(big_integer("asked_at"))

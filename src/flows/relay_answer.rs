@@ -59,14 +59,15 @@ async fn tell(
     let mut tx = ctx.store.write().await?;
     let label = match sent {
         Ok(()) => {
-            tx.end_relayed(&relayed.command_uuid, "told").await?;
+            tx.end_relayed(relayed.name.command_uuid(), "told").await?;
             "relayed"
         }
         Err(why) if now.since(answer.at) >= ANSWER_LIFETIME => {
-            tx.end_relayed(&relayed.command_uuid, "given_up").await?;
+            tx.end_relayed(relayed.name.command_uuid(), "given_up")
+                .await?;
             tracing::warn!(
                 why,
-                command = relayed.command_uuid.as_str(),
+                command = relayed.name.command_uuid().as_str(),
                 "a relayed answer was given up"
             );
             "relay_given_up"
@@ -74,11 +75,11 @@ async fn tell(
         Err(why) => {
             tracing::info!(
                 why,
-                command = relayed.command_uuid.as_str(),
+                command = relayed.name.command_uuid().as_str(),
                 "a relayed answer was not taken"
             );
             let pause = Duration::from_secs(1 << answer.tries.min(6)).min(LONGEST_PAUSE);
-            tx.put_off_relayed(&relayed.command_uuid, now.plus(pause))
+            tx.put_off_relayed(relayed.name.command_uuid(), now.plus(pause))
                 .await?;
             "relay_put_off"
         }
@@ -102,7 +103,7 @@ async fn send(
     };
     drop(tx);
     let message = Message::about(
-        &relayed.command_uuid,
+        &relayed.name,
         &mac.udid,
         &answer.status,
         answer.reply.expose(),

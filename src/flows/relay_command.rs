@@ -17,7 +17,7 @@ use crate::ids::{CommandUuid, SerialNumber, Udid};
 use crate::keys::BearerKey;
 use crate::mdm::Report;
 use crate::mdm::device_information::{Attestation, DeviceInformation};
-use crate::mdm::foreign::Question;
+use crate::mdm::foreign::{Question, Spelled};
 use crate::outbound::{Reach, Target};
 use crate::posture::Posture;
 use crate::publication::micromdm::Device;
@@ -53,14 +53,14 @@ pub struct Wanted {
     pub udid: Udid,
     pub question: Question,
     /// The name the coordinator gave it; it is given one where there is none.
-    pub command_uuid: Option<CommandUuid>,
+    pub name: Option<Spelled>,
 }
 
 /// How it is answered.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The answer will be told under this name.
-    Accepted(CommandUuid),
+    Accepted(Spelled),
     DeviceNotFound,
     NotEnrolled,
     /// The name is that of another command.
@@ -181,14 +181,16 @@ async fn attempt(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
     if !is_heard(&tx, &enrollment).await? {
         return Ok(Outcome::NotEnrolled);
     }
-    if let Some(name) = &wanted.command_uuid {
-        match tx.relayed(name).await? {
+    if let Some(name) = &wanted.name {
+        match tx.relayed(name.command_uuid()).await? {
             // The same again: it was not sure that the first arrived.
             Some(known) if known.device_id == device_id && known.kind == kind => {
-                return Ok(Outcome::Accepted(name.clone()));
+                return Ok(Outcome::Accepted(known.name));
             }
             Some(_) => return Ok(Outcome::NameTaken),
-            None if tx.command(name).await?.is_some() => return Ok(Outcome::NameTaken),
+            None if tx.command(name.command_uuid()).await?.is_some() => {
+                return Ok(Outcome::NameTaken);
+            }
             None => {}
         }
     }
@@ -204,8 +206,8 @@ async fn attempt(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
         let is_asked = part.is_some_and(|part| part.progress.is_owed() && !part.is_put_off());
         let limit = agenda.eligible_at().filter(|from| *from > now && !is_asked);
         if let Some(reply) = known_reply(ctx, &tx, &enrollment, nonce, limit.is_some()).await? {
-            let name = wanted.command_uuid.clone();
-            let name = name.unwrap_or_else(|| CommandUuid::new(ctx.entropy.as_ref()));
+            let name = wanted.name.clone();
+            let name = name.unwrap_or_else(|| CommandUuid::new(ctx.entropy.as_ref()).into());
             let mut relayed = waiting(&name, &enrollment, kind, now);
             relayed.answer = Some(RelayedAnswer {
                 status: "Acknowledged".to_owned(),
@@ -244,7 +246,7 @@ async fn attempt(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
     {
         verification.not_pushed(reason, Some(hold.until), now);
     }
-    if tx.relayed(&name).await?.is_none() {
+    if tx.relayed(name.command_uuid()).await?.is_none() {
         let mut relayed = waiting(&name, &enrollment, kind, now);
         relayed.asked = out;
         tx.insert_relayed(&relayed).await?;
@@ -261,9 +263,9 @@ fn told_soon(ctx: &Context) {
     }
 }
 
-fn waiting(name: &CommandUuid, mac: &Enrollment, kind: Kind, now: Timestamp) -> Relayed {
+fn waiting(name: &Spelled, mac: &Enrollment, kind: Kind, now: Timestamp) -> Relayed {
     Relayed {
-        command_uuid: name.clone(),
+        name: name.clone(),
         device_id: mac.device_id.clone(),
         kind,
         asked_at: now,
@@ -300,31 +302,35 @@ fn promise(
     wanted: &Wanted,
     (kind, nonce): (Kind, Option<[u8; 32]>),
     out: Option<&CommandUuid>,
-) -> CommandUuid {
+) -> Spelled {
     let former = verification.part(kind).and_then(|it| it.promised.clone());
     let nonce = nonce.or(former.as_ref().and_then(|former| former.nonce));
-    let promised = match (&wanted.command_uuid, out, former) {
+    let promised = match (&wanted.name, out, former) {
         (Some(name), _, _) => Promised {
-            command_uuid: name.clone(),
+            name: name.clone(),
             nonce,
             used: false,
         },
         // It is one question, and it has a name.
-        (None, Some(out), former) if former.as_ref().is_none_or(|it| it.command_uuid != *out) => {
+        (None, Some(out), former)
+            if former
+                .as_ref()
+                .is_none_or(|it| it.name.command_uuid() != out) =>
+        {
             Promised {
-                command_uuid: out.clone(),
+                name: out.clone().into(),
                 nonce: None,
                 used: true,
             }
         }
         (None, _, Some(former)) => former,
         (None, _, None) => Promised {
-            command_uuid: CommandUuid::new(ctx.entropy.as_ref()),
+            name: CommandUuid::new(ctx.entropy.as_ref()).into(),
             nonce,
             used: false,
         },
     };
-    let name = promised.command_uuid.clone();
+    let name = promised.name.clone();
     verification.promise(kind, promised);
     name
 }

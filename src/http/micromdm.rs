@@ -22,7 +22,7 @@ use super::{Internal, MAX_JSON};
 use crate::flows::relay_command::{self, Outcome, Wanted, Woken, relay_command};
 use crate::flows::{Context, Failure};
 use crate::ids::{CommandUuid, SerialNumber, Udid};
-use crate::mdm::foreign::{Question, read_command};
+use crate::mdm::foreign::{Question, Spelled, read_command};
 use crate::publication::micromdm::{Accepted, Asked, Devices, Payload};
 use crate::reason::Reason;
 
@@ -231,20 +231,15 @@ async fn raw_command(
     }
 }
 
-async fn ask(
-    ctx: &Context,
-    named: &str,
-    question: Question,
-    command_uuid: Option<CommandUuid>,
-) -> Response {
+async fn ask(ctx: &Context, named: &str, question: Question, name: Option<Spelled>) -> Response {
     let Ok(udid) = Udid::parse(named) else {
         return refused(ctx, Reason::DeviceNotFound, "udid");
     };
-    let is_raw = command_uuid.is_some();
+    let is_raw = name.is_some();
     let wanted = Wanted {
         udid,
         question,
-        command_uuid,
+        name,
     };
     let outcome = match relay_command(ctx, &wanted).await {
         Ok(outcome) => outcome,

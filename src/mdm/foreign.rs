@@ -3,10 +3,66 @@
 //! Nothing is passed through. Of a command that somebody else wrote its name, its kind and its nonce are
 //! read, and the question is written anew ([`super::Command`]): what is not on that list cannot be asked.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use super::Refusal;
 use super::command::{ATTESTATION_QUERIES, Command};
 use super::plist::{Dictionary, Value, read_dictionary};
-use crate::ids::CommandUuid;
+use crate::ids::{CommandUuid, Malformed};
+
+/// A command's name as somebody else wrote it. Names are the same in either case; but whoever wrote one
+/// looks for it letter by letter, in what it is told and in the Mac's own reply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Spelled {
+    text: String,
+    command_uuid: CommandUuid,
+}
+
+impl Spelled {
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// Anything but a UUID.
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        let (text, command_uuid) = (text.to_owned(), CommandUuid::parse(text)?);
+        Ok(Self { text, command_uuid })
+    }
+
+    /// The name, however it is written.
+    pub fn command_uuid(&self) -> &CommandUuid {
+        &self.command_uuid
+    }
+}
+
+impl From<CommandUuid> for Spelled {
+    fn from(command_uuid: CommandUuid) -> Self {
+        let text = command_uuid.to_string();
+        Self { text, command_uuid }
+    }
+}
+
+impl TryFrom<String> for Spelled {
+    type Error = Malformed;
+
+    fn try_from(text: String) -> Result<Self, Malformed> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Spelled> for String {
+    fn from(spelled: Spelled) -> Self {
+        spelled.text
+    }
+}
+
+impl fmt::Display for Spelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +121,11 @@ impl Question {
 /// # Refusals
 /// Anything but a well-formed command that can be asked; a member that is none of Apple's for it; a
 /// nonce of another length than those of the ledger have.
-pub fn read_command(bytes: &[u8]) -> Result<(CommandUuid, Question), Refusal> {
+pub fn read_command(bytes: &[u8]) -> Result<(Spelled, Question), Refusal> {
     let top = read_dictionary(bytes)?;
     only(&top, &["Command", "CommandUUID"])?;
     let name = top.string("CommandUUID")?;
-    let name = name.and_then(|name| CommandUuid::parse(name).ok());
+    let name = name.and_then(|name| Spelled::parse(name).ok());
     let name = name.ok_or(Refusal::Key("CommandUUID"))?;
     let command = top.dictionary("Command")?.ok_or(Refusal::Key("Command"))?;
     let request_type = command.string("RequestType")?;
@@ -132,7 +188,8 @@ mod tests {
         let nonce = "<key>DeviceAttestationNonce</key>\
                      <data>mEoWnyjNA91Q30dyckF0v1c0c2sgOEkY/kTspGfYapg=</data>";
         let (name, question) = read_command(&attestation(nonce)).expect("a command");
-        assert_eq!(name.as_str(), NAME, "as it was written");
+        assert_eq!(name.to_string(), NAME, "as it was written");
+        assert_eq!(name.command_uuid().as_str(), NAME.to_uppercase());
         let Question::Attestation { nonce: Some(nonce) } = question else {
             panic!("{question:?}")
         };

@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use crate::ids::{CommandUuid, SerialNumber, Udid};
+use crate::ids::{SerialNumber, Udid};
+use crate::mdm::foreign::Spelled;
 use crate::time::Timestamp;
 
 /// One Mac in the answer to `POST /v1/devices`.
@@ -37,7 +38,7 @@ pub struct Payload<'a> {
     /// As the caller wrote it; only in the answer to a command in a property list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub udid: Option<&'a str>,
-    pub command_uuid: &'a CommandUuid,
+    pub command_uuid: &'a Spelled,
     pub command: Asked,
 }
 
@@ -50,7 +51,7 @@ pub struct Asked {
 #[derive(Debug, Serialize)]
 pub struct Message<'a> {
     pub topic: &'static str,
-    pub event_id: &'a CommandUuid,
+    pub event_id: &'a Spelled,
     pub created_at: Timestamp,
     pub acknowledge_event: AcknowledgeEvent<'a>,
 }
@@ -59,7 +60,7 @@ pub struct Message<'a> {
 pub struct AcknowledgeEvent<'a> {
     pub udid: &'a Udid,
     pub status: &'a str,
-    pub command_uuid: &'a CommandUuid,
+    pub command_uuid: &'a Spelled,
     /// The Mac's reply, byte for byte.
     pub raw_payload: String,
 }
@@ -67,7 +68,7 @@ pub struct AcknowledgeEvent<'a> {
 impl<'a> Message<'a> {
     /// The message about the answer to a command.
     pub fn about(
-        command_uuid: &'a CommandUuid,
+        command_uuid: &'a Spelled,
         udid: &'a Udid,
         status: &'a str,
         reply: &[u8],

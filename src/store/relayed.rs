@@ -8,6 +8,7 @@ use super::edit::{Datum, Edit};
 use super::row::{self, Row};
 use super::{Read, StoreError, Write};
 use crate::ids::{CommandUuid, DeviceId};
+use crate::mdm::foreign::Spelled;
 use crate::reason::Reason;
 use crate::secret::Secret;
 use crate::time::Timestamp;
@@ -17,7 +18,7 @@ use crate::verification::Kind;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relayed {
     /// The name it was promised, or chose.
-    pub command_uuid: CommandUuid,
+    pub name: Spelled,
     pub device_id: DeviceId,
     pub kind: Kind,
     pub asked_at: Timestamp,
@@ -75,6 +76,7 @@ mod table {
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub command_uuid: String,
+        pub spelled: String,
         pub device_id: String,
         pub kind: String,
         pub asked_at: i64,
@@ -182,7 +184,8 @@ impl Write {
         let place = relayed_place(&relayed.device_id);
         let seal = |reply: &Secret<Vec<u8>>| self.inner().sealer.seal(&place, reply.expose());
         let model = ActiveModel {
-            command_uuid: Set(relayed.command_uuid.to_string()),
+            command_uuid: Set(relayed.name.command_uuid().to_string()),
+            spelled: Set(relayed.name.to_string()),
             device_id: Set(relayed.device_id.to_string()),
             kind: Set(relayed.kind.as_str().to_owned()),
             asked_at: Set(relayed.asked_at.millis()),
@@ -212,7 +215,7 @@ impl Write {
         };
         let outcome = Entity::update_many()
             .col_expr(Column::TellAt, Expr::value(until.millis()))
-            .filter(Column::CommandUuid.eq(relayed.command_uuid.as_str()))
+            .filter(Column::CommandUuid.eq(relayed.name.command_uuid().as_str()))
             .filter(Column::TellAt.eq(answer.tell_at.millis()))
             .exec(self.tx())
             .await?;
@@ -340,7 +343,7 @@ impl Row for Opened {
             _ => None,
         };
         Some(Relayed {
-            command_uuid: row::parsed(&row.command_uuid, CommandUuid::parse)?,
+            name: row::parsed(&row.spelled, Spelled::parse)?,
             device_id: row::parsed(&row.device_id, DeviceId::parse)?,
             kind: Kind::from_word(&row.kind)?,
             asked_at: Timestamp::from_millis(row.asked_at),

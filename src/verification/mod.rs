@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::agenda::Agenda;
 pub use self::transition::Request;
 use crate::ids::{CertificateHash, CommandUuid, DeviceId, VerificationId};
+use crate::mdm::foreign::Spelled;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
@@ -117,7 +118,7 @@ pub struct Part {
 /// the Mac's own reply, so the question must bear it, and bear it again when it is handed over again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promised {
-    pub command_uuid: CommandUuid,
+    pub name: Spelled,
     /// What that coordinator wants Apple to repeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<[u8; 32]>,

@@ -231,7 +231,7 @@ impl Verification {
         part.promised = part
             .promised
             .take()
-            .filter(|it| it.command_uuid == command_uuid);
+            .filter(|it| *it.name.command_uuid() == command_uuid);
         if let Some(promised) = &mut part.promised {
             promised.used = true;
         }

@@ -6,6 +6,7 @@ use crate::attestation::{NonceInputs, Scheme};
 use crate::enrollment::State;
 use crate::ids::{CommandUuid, sha256};
 use crate::mdm;
+use crate::mdm::foreign::Spelled;
 use crate::posture::ISSUED_WITHIN;
 use crate::publication::event;
 use crate::store::{Exchange, Relay};
@@ -14,7 +15,7 @@ use crate::verification::{Command, CommandState, Kind, Part, Promised};
 
 /// How a question is handed over.
 struct Wording {
-    command_uuid: CommandUuid,
+    name: Spelled,
     /// Another's nonce instead of one that is minted now.
     chosen: Option<[u8; 32]>,
     /// It was handed over like this before.
@@ -36,7 +37,7 @@ impl Round<'_> {
         while let Some(kind) = verification.next(answered, now) {
             let part = verification.part(kind);
             let wording = Wording::of(part, &self.exchange, void_before, self.judge);
-            let command_uuid = wording.command_uuid;
+            let command_uuid = wording.name.command_uuid().clone();
             if !verification.hand_over(kind, command_uuid.clone()) {
                 continue;
             }
@@ -85,7 +86,7 @@ impl Round<'_> {
                 });
             }
             self.changes.commands.push(command);
-            self.decision.command = Some(question.encode(&command_uuid));
+            self.decision.command = Some(question.encode(&wording.name));
             return;
         }
         // Every kind was given up just now: nothing is owed any more.
@@ -109,7 +110,7 @@ impl Wording {
         judge: &Judge,
     ) -> Self {
         let own = || Self {
-            command_uuid: CommandUuid::new(judge.entropy.as_ref()),
+            name: CommandUuid::new(judge.entropy.as_ref()).into(),
             chosen: None,
             again: false,
         };
@@ -118,11 +119,7 @@ impl Wording {
         else {
             return own();
         };
-        let Promised {
-            command_uuid,
-            nonce,
-            used,
-        } = promised;
+        let Promised { name, nonce, used } = promised;
         let chosen =
             nonce.filter(|_| kind == Kind::Mda && may_be_chosen(exchange, void_before, judge.now));
         // A nonce of ours is made from the name of its command, and the ledger has one for each.
@@ -130,7 +127,7 @@ impl Wording {
             return own();
         }
         Self {
-            command_uuid: command_uuid.clone(),
+            name: name.clone(),
             chosen,
             again: *used && chosen.is_some(),
         }
