@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::sweep::with_what_is_ripe;
 use crate::attestation::freshness;
-use crate::attestation::{Refusal, VerifiedEvidence};
+use crate::attestation::{Freshness, Refusal, Scheme, VerifiedEvidence};
 use crate::enrollment::trace::{Entry, Step};
 use crate::enrollment::{IdentityKind, State};
 use crate::entropy::Entropy;
@@ -385,6 +385,17 @@ impl Round<'_> {
             self.changes.proved_at = Some(now);
             self.changes.holds = self.exchange.undisputed;
             self.decision.unsettled = !self.exchange.undisputed;
+        }
+        // One for a nonce of somebody else's counts as older than it is, and may therefore not count at
+        // all beside what Apple said when the identity was made. It was the week's statement all the same.
+        let asked = self.exchange.asked.as_ref();
+        if asked.is_some_and(|asked| asked.scheme == Scheme::LegacySeSha256)
+            && let Freshness::Fresh { .. } = &reading.freshness
+            && let Some(renewable_from) = reading.renewable_from()
+        {
+            let mut agenda = self.exchange.agenda.clone();
+            agenda.attested_until(renewable_from);
+            self.changes.agenda = Some(agenda);
         }
         let newer = self.posture().attest(reading, now);
         self.learnt |= newer;

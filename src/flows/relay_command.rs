@@ -25,6 +25,7 @@ use crate::reason::Reason;
 use crate::secret::Secret;
 use crate::store::{Read, Relayed, RelayedAnswer, StoreError, Write};
 use crate::time::Timestamp;
+use crate::verification::agenda::budget::QUIET;
 use crate::verification::{
     ANSWER_LIFETIME, CommandState, Kind, Priority, Progress, Promised, Request, Verification,
 };
@@ -134,10 +135,13 @@ pub async fn wake(ctx: &Context, udid: &Udid) -> Result<Woken, Failure> {
         return Ok(Woken::NothingToAsk);
     }
     if let Some(hold) = agenda.held(&ctx.settings.rules, now) {
+        // Its client asks twice for one push: with the command, and by itself. A Mac that is about to
+        // connect is asked everything.
+        let pushed_at = open.last_pushed_at();
+        let just_now = pushed_at.is_some_and(|at| now.since(at) < QUIET);
         return Ok(match hold.reason {
-            // It was woken for this a moment ago.
-            None => Woken::Soon,
-            Some(_) => Woken::NotBefore(hold.until),
+            Some(_) if !just_now => Woken::NotBefore(hold.until),
+            _ => Woken::Soon,
         });
     }
     Ok(if ctx.wakeups.ask(device_id, Priority::Expired) {

@@ -331,6 +331,11 @@ impl Agenda {
         }
     }
 
+    /// Apple has just made a statement, whatever it is worth: before then it makes no other.
+    pub fn attested_until(&mut self, renewable_from: Timestamp) {
+        self.mda.eligible_at = self.mda.eligible_at.max(Some(renewable_from));
+    }
+
     /// What is known of this kind is taken for true until then, so nobody is woken for it before.
     pub fn stays_true(&mut self, kind: Kind, until: Timestamp) {
         self.clock_mut(kind).stays_true(until);

@@ -48,6 +48,7 @@ mod publish_evidence;
 mod publish_feed;
 mod read_posture;
 mod read_trust_headers;
+mod relay_command;
 mod release;
 mod renew_by_scep;
 mod restart;
