@@ -97,12 +97,12 @@ fn failed(failure: &Failure) -> Response {
     Refused::of(status, Reason::ServiceDegraded).into_response()
 }
 
-/// Whoever presents the key.
-fn allowed(ctx: &Context, headers: &HeaderMap) -> Result<(), Response> {
+/// The refusal of whoever does not present the key.
+fn unauthorized(ctx: &Context, headers: &HeaderMap) -> Option<Response> {
     let relay = ctx.settings.relay.as_ref();
     let presented = password(headers);
     if relay.is_some_and(|relay| presented.is_some_and(|key| relay.key.is(&key))) {
-        return Ok(());
+        return None;
     }
     tracing::info!(
         surface = SURFACE,
@@ -114,7 +114,7 @@ fn allowed(ctx: &Context, headers: &HeaderMap) -> Result<(), Response> {
         text: "The user micromdm and the API key are wanted.".to_owned(),
         retry_after: None,
     };
-    Err(refused.into_response())
+    Some(refused.into_response())
 }
 
 /// The password in Basic credentials (RFC 7617) of MicroMDM's user.
@@ -148,7 +148,7 @@ async fn devices(
     headers: HeaderMap,
     Received(body): Received<MAX_JSON>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers) {
+    if let Some(refusal) = unauthorized(&ctx, &headers) {
         return refusal;
     }
     let asked: LookUp = match body.map(|body| object(&body)) {
@@ -195,7 +195,7 @@ async fn command(
     headers: HeaderMap,
     Received(body): Received<MAX_JSON>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers) {
+    if let Some(refusal) = unauthorized(&ctx, &headers) {
         return refusal;
     }
     let asked: Command = match body.map(|body| object(&body)) {
@@ -218,7 +218,7 @@ async fn raw_command(
     Path(udid): Path<String>,
     Received(body): Received<MAX_JSON>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers) {
+    if let Some(refusal) = unauthorized(&ctx, &headers) {
         return refusal;
     }
     let body = match body {
@@ -281,7 +281,7 @@ async fn push(
     headers: HeaderMap,
     Path(udid): Path<String>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers) {
+    if let Some(refusal) = unauthorized(&ctx, &headers) {
         return refusal;
     }
     let Ok(udid) = Udid::parse(&udid) else {

@@ -9,10 +9,12 @@ use attestd::config::Config;
 use attestd::ids::{CommandUuid, EvidenceId, sha256};
 use attestd::verification::Kind;
 use attestd_sim::{Mac, MacSpec};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::harness::inside::eventually;
-use crate::harness::old_coordinator::{KEY, OldCoordinator, TOKEN, attestation};
+use crate::harness::old_coordinator::{KEY, OldCoordinator, TOKEN, Told, attestation};
 use crate::harness::receiver::Reply;
 use crate::harness::scene::{Scene, attestd};
 use crate::harness::talk;
@@ -394,11 +396,22 @@ journey! {
     async fn an_answer_is_told_until_it_is_taken_through_a_restart_and_kept_by_nobody(backend: Backend) {
         let (mut old, mut scene) = OldCoordinator::with_server(backend, "").await;
         let mac = quiet_mac(&scene).await;
+        // What a reply may hold that is nobody's business.
+        mac.change(|spec| spec.recovery_key_cms = Some(b"the owner's recovery key".to_vec()));
+        let secret = STANDARD.encode("the owner's recovery key");
         old.receiver.reply(|_| Reply::Status(503));
         let asked = old.security_info(&mac.udid()).await;
         mac.connect().await.expect("a session");
-        old.receiver.count(1).await;
+        let told = old.receiver.count(1).await.remove(0);
+        assert!(String::from_utf8_lossy(&Told(told).reply()).contains(&secret));
         scene.stop().await;
+        let server = scene.config().parent().expect("a folder");
+        for file in std::fs::read_dir(server).expect("a folder") {
+            let file = file.expect("an entry").path();
+            let kept = std::fs::read(&file).unwrap_or_default();
+            let found = kept.windows(secret.len()).any(|it| it == secret.as_bytes());
+            assert!(!found, "in clear in {}", file.display());
+        }
         old.receiver.reply(|_| Reply::Status(200));
         scene.pass(MINUTE);
         scene.start().await;
