@@ -25,7 +25,6 @@ use crate::reason::Reason;
 use crate::secret::Secret;
 use crate::store::{Read, Relayed, RelayedAnswer, StoreError, Write};
 use crate::time::Timestamp;
-use crate::verification::agenda::budget::QUIET;
 use crate::verification::{
     ANSWER_LIFETIME, CommandState, Kind, Priority, Progress, Promised, Request, Verification,
 };
@@ -137,10 +136,8 @@ pub async fn wake(ctx: &Context, udid: &Udid) -> Result<Woken, Failure> {
     if let Some(hold) = agenda.held(&ctx.settings.rules, now) {
         // Its client asks twice for one push: with the command, and by itself. A Mac that is about to
         // connect is asked everything.
-        let pushed_at = open.last_pushed_at();
-        let just_now = pushed_at.is_some_and(|at| now.since(at) < QUIET);
         return Ok(match hold.reason {
-            Some(_) if !just_now => Woken::NotBefore(hold.until),
+            Some(_) if !agenda.is_expected(now) => Woken::NotBefore(hold.until),
             _ => Woken::Soon,
         });
     }

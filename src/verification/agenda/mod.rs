@@ -457,6 +457,11 @@ impl Agenda {
             .unwrap_or(Priority::Refresh)
     }
 
+    /// Whether the Mac was woken just now and is about to connect.
+    pub fn is_expected(&self, now: Timestamp) -> bool {
+        self.pushes.is_expected(now)
+    }
+
     /// What keeps the Mac from being woken now, though somebody asks.
     pub fn held(&self, rules: &Rules, now: Timestamp) -> Option<Hold> {
         self.pushes.held(rules.pushes_per_hour, now)
