@@ -11,6 +11,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::acme::NonceKey;
@@ -25,6 +26,7 @@ use crate::flows::append_to_log::Log;
 use crate::flows::follow_events::Outlet;
 use crate::flows::publish_evidence::Bundles;
 use crate::flows::publish_feed::Feed;
+use crate::flows::relay_command::Relaying;
 use crate::flows::service_secret::service_secret;
 use crate::flows::sign_result::{SUBJECT_SECRET, Signing};
 use crate::flows::wake::Wakeups;
@@ -38,10 +40,11 @@ use crate::http::{self, Internal, Public};
 use crate::keys::{
     BearerKey, FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal,
 };
-use crate::outbound::Outbound;
+use crate::outbound::{Outbound, Reach, Target, check_root};
 use crate::pki::{KnownIntermediates, OwnedCertificate, TrustAnchors, read_certificates};
 use crate::posture::policy::{Policy, STRICT, shipped};
 use crate::publication::jwk::Algorithm;
+use crate::secret::Secret;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::time::{Clock, SystemClock, Timestamp};
@@ -367,6 +370,7 @@ pub fn settings(config: &Config, policy: &Policy) -> anyhow::Result<Settings> {
         rules: Arc::new(rules(config, policy)),
         adopted_cas: adopted_cas(config)?,
         release_key: release_key(config)?,
+        relay: relaying(config)?,
     })
 }
 
@@ -400,6 +404,40 @@ pub fn release_key(config: &Config) -> anyhow::Result<Option<BearerKey>> {
     };
     let key = BearerKey::read(path).context("releases.key_file")?;
     Ok(Some(key))
+}
+
+/// The coordinator that was written for MicroMDM.
+///
+/// # Errors
+/// A file that cannot be read, or holds a key that must not be used; a webhook that is none.
+pub fn relaying(config: &Config) -> anyhow::Result<Option<Relaying>> {
+    let Some(micromdm) = &config.micromdm else {
+        return Ok(None);
+    };
+    let token = match &micromdm.webhook_token_file {
+        None => None,
+        Some(path) => {
+            // Presented, and so kept as it is; but one that is weak is none.
+            BearerKey::read(path).context("micromdm.webhook_token_file")?;
+            let text = String::from_utf8(read(path)?).context("micromdm.webhook_token_file")?;
+            Some(Secret::new(text.trim().to_owned()))
+        }
+    };
+    let root = micromdm.webhook_root.as_deref().map(read).transpose()?;
+    if let Some(root) = &root {
+        check_root(root).context("micromdm.webhook_root")?;
+    }
+    let webhook = Target::parse(&micromdm.webhook, micromdm.allow_private);
+    Ok(Some(Relaying {
+        key: BearerKey::read(&micromdm.key_file).context("micromdm.key_file")?,
+        webhook: webhook.context("micromdm.webhook")?,
+        reach: Reach {
+            allow_private: micromdm.allow_private,
+            root,
+        },
+        token,
+        answered: Notify::new(),
+    }))
 }
 
 /// The policy that judges.

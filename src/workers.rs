@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::flows::wake::Turn;
 use crate::flows::{
     Context, Failure, challenge, deliver_webhooks, follow_events, judge_anew, read_status, refuse,
-    rotate_push_certificate, sweep, tell_log, tell_of_end, wake, watch_clock,
+    relay_answer, rotate_push_certificate, sweep, tell_log, tell_of_end, wake, watch_clock,
 };
 
 /// How often what is due is looked for.
@@ -80,6 +80,7 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     if ctx.log.is_some() {
         workers.spawn(tell_the_log(Arc::clone(ctx), stop.clone()));
     }
+    workers.spawn(tell_coordinator(Arc::clone(ctx), stop.clone()));
     workers.spawn(every(
         SWEEP,
         Arc::clone(ctx),
@@ -142,6 +143,13 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         stop.clone(),
         "tidy_webhooks",
         |ctx| async move { deliver_webhooks::tidy(&ctx).await },
+    ));
+    workers.spawn(every(
+        TIDY,
+        Arc::clone(ctx),
+        stop.clone(),
+        "tidy_relayed",
+        |ctx| async move { relay_answer::tidy(&ctx).await },
     ));
     workers.spawn(every(
         SEEN,
@@ -373,6 +381,26 @@ async fn tell_webhooks(ctx: Arc<Context>, stop: CancellationToken) {
         while under_way.join_next().await.is_some() {}
     })
     .await;
+}
+
+/// Tells an old coordinator of answers; ends at once where there is none.
+async fn tell_coordinator(ctx: Arc<Context>, stop: CancellationToken) {
+    let Some(relay) = &ctx.settings.relay else {
+        return;
+    };
+    loop {
+        let more = relay_answer::run_once(&ctx).await;
+        if matches!(more, Ok(true)) && !stop.is_cancelled() {
+            continue;
+        }
+        report(&ctx, "relay_answer", more.map(drop));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = relay.answered.notified() => {}
+            // What another node was told by its Macs, and what is tried again.
+            () = tokio::time::sleep(WEBHOOKS) => {}
+        }
+    }
 }
 
 /// Ends when every Mac was judged by the policy in force.

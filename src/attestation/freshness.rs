@@ -120,12 +120,25 @@ impl Freshness {
 /// Compares the freshness code of an answer with what was asked.
 ///
 /// `asked` is the nonce of the answered command, `ledger` any earlier nonce of this Mac that
-/// equals the code.
-pub fn classify(code: Option<&[u8]>, asked: Option<&Minted>, ledger: Option<&Minted>) -> Freshness {
+/// equals the code; `not_before` is the date in the leaf. A constant nonce was known before it was
+/// handed over, so that a statement for it may be older than the question: of those the date of
+/// Apple's, which is never later than the statement, is all that says when they were made.
+pub fn classify(
+    code: Option<&[u8]>,
+    asked: Option<&Minted>,
+    ledger: Option<&Minted>,
+    not_before: Timestamp,
+) -> Freshness {
     let Some(code) = code else {
         return Freshness::Absent;
     };
-    let stated = |minted: &Minted| (minted.inputs.minted_at, minted.inputs.se_public_key.clone());
+    let stated = |minted: &Minted| {
+        let minted_at = match minted.scheme {
+            Scheme::TranscriptV1 => minted.inputs.minted_at,
+            Scheme::LegacySeSha256 => minted.inputs.minted_at.min(not_before),
+        };
+        (minted_at, minted.inputs.se_public_key.clone())
+    };
     match (asked, ledger) {
         (Some(minted), _) if minted.nonce == code => {
             let (minted_at, se_public_key) = stated(minted);
@@ -202,8 +215,9 @@ mod tests {
             minted_at: Timestamp::from_millis(1_790_000_000_000),
             ..inputs()
         });
-        let of =
-            |code: Option<&[u8]>, ledger: Option<&Minted>| classify(code, Some(&asked), ledger);
+        let of = |code: Option<&[u8]>, ledger: Option<&Minted>| {
+            classify(code, Some(&asked), ledger, earlier.inputs.minted_at)
+        };
         let fresh = of(Some(&asked.nonce), None);
         assert!(matches!(fresh, Freshness::Fresh { .. }));
         assert_eq!(fresh.minted_at(), Some(asked.inputs.minted_at));
@@ -219,6 +233,22 @@ mod tests {
         assert_eq!(of(Some(b""), None), Freshness::Unrecognized);
         assert_eq!(of(None, Some(&earlier)), Freshness::Absent);
         assert_eq!(Freshness::Absent.minted_at(), None);
+    }
+
+    #[test]
+    fn a_statement_for_a_constant_nonce_is_as_old_as_apples_date_says() {
+        let mut constant = minted(inputs());
+        constant.scheme = Scheme::LegacySeSha256;
+        let handed_over = constant.inputs.minted_at;
+        let earlier = Timestamp::from_millis(1_790_000_000_000);
+        let later = Timestamp::from_millis(1_799_000_000_000);
+        let code = Some(&constant.nonce[..]);
+        let asked = |not_before| classify(code, Some(&constant), None, not_before);
+        assert_eq!(asked(earlier).minted_at(), Some(earlier));
+        assert_eq!(asked(later).minted_at(), Some(handed_over));
+        let known = classify(code, None, Some(&constant), earlier);
+        assert!(matches!(known, Freshness::CachedKnown { .. }));
+        assert_eq!(known.minted_at(), Some(earlier));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Configured, UNUSABLE_CONFIGURATION, output};
-use crate::app::{database_url, master_key, policy, release_key};
+use crate::app::{database_url, master_key, policy, relaying, release_key};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
@@ -38,6 +38,7 @@ fn check(arguments: &Arguments) -> anyhow::Result<()> {
     // Read to see that they are there and strong; never shown.
     master_key(&config)?;
     release_key(&config)?;
+    relaying(&config)?;
     let database = without_password(&database_url(&config)?);
     let policy = policy(&config)?;
     if arguments.json {

@@ -5,6 +5,8 @@
 
 mod defaults;
 mod log;
+mod micromdm;
+mod proxied;
 mod transparency;
 mod unusable;
 
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use self::log::{Log, LogFormat};
+pub use self::micromdm::MicroMdm;
 pub use self::transparency::Transparency;
 pub use self::unusable::Unusable;
 use crate::enrollment::Protocol;
@@ -55,6 +58,8 @@ pub struct Config {
     pub releases: Releases,
     #[serde(default)]
     pub feed: Feed,
+    /// For a coordinator that was written for MicroMDM. Absent: off.
+    pub micromdm: Option<MicroMdm>,
     #[serde(default)]
     pub transparency: Transparency,
     #[serde(default)]
@@ -228,36 +233,6 @@ pub struct Feed {
     pub disclosure: Disclosure,
 }
 
-impl Public {
-    fn check_certificates(&self) -> Result<(), Unusable> {
-        if self.client_certificates && self.tls_certificate.is_none() {
-            return Err(Unusable::CertificatesWithoutTls);
-        }
-        let Some(name) = &self.client_certificate_header else {
-            return Ok(());
-        };
-        let is_token = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        // Headers that say something else already, and that anybody may send.
-        const TAKEN: [&str; 7] = [
-            "mdm-signature",
-            "content-type",
-            "content-length",
-            "content-encoding",
-            "host",
-            "user-agent",
-            "x-forwarded-for",
-        ];
-        let taken = TAKEN.iter().any(|taken| name.eq_ignore_ascii_case(taken));
-        if name.is_empty() || !name.bytes().all(is_token) || taken {
-            return Err(Unusable::HeaderName(name.clone()));
-        }
-        if self.trusted_proxies.is_empty() {
-            return Err(Unusable::HeaderOfNobody);
-        }
-        Ok(())
-    }
-}
-
 impl Config {
     /// Reads and checks a configuration file.
     pub fn load(path: &Path, insecure_http: bool) -> Result<Self, Unusable> {
@@ -304,6 +279,9 @@ impl Config {
             return Err(Unusable::SameListener(self.public.listen));
         }
         self.public.check_certificates()?;
+        if let Some(micromdm) = &self.micromdm {
+            micromdm.check()?;
+        }
         for (span, name) in [
             (
                 self.enrollment.identity_lifetime,
@@ -391,6 +369,9 @@ impl Config {
     fn resolve(&mut self, folder: &Path) {
         let absolute = |path: &mut PathBuf| *path = folder.join(&*path);
         absolute(&mut self.data_dir);
+        if let Some(micromdm) = &mut self.micromdm {
+            micromdm.files().for_each(absolute);
+        }
         for path in [
             &mut self.database.url_file,
             &mut self.public.tls_certificate,
@@ -483,6 +464,9 @@ mod tests {
     fn every_unsafe_or_senseless_setting_is_refused_with_what_to_do() {
         let with = |from: &str, to: &str| MINIMAL.replace(from, to);
         let public = |line: &str| with("[internal]", &format!("{line}\n[internal]"));
+        let micromdm = |webhook: &str| {
+            format!("{MINIMAL}[micromdm]\nkey_file = \"k\"\nwebhook = \"{webhook}\"\n")
+        };
         let proxied = |name: &str| {
             let proxies = "trusted_proxies = [\"10.0.0.0/8\"]";
             public(&format!(
@@ -569,6 +553,20 @@ mod tests {
             (
                 format!("{MINIMAL}[database]\nurl = \"a\"\nurl_file = \"b\"\n"),
                 "not both",
+            ),
+            (
+                micromdm("http://hooks.example.org/v1/mdm/webhook"),
+                "http is for targets",
+            ),
+            (micromdm("https://user@hooks.example.org/"), "without user"),
+            (micromdm("https://10.0.0.7/v1/mdm/webhook"), "allow_private"),
+            (
+                micromdm("https://[::1]:8443/v1/mdm/webhook"),
+                "allow_private",
+            ),
+            (
+                format!("{MINIMAL}[micromdm]\nkey_file = \"k\"\n"),
+                "webhook",
             ),
         ];
         for (text, expected) in cases {

@@ -52,6 +52,8 @@ pub enum Unusable {
         most: u32,
         why: &'static str,
     },
+    #[error("micromdm.webhook is not used: {why}")]
+    MicroMdmWebhook { why: &'static str },
     #[error("database: give url or url_file, not both")]
     TwoDatabases,
     #[error("policy: give name or file, not both")]

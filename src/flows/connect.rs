@@ -17,7 +17,7 @@ use crate::mdm::report::Status;
 use crate::mdm::security_info::{SecurityInfo, without_personal_members};
 use crate::mdm::{Channel, Report};
 use crate::reason::Reason;
-use crate::store::{Known, Speaker};
+use crate::store::{Known, Speaker, relayed_place};
 use crate::time::Timestamp;
 
 /// Its name in metrics and audit.
@@ -85,8 +85,16 @@ pub async fn connect(ctx: &Context, proof: Proof<'_>, body: &[u8]) -> Result<Rep
         Status::Idle if speaker.owes_from.is_none_or(|from| from > now) => (Reply::Done, false),
         Status::Idle => exchange(ctx, &speaker, None, now).await?,
         status => {
-            let answer = read_answer(ctx, status.clone(), &report, &identified, body, now);
-            exchange(ctx, &speaker, Some(answer), now).await?
+            let sealed = ctx.settings.relay.as_ref().map(|_| {
+                let place = relayed_place(&speaker.device_id);
+                ctx.sealer.seal(&place, body)
+            });
+            let answer = read_answer(ctx, status.clone(), &report, &identified, body, sealed, now);
+            let exchanged = exchange(ctx, &speaker, Some(answer), now).await?;
+            if let Some(relay) = &ctx.settings.relay {
+                relay.answered.notify_one();
+            }
+            exchanged
         }
     };
     // A contender is looked at each time: a proof that was not followed up is found again.
@@ -110,6 +118,7 @@ fn read_answer(
     report: &Report<'_>,
     identified: &Identified,
     body: &[u8],
+    sealed: Option<Vec<u8>>,
     now: Timestamp,
 ) -> Answer {
     let content = if !matches!(status, Status::Acknowledged(_)) {
@@ -154,6 +163,7 @@ fn read_answer(
         body: body.to_vec(),
         signature: identified.signature.clone(),
         identity: identified.certificate,
+        sealed,
     }
 }
 
@@ -174,6 +184,7 @@ async fn exchange(
         server_id: ctx.settings.server_id.clone(),
         entropy: Arc::clone(&ctx.entropy),
         rules: Arc::clone(&ctx.settings.rules),
+        relays: ctx.settings.relay.is_some(),
         now,
     };
     let status = answer

@@ -21,6 +21,7 @@
 //! | [`watch_clock`] | the clock is looked at, and not believed where it cannot be |
 //! | [`sweep`] | what is due or overdue |
 //! | [`verify_now`] | the coordinator wants a fresh answer |
+//! | [`relay_command`] | an old coordinator asks as it asked MicroMDM; [`relay_answer`] tells it |
 //! | [`read_posture`] | the coordinator reads what is believed |
 //! | [`list_postures`] | it lists what is believed of all Macs, before it follows |
 //! | [`bind_provider`] | a provider session begins or ends; [`join_session`] finds the Mac it belongs to |
@@ -79,6 +80,8 @@ pub mod read_posture;
 pub mod read_status;
 pub mod read_trust_headers;
 pub mod refuse;
+pub mod relay_answer;
+pub mod relay_command;
 pub mod release;
 pub mod renew_by_scep;
 pub mod revoke;
@@ -181,6 +184,8 @@ pub struct Settings {
     pub adopted_cas: Option<TrustAnchors>,
     /// Whoever presents it may register releases, and nothing else.
     pub release_key: Option<BearerKey>,
+    /// The MicroMDM interface of an old coordinator; `None`: it is off.
+    pub relay: Option<relay_command::Relaying>,
 }
 
 /// The service could not do its work. Nobody outside is to blame.

@@ -24,6 +24,7 @@ pub mod limit;
 pub mod listener;
 pub mod log;
 pub mod mdm;
+pub mod micromdm;
 pub mod postures;
 pub mod problem;
 pub mod progress;
@@ -142,6 +143,11 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
 /// What coordinator and operators reach.
 pub fn internal(state: Internal) -> Router {
     let ctx = Arc::clone(&state.ctx);
+    // Off, there is nothing there.
+    let relayed = match &ctx.settings.relay {
+        None => Router::new(),
+        Some(_) => Router::new().nest(micromdm::PATH, micromdm::routes()),
+    };
     let routes = Router::new()
         .route("/internal/v1/devices", get(internal::devices))
         .route("/internal/v1/devices/{device_id}", get(internal::device))
@@ -194,6 +200,7 @@ pub fn internal(state: Internal) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        .merge(relayed)
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         // Kept where the body is read, so that what is too large is told as a problem too.

@@ -4,9 +4,9 @@
 //! Source: Apple `mdm/commands/information.security.yaml`, `information.device.yaml`.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use super::plist::{Dictionary, Value, to_xml};
-use crate::ids::CommandUuid;
 
 /// What is queried beside the attestation: the reply carries only what was asked for, and the
 /// serial number and ProvisioningUDID are compared with the attested ones.
@@ -51,7 +51,8 @@ impl Command {
     }
 
     /// The command as the Mac is given it: XML property list.
-    pub fn encode(&self, command_uuid: &CommandUuid) -> Vec<u8> {
+    pub fn encode(&self, command_uuid: &impl fmt::Display) -> Vec<u8> {
+        let command_uuid = command_uuid.to_string();
         let mut command = Dictionary::default();
         if let Self::DevicePropertiesAttestation { nonce } = self {
             command.set("DeviceAttestationNonce", Value::Data(nonce.to_vec()));
@@ -63,7 +64,7 @@ impl Command {
         command.set("RequestType", text(self.request_type()));
         let mut top = Dictionary::default();
         top.set("Command", Value::Dictionary(command));
-        top.set("CommandUUID", text(command_uuid.as_str()));
+        top.set("CommandUUID", text(&command_uuid));
         to_xml(&top)
     }
 }
@@ -76,6 +77,7 @@ fn text(value: &str) -> Value<'_> {
 mod tests {
     use super::super::plist::read_dictionary;
     use super::*;
+    use crate::ids::CommandUuid;
 
     #[test]
     fn an_attestation_command_carries_its_nonce_as_data() {

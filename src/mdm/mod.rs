@@ -8,6 +8,7 @@ pub mod check_in;
 pub mod client_certificate;
 pub mod command;
 pub mod device_information;
+pub mod foreign;
 pub mod plist;
 pub mod report;
 pub mod security_info;

@@ -140,7 +140,7 @@ pub const APPLE_WINDOW: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const MARGIN: Duration = Duration::from_secs(10 * 60);
 /// A Mac that got a question answers it at once, or after it slept; Apple's leaf begins a day before it
 /// is issued (apple-protocol 6.1).
-const ISSUED_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
+pub const ISSUED_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// When Apple had made a statement for a nonce, at the latest: it was seen by then, however long the Mac
 /// kept it, and it was not made long after it was asked for.

@@ -15,6 +15,7 @@ mod forecast_test;
 pub mod jwk;
 pub mod jws;
 pub mod keyring;
+pub mod micromdm;
 #[cfg(test)]
 mod one_way_test;
 pub mod packed;

@@ -118,8 +118,9 @@ pub(super) fn save(command: &Command) -> Edit {
     Edit::that_must_change(
         "INSERT INTO commands (command_uuid, device_id, verification_id, kind, identity, state, \
          handed_over_at, concluded_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
-         ON CONFLICT (command_uuid) DO UPDATE SET state = excluded.state, \
-         concluded_at = excluded.concluded_at \
+         ON CONFLICT (command_uuid) DO UPDATE SET verification_id = excluded.verification_id, \
+         identity = excluded.identity, state = excluded.state, \
+         handed_over_at = excluded.handed_over_at, concluded_at = excluded.concluded_at \
          WHERE commands.device_id = excluded.device_id",
         [
             Datum::text(&command.command_uuid),

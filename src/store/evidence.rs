@@ -77,6 +77,26 @@ impl Read {
             .await?;
         row::read_all(found)
     }
+
+    /// Whole replies of a kind that came from a Mac since then, the newest first.
+    pub async fn replies_of(
+        &self,
+        device_id: &DeviceId,
+        kind: Kind,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Evidence>, StoreError> {
+        let found = Entity::find()
+            .filter(Column::DeviceId.eq(device_id.as_str()))
+            .filter(Column::ReceivedAt.gte(since.millis()))
+            .filter(Column::Kind.eq(kind.as_str()))
+            .filter(Column::Raw.eq(true))
+            .order_by_desc(Column::ReceivedAt)
+            .limit(row::limited(limit))
+            .all(self.tx())
+            .await?;
+        row::read_all(found)
+    }
 }
 
 impl Write {

@@ -176,6 +176,7 @@ impl Write {
         now: Timestamp,
     ) -> Result<Option<VerificationId>, StoreError> {
         commands::supersede(self, device_id, now).await?;
+        self.forget_relayed_of(device_id).await?;
         let Some(mut verification) = self.open_verification(device_id).await? else {
             return Ok(None);
         };

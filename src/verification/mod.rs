@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::agenda::Agenda;
 pub use self::transition::Request;
 use crate::ids::{CertificateHash, CommandUuid, DeviceId, VerificationId};
+use crate::mdm::foreign::Spelled;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
@@ -108,6 +109,22 @@ pub struct Part {
     /// When it was found to be over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
+    /// What the next hand-over is called, where somebody was told so already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promised: Option<Promised>,
+}
+
+/// A name that somebody waits for: the coordinator of a relayed command knows it by the CommandUUID in
+/// the Mac's own reply, so the question must bear it, and bear it again when it is handed over again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promised {
+    pub name: Spelled,
+    /// What that coordinator wants Apple to repeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<[u8; 32]>,
+    /// It was handed over under this name, and with this nonce if there is one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub used: bool,
 }
 
 /// One attempt to get evidence from one Mac.

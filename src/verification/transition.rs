@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Finished, Kind, MAX_ATTEMPTS, MAX_HAND_OVERS, Part, Priority, Progress, State, Verification,
+    Finished, Kind, MAX_ATTEMPTS, MAX_HAND_OVERS, Part, Priority, Progress, Promised, State,
+    Verification,
 };
 use crate::ids::{CommandUuid, DeviceId, VerificationId};
 use crate::reason::Reason;
@@ -43,6 +44,7 @@ impl Part {
             woken_from: None,
             deadline: Some(deadline),
             ended_at: None,
+            promised: None,
         }
     }
 
@@ -139,6 +141,16 @@ impl Verification {
         }
     }
 
+    /// The next hand-over of a kind bears this name. The latest promise is the one that is kept: whoever
+    /// asked before it and is no longer waiting is told all the same.
+    pub fn promise(&mut self, kind: Kind, promised: Promised) {
+        if let Some(part) = self.part_mut(kind)
+            && part.progress.is_owed()
+        {
+            part.promised = Some(promised);
+        }
+    }
+
     /// APNs accepted a push that asks for what is due.
     pub fn pushed(&mut self, now: Timestamp) {
         for part in &mut self.parts {
@@ -215,6 +227,14 @@ impl Verification {
         }
         part.attempt += 1;
         part.progress = Progress::Delivered;
+        // Under another name than the promised one there is nothing left to keep.
+        part.promised = part
+            .promised
+            .take()
+            .filter(|it| *it.name.command_uuid() == command_uuid);
+        if let Some(promised) = &mut part.promised {
+            promised.used = true;
+        }
         part.command_uuid = Some(command_uuid);
         true
     }

@@ -1,6 +1,7 @@
 //! Whole rounds with one Mac, without store or network: what is asked, what is learnt, what is said.
 
 mod chains;
+mod promised;
 mod rounds;
 
 use std::sync::Arc;
@@ -45,6 +46,7 @@ struct Table {
     ledger: Vec<Minted>,
     contends: bool,
     proved: bool,
+    relays: bool,
     /// Of the last decision.
     changes: Changes,
 }
@@ -65,6 +67,7 @@ impl Table {
             ledger: Vec::new(),
             contends: false,
             proved: false,
+            relays: false,
             changes: Changes::default(),
             device_id,
             entropy,
@@ -121,6 +124,7 @@ impl Table {
             server_id: "mdm.example".into(),
             entropy: self.entropy.clone(),
             rules: Arc::new(Rules::usual()),
+            relays: self.relays,
             now: self.now,
         };
         let (changes, decision) = decide(exchange, answer, &judge);
@@ -164,6 +168,7 @@ impl Table {
             body,
             signature,
             identity,
+            sealed: self.relays.then(|| b"sealed".to_vec()),
         };
         self.exchange(Some(command_uuid), Some(answer))
     }

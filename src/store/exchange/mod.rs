@@ -11,6 +11,7 @@ use super::edit::Edit;
 use super::error::StoreError;
 use super::events::Event;
 use super::evidence::Evidence;
+use super::relayed::{self, Relay};
 use super::row::{self, Row};
 use super::{
     agendas, commands, enrollments, events, evidence, nonces, postures, steps, verifications,
@@ -85,6 +86,8 @@ pub struct Changes {
     pub push_dead: Option<(Timestamp, Timestamp)>,
     /// With that proof it holds the serial number: nobody disputes it.
     pub holds: bool,
+    /// For those who wait for relayed commands.
+    pub relays: Vec<Relay>,
 }
 
 /// What to load.
@@ -363,6 +366,9 @@ impl Changes {
             } else {
                 enrollments::prove(device_id, at)
             });
+        }
+        for relay in self.relays {
+            edits.push(relayed::follow(device_id, relay));
         }
         if let Some((updated_at, since)) = self.push_dead {
             edits.push(enrollments::mark_push_dead(device_id, updated_at, since));

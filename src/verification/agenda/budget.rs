@@ -165,6 +165,15 @@ impl Pushes {
         again.map(|at| at.plus(pause)).max(self.open_from(per_hour))
     }
 
+    /// Whether the Mac was woken just now and is about to connect.
+    pub fn is_expected(&self, now: Timestamp) -> bool {
+        let within = if self.under_way { LEASE } else { QUIET };
+        let since = self
+            .last()
+            .filter(|_| !self.came && self.unreached.is_none());
+        since.is_some_and(|at| now.since(at) < within)
+    }
+
     /// What keeps the Mac from being woken now.
     pub fn held(&self, per_hour: u32, now: Timestamp) -> Option<Hold> {
         let until = self.open_from(per_hour).filter(|until| *until > now)?;
@@ -255,6 +264,21 @@ mod tests {
         pushes.begin(2, at(100));
         pushes.refused(Reason::ServiceDegraded, true, at(130));
         assert_eq!(pushes.allowed_from(2), Some(at(3600)));
+    }
+
+    #[test]
+    fn whoever_was_woken_just_now_is_expected_until_it_came() {
+        let mut pushes = Pushes::default();
+        assert!(!pushes.is_expected(at(0)));
+        pushes.begin(2, at(0));
+        assert!(pushes.is_expected(at(179)) && !pushes.is_expected(at(180)));
+        pushes.accepted();
+        assert!(pushes.is_expected(at(59)) && !pushes.is_expected(at(60)));
+        pushes.came();
+        assert!(!pushes.is_expected(at(1)));
+        pushes.begin(2, at(100));
+        pushes.refused(Reason::ServiceDegraded, true, at(101));
+        assert!(!pushes.is_expected(at(102)));
     }
 
     #[test]

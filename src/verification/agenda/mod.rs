@@ -331,6 +331,11 @@ impl Agenda {
         }
     }
 
+    /// Apple has just made a statement, whatever it is worth: before then it makes no other.
+    pub fn attested_until(&mut self, renewable_from: Timestamp) {
+        self.mda.eligible_at = self.mda.eligible_at.max(Some(renewable_from));
+    }
+
     /// What is known of this kind is taken for true until then, so nobody is woken for it before.
     pub fn stays_true(&mut self, kind: Kind, until: Timestamp) {
         self.clock_mut(kind).stays_true(until);
@@ -450,6 +455,11 @@ impl Agenda {
             .map(|(_, wish)| wish.priority_at(now))
             .min()
             .unwrap_or(Priority::Refresh)
+    }
+
+    /// Whether the Mac was woken just now and is about to connect.
+    pub fn is_expected(&self, now: Timestamp) -> bool {
+        self.pushes.is_expected(now)
     }
 
     /// What keeps the Mac from being woken now, though somebody asks.

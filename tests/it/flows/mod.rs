@@ -50,6 +50,7 @@ mod publish_feed;
 mod publish_log;
 mod read_posture;
 mod read_trust_headers;
+mod relay_command;
 mod release;
 mod renew_by_scep;
 mod restart;

@@ -8,6 +8,7 @@ pub mod following;
 pub mod inside;
 pub mod internal_api;
 pub mod keys;
+pub mod old_coordinator;
 pub mod plane;
 pub mod process;
 pub mod provider;

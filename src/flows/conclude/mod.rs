@@ -4,16 +4,17 @@
 //! The decision itself does no I/O. It runs on the store's writer, so it holds no cryptography that
 //! costs: chains were verified before.
 
+mod hand_over;
+
 use std::sync::Arc;
 
 use super::sweep::with_what_is_ripe;
-use crate::attestation::freshness::{self, Minted};
-use crate::attestation::{NonceInputs, Refusal, Scheme, VerifiedEvidence};
+use crate::attestation::freshness;
+use crate::attestation::{Freshness, Refusal, Scheme, VerifiedEvidence};
 use crate::enrollment::trace::{Entry, Step};
 use crate::enrollment::{IdentityKind, State};
 use crate::entropy::Entropy;
 use crate::ids::{CertificateHash, CommandUuid, EvidenceId};
-use crate::mdm;
 use crate::mdm::device_information::QueryResponses;
 use crate::mdm::report::Status;
 use crate::mdm::security_info::SecurityInfo;
@@ -23,7 +24,7 @@ use crate::posture::policy::Policy;
 use crate::posture::{Attested, Channel, Occasion, Posture, Reported, Verdict, issued_by};
 use crate::publication::event;
 use crate::reason::{Reason, Weight};
-use crate::store::{Changes, Event, Evidence, Exchange};
+use crate::store::{Changes, Event, Evidence, Exchange, Relay};
 use crate::time::Timestamp;
 use crate::verification::agenda::Rules;
 use crate::verification::{Command, CommandState, Kind, Verification};
@@ -36,6 +37,8 @@ pub struct Judge {
     pub entropy: Arc<dyn Entropy>,
     /// By what the Mac's agenda is kept.
     pub rules: Arc<Rules>,
+    /// Commands are relayed for a coordinator, who is told of the answers.
+    pub relays: bool,
     pub now: Timestamp,
 }
 
@@ -50,6 +53,8 @@ pub struct Answer {
     pub signature: Option<Vec<u8>>,
     /// Who says it.
     pub identity: CertificateHash,
+    /// The body, sealed for whoever waits for a relayed command.
+    pub sealed: Option<Vec<u8>>,
 }
 
 /// A body that is kept as it came, and what signs it.
@@ -115,6 +120,10 @@ pub fn decide(exchange: Exchange, answer: Option<Answer>, judge: &Judge) -> (Cha
             .as_ref()
             .and_then(Posture::key_to_name)
             .map(|key| key.se_public_key.clone()),
+        void_before: exchange
+            .posture
+            .as_ref()
+            .and_then(|posture| posture.void_before),
         posture: None,
         learnt: false,
         changes: Changes::default(),
@@ -157,6 +166,8 @@ struct Round<'a> {
     verification: Option<Verification>,
     /// The provider key that an attestation asked for now names: none but a proved one.
     key: Option<String>,
+    /// Since when a negative voids what was believed; as loaded.
+    void_before: Option<Timestamp>,
     /// The posture once an answer was weighed.
     posture: Option<Posture>,
     /// The answer changed what is believed: there is a new revision.
@@ -178,6 +189,12 @@ impl Round<'_> {
             self.decision.refused = Some(reason);
             return Session::Begins;
         }
+        let mut answer = answer;
+        let told = (
+            command.command_uuid.clone(),
+            answer.status.name(),
+            answer.sealed.take(),
+        );
         match &answer.status {
             Status::Idle | Status::Foreign => return Session::Begins,
             Status::NotNow(_) => {
@@ -201,7 +218,36 @@ impl Round<'_> {
             }
             Status::Acknowledged(_) => self.judge_content(command, answer),
         }
+        self.relay_answer(told);
         Session::GoesOn(kind)
+    }
+
+    /// Whoever waits for a relayed command is told of its answer: the Mac's own words, unless they were
+    /// found to be false or no answer at all.
+    fn relay_answer(&mut self, (asked, status, sealed): (CommandUuid, &str, Option<Vec<u8>>)) {
+        let Some(sealed) = sealed.filter(|_| self.judge.relays) else {
+            return;
+        };
+        let at = self.judge.now;
+        let withheld = self.decision.refused.filter(|reason| {
+            !matches!(
+                reason,
+                // It is for the reader to say which nonce it wants to see.
+                Reason::AttestationCached
+                    | Reason::NonceUnrecognized
+                    | Reason::AttestationUnavailable
+                    | Reason::CommandError
+            )
+        });
+        self.changes.relays.push(match withheld {
+            None => Relay::Answered {
+                asked,
+                status: status.to_owned(),
+                sealed,
+                at,
+            },
+            Some(reason) => Relay::Withheld { asked, reason, at },
+        });
     }
 
     fn judge_content(&mut self, command: Command, answer: Answer) {
@@ -318,6 +364,7 @@ impl Round<'_> {
             code,
             self.exchange.asked.as_ref(),
             self.exchange.ledger.as_ref(),
+            verified.not_before(),
         );
         let reason = match &freshness {
             freshness::Freshness::Fresh { .. } => None,
@@ -341,6 +388,17 @@ impl Round<'_> {
             self.changes.proved_at = Some(now);
             self.changes.holds = self.exchange.undisputed;
             self.decision.unsettled = !self.exchange.undisputed;
+        }
+        // One for a nonce of somebody else's counts as older than it is, and may therefore not count at
+        // all beside what Apple said when the identity was made. It was the week's statement all the same.
+        let asked = self.exchange.asked.as_ref();
+        if asked.is_some_and(|asked| asked.scheme == Scheme::LegacySeSha256)
+            && let Freshness::Fresh { .. } = &reading.freshness
+            && let Some(renewable_from) = reading.renewable_from()
+        {
+            let mut agenda = self.exchange.agenda.clone();
+            agenda.attested_until(renewable_from);
+            self.changes.agenda = Some(agenda);
         }
         let newer = self.posture().attest(reading, now);
         self.learnt |= newer;
@@ -416,65 +474,6 @@ impl Round<'_> {
         let body = event::posture_changed(&posture, previous, &appraisal.reasons);
         self.event(event::POSTURE_CHANGED, body);
         self.changes.posture = Some(posture);
-    }
-
-    fn hand_over(&mut self, answered: Option<Kind>) {
-        let now = self.judge.now;
-        if self.exchange.state != State::Enrolled {
-            return;
-        }
-        let Some(verification) = &mut self.verification else {
-            return;
-        };
-        while let Some(kind) = verification.next(answered, now) {
-            let command_uuid = CommandUuid::new(self.judge.entropy.as_ref());
-            if !verification.hand_over(kind, command_uuid.clone()) {
-                continue;
-            }
-            let command = Command {
-                command_uuid: command_uuid.clone(),
-                device_id: self.exchange.device_id.clone(),
-                verification_id: verification.verification_id.clone(),
-                kind,
-                identity: self.exchange.identity,
-                state: CommandState::Outstanding,
-                handed_over_at: now,
-                concluded_at: None,
-            };
-            let question = match kind {
-                Kind::SecurityInfo => mdm::Command::SecurityInfo,
-                Kind::Mda => {
-                    // Minted in this moment, and recorded in the same step that hands it over.
-                    let inputs = NonceInputs {
-                        server_id: self.judge.server_id.clone(),
-                        device_id: self.exchange.device_id.clone(),
-                        command_uuid: command_uuid.clone(),
-                        minted_at: now,
-                        se_public_key: self.key.clone().unwrap_or_default(),
-                    };
-                    let nonce = inputs.nonce();
-                    self.changes.minted.push(Minted {
-                        nonce,
-                        scheme: Scheme::TranscriptV1,
-                        inputs,
-                    });
-                    mdm::Command::DevicePropertiesAttestation { nonce }
-                }
-            };
-            self.changes.commands.push(command);
-            self.decision.command = Some(question.encode(&command_uuid));
-            return;
-        }
-        // Every kind was given up just now: nothing is owed any more.
-        let revision = self
-            .changes
-            .posture
-            .as_ref()
-            .map(|posture| posture.revision);
-        if verification.settle(revision, now) {
-            let body = event::verification_finished(verification);
-            self.event(event::VERIFICATION_FINISHED, body);
-        }
     }
 
     fn keep_raw(
