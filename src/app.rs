@@ -167,6 +167,7 @@ impl App {
             releases: Arc::default(),
             feed: Arc::new(Feed::new(config.feed.disclosure)),
             feed_limit: limit(config.public.feed_per_minute)?,
+            log_limit: limit(config.public.log_per_minute)?,
             downloads: Arc::new(Streams::for_downloads()),
         };
         let public = http::public(public, web::pages());

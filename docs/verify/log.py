@@ -5,7 +5,7 @@
 
 URL is the log's, such as https://attest.example/log; KEY its verifier key, from a source you trust. FILE keeps the head
 that was seen last. Exit status: 0 the log is what it signed, and what it was; 1 it is not; 2 it could not be read."""
-import argparse, json, sys, urllib.error, urllib.request
+import argparse, json, sys, time, urllib.error, urllib.request
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -16,8 +16,15 @@ MOST_BYTES = 256 * (2 + 65535)
 
 
 def fetch(url):
-    with urllib.request.urlopen(url, timeout=30) as reply:
-        body = reply.read(MOST_BYTES + 1)
+    for tries in range(4):
+        try:
+            with urllib.request.urlopen(url, timeout=30) as reply:
+                body = reply.read(MOST_BYTES + 1)
+            break
+        except urllib.error.HTTPError as error:
+            if error.code != 429 or tries == 3:
+                raise
+            time.sleep(20)  # so many a minute from one address
     need(len(body) <= MOST_BYTES, f"{url} is too long")
     return body
 

@@ -23,6 +23,11 @@ pub(super) fn acme_per_minute() -> u32 {
     270
 }
 
+/// A log of 150,000 entries is read in a minute.
+pub(super) fn log_per_minute() -> u32 {
+    600
+}
+
 pub(super) fn feed_per_minute() -> u32 {
     60
 }

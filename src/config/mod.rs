@@ -112,6 +112,9 @@ pub struct Public {
     /// How often one client address may read the public feed in a minute.
     #[serde(default = "defaults::feed_per_minute")]
     pub feed_per_minute: u32,
+    /// How often one client address may read a part of the transparency log in a minute.
+    #[serde(default = "defaults::log_per_minute")]
+    pub log_per_minute: u32,
 }
 
 /// The listener of coordinator and operators; never the public one.
@@ -299,6 +302,7 @@ impl Config {
             (public.scep_per_minute, "public.scep_per_minute"),
             (public.acme_per_minute, "public.acme_per_minute"),
             (public.feed_per_minute, "public.feed_per_minute"),
+            (public.log_per_minute, "public.log_per_minute"),
         ] {
             if limit == 0 {
                 return Err(Unusable::Zero(name));

@@ -18,7 +18,7 @@ const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// `GET /log/checkpoint`: the newest head.
 pub async fn checkpoint(State(public): State<Public>, peer: Peer, headers: HeaderMap) -> Response {
-    if !public.feed_limit.allows(peer.as_deref(), &headers) {
+    if !public.log_limit.allows(peer.as_deref(), &headers) {
         return Problem::too_often().into_response();
     }
     let Some(log) = &public.ctx.log else {
@@ -51,7 +51,7 @@ pub async fn tile(
     headers: HeaderMap,
     Path(path): Path<String>,
 ) -> Response {
-    if !public.feed_limit.allows(peer.as_deref(), &headers) {
+    if !public.log_limit.allows(peer.as_deref(), &headers) {
         return Problem::too_often().into_response();
     }
     let (Some(log), Some(tile)) = (&public.ctx.log, Tile::parse(&path)) else {

@@ -76,6 +76,7 @@ pub struct Public {
     pub releases: Arc<releases::Catalogue>,
     pub feed: Arc<Feed>,
     pub feed_limit: Arc<limit::PerClient>,
+    pub log_limit: Arc<limit::PerClient>,
     pub downloads: Arc<streams::Streams<IpAddr>>,
 }
 

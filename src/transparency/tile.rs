@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::tree::TILE_WIDTH;
+use super::tree::{Hash, TILE_WIDTH};
 
 /// Largest level that is stored (2^48 entries): the format allows up to 63.
 const MAX_LEVEL: u8 = 6;
@@ -75,6 +75,29 @@ impl Tile {
     pub fn positions(&self) -> Option<Range<u64>> {
         let first = self.number.checked_mul(TILE_WIDTH)?;
         Some(first..first.checked_add(self.width)?)
+    }
+
+    /// Whether any of it is before this position of its level.
+    pub fn starts_before(&self, position: u64) -> bool {
+        self.positions()
+            .is_some_and(|positions| positions.start < position)
+    }
+
+    /// The hashes of a tile that was read, by level and position; `None` when there are more or fewer, or it
+    /// has entries.
+    pub fn hashes(&self, bytes: &[u8]) -> Option<Vec<((u8, u64), Hash)>> {
+        let Content::Hashes { level } = self.content else {
+            return None;
+        };
+        let (hashes, rest) = bytes.as_chunks::<32>();
+        let is_whole = rest.is_empty() && u64::try_from(hashes.len()).ok()? == self.width;
+        let positions = self.positions().filter(|_| is_whole)?;
+        Some(
+            positions
+                .zip(hashes)
+                .map(|(at, hash)| ((level, at), *hash))
+                .collect(),
+        )
     }
 
     /// Whether a log of `size` entries has it.

@@ -12,6 +12,7 @@ mod bundle;
 mod device_information;
 mod feed;
 mod input;
+mod log;
 mod mda;
 mod mdm_signature;
 mod response;
@@ -60,6 +61,8 @@ enum What {
     Bundle(bundle::Arguments),
     /// The public feed: for each provider each claim, and who proves it.
     Feed(feed::Arguments),
+    /// A transparency log: whether its head is signed, and whether it only grew.
+    Log(log::Arguments),
     /// A saved reply: who signed it, and what is proved of that key, down to Apple's root.
     Response(response::Arguments),
     /// The canonical status of a provider, against what another writer made of the same values.
@@ -136,12 +139,16 @@ impl Answer {
         }
     }
 
+    fn is_verified(&self) -> bool {
+        self.refused.is_empty()
+    }
+
     fn member(&mut self, name: &str, value: Value) {
         self.members.insert(name.to_owned(), value);
     }
 
     fn into_json(self) -> (Value, bool) {
-        let verified = self.refused.is_empty();
+        let verified = self.is_verified();
         let mut object = Map::new();
         object.insert(
             "verdict".into(),
@@ -186,6 +193,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         What::Blob(arguments) => (blob::run(arguments), arguments.json),
         What::Bundle(arguments) => (bundle::run(arguments), arguments.json),
         What::Feed(arguments) => (feed::run(arguments), arguments.json),
+        What::Log(arguments) => (log::run(arguments), arguments.json),
         What::Response(arguments) => (response::run(arguments), arguments.json),
         What::Status(arguments) => (status::run(arguments), arguments.json),
     };

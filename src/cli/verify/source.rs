@@ -40,6 +40,22 @@ impl Source {
         Ok(Self::Url(text.to_owned()))
     }
 
+    /// For clap, where a file would make no sense.
+    pub(super) fn parse_url(text: &str) -> Result<Self, String> {
+        match Self::parse(text)? {
+            Self::File(_) => Err("a URL begins with https://".to_owned()),
+            url => Ok(url),
+        }
+    }
+
+    /// What is below this, by a path.
+    pub(super) fn below(&self, path: &str) -> Self {
+        match self {
+            Self::File(file) => Self::File(file.join(path.trim_start_matches('/'))),
+            Self::Url(url) => Self::Url(format!("{}{path}", url.trim_end_matches('/'))),
+        }
+    }
+
     /// What the same origin has about another thing, by a path of the service; `None` of a file, and of
     /// a URL that is no feed's.
     pub(super) fn beside_feed(&self, path: &str) -> Option<Self> {
@@ -48,14 +64,20 @@ impl Source {
         Some(Self::Url(format!("{base}{path}")))
     }
 
-    /// What is there, if it begins as JSON does: of more than `most` bytes enough to refuse it.
-    pub(super) fn json(&self, reach: &Reach, most: usize) -> Result<Vec<u8>, Unreadable> {
+    /// What is there: of more than `most` bytes enough to refuse it.
+    pub(super) fn bytes(&self, reach: &Reach, most: usize) -> Result<Vec<u8>, Unreadable> {
         match self {
-            Self::File(path) => {
-                let bytes = input::bytes_to(path, most)?;
-                input::begins_as_json(bytes, &path.display())
-            }
-            Self::Url(url) => input::begins_as_json(fetch(url, reach, most)?, url),
+            Self::File(path) => input::bytes_to(path, most),
+            Self::Url(url) => fetch(url, reach, most),
+        }
+    }
+
+    /// The same, if it begins as JSON does.
+    pub(super) fn json(&self, reach: &Reach, most: usize) -> Result<Vec<u8>, Unreadable> {
+        let bytes = self.bytes(reach, most)?;
+        match self {
+            Self::File(path) => input::begins_as_json(bytes, &path.display()),
+            Self::Url(url) => input::begins_as_json(bytes, url),
         }
     }
 }

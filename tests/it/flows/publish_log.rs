@@ -105,6 +105,30 @@ journey! {
         assert_eq!(seen, known.note);
         std::fs::write(state(scene), seen.replace("\n\n", "\nmore\n\n")).expect("written");
         assert_eq!(watched(scene, &key, &state(scene)).await.0, Some(1));
+
+        // The same by consistency proofs, from the tiles.
+        let since = scene.home.path().join("since");
+        let checked = async |vkey: &str| {
+            let mut ours = Command::new(env!("CARGO_BIN_EXE_attestd"));
+            ours.args(["verify", "log", &scene.url("/log"), "--vkey", vkey]);
+            let said = ours.arg("--since").arg(&since).arg("--keep").arg(&since).output().await.expect("runs");
+            let found: Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
+            (said.status.code(), found)
+        };
+        assert_eq!(checked(&key).await.1["size"], then["size"]);
+        for number in 0..300_u32 {
+            append(scene.ctx(), log(scene), format!("{{\"type\":\"{number}\"}}").into_bytes()).await.expect("added");
+            if number % 60 == 7 {
+                let (status, grown) = checked(&key).await;
+                assert_eq!((status, &grown["verdict"]), (Some(0), &json!("verified")), "{grown}");
+                assert!(grown["grew_from"].as_u64() < grown["size"].as_u64(), "{grown}");
+            }
+        }
+        let kept = std::fs::read_to_string(&since).expect("kept");
+        let other = attestd::transparency::note::NoteSigner::new(key.split('+').next().expect("a name"), &[9; 32]);
+        let other = other.expect("a signer");
+        assert_eq!(checked(&other.verifier_key()).await.0, Some(1));
+        assert_eq!(std::fs::read_to_string(&since).expect("kept"), kept, "what was refused is not kept");
     }
 }
 
