@@ -196,6 +196,7 @@ impl Estate {
             subject_secret,
             outlet: Outlet::default(),
             outbound: Outbound::new()?,
+            signals: None,
             store,
             apns: Apns::new(settings, Arc::clone(&clock), Arc::clone(&entropy))?,
             authorities: Authorities {

@@ -31,6 +31,7 @@ pub mod releases;
 pub mod results;
 pub mod revocations;
 pub mod scep;
+pub mod shared_signals;
 pub mod streams;
 pub mod tickets;
 pub mod trust_headers;
@@ -125,6 +126,14 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
         .route("/v1/policies/{sha256}", get(results::policy))
         .route("/.well-known/jwks.json", get(results::jwks))
         .route("/.well-known/jwks-history.json", get(results::jwks_history))
+        .route(
+            "/.well-known/ssf-configuration",
+            get(shared_signals::ssf_configuration),
+        )
+        .route(
+            "/.well-known/oauth-authorization-server",
+            get(shared_signals::oauth_configuration),
+        )
         .route("/mdm/checkin", put(mdm::message))
         .route("/mdm/connect", put(mdm::message))
         .route("/acme/{secret}/{*path}", any(acme::acme))
@@ -188,6 +197,7 @@ pub fn internal(state: Internal) -> Router {
         .route("/internal/v1/tickets", post(tickets::issue))
         .route("/internal/v1/status", get(internal::status))
         .route("/internal/v1/clock/accept", post(clock::accept))
+        .merge(shared_signals::routes())
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
