@@ -14,6 +14,7 @@ use super::follow_events::RETAINED;
 use super::watch_clock::trouble;
 use super::{Context, Failure};
 use crate::ids::{DeviceId, SignalId};
+use crate::posture::Posture;
 use crate::posture::trust::Level;
 use crate::publication::shared_signals::access::AccessKey;
 use crate::publication::shared_signals::compliance::PostureChange;
@@ -178,7 +179,6 @@ async fn make(
         let Some(news) = change.news(known, ends_use) else {
             continue;
         };
-        // Who is known no more has no name.
         let Some(pseudonym) = pseudonyms.get(&change.device_id) else {
             continue;
         };
@@ -212,13 +212,16 @@ async fn pseudonyms(
     ctx: &Context,
     changes: &[(&NumberedEvent, PostureChange)],
 ) -> Result<HashMap<DeviceId, String>, Failure> {
+    let now = ctx.clock.now();
     let read = ctx.store.read().await?;
     let mut pseudonyms = HashMap::new();
     for (_, change) in changes {
-        if let Some(posture) = read.posture(&change.device_id).await? {
-            let subject = Subject::of_mac(&posture, ctx.subject_secret.expose());
-            pseudonyms.insert(change.device_id.clone(), subject.as_str().to_owned());
-        }
+        let device_id = &change.device_id;
+        let posture = read.posture(device_id).await?;
+        // Who is known no more keeps the name of one who never proved a key.
+        let posture = posture.unwrap_or_else(|| Posture::unknown(device_id.clone(), now));
+        let subject = Subject::of_mac(&posture, ctx.subject_secret.expose());
+        pseudonyms.insert(device_id.clone(), subject.as_str().to_owned());
     }
     Ok(pseudonyms)
 }

@@ -14,4 +14,5 @@ pub mod provider;
 pub mod public_side;
 pub mod receiver;
 pub mod scene;
+pub mod signals;
 pub mod talk;
