@@ -43,7 +43,6 @@ pub async fn poll_signals(
     demand(ctx)?;
     let began = Instant::now();
     let mut moved = signals.moved.subscribe();
-    let place = signals.waiting.try_acquire();
     let mut is_told = request.ack.is_empty() && request.refused.is_empty();
     loop {
         moved.borrow_and_update();
@@ -57,7 +56,6 @@ pub async fn poll_signals(
         let waiting = waiting(ctx, &held, request.max_events + 1).await?;
         let is_over = request.return_immediately
             || request.max_events == 0
-            || place.is_err()
             || began.elapsed() >= LONGEST_WAIT
             || stop.is_cancelled();
         if is_over || !waiting.is_empty() {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::follow_events::RETAINED;
 use super::watch_clock::trouble;
@@ -32,8 +32,6 @@ const PAGE: usize = 256;
 const PASSED_OVER: i64 = 4096;
 /// Tokens that wait in one stream.
 pub const MOST_HELD: u64 = 100_000;
-/// Receivers that wait for a token at the same time; who finds no place is answered at once.
-const WAITING: usize = 256;
 
 /// What is shared, by whom, and with whose leave.
 #[derive(Debug)]
@@ -42,7 +40,6 @@ pub struct Signals {
     pub access: AccessKey,
     /// Rises when there are new tokens on this node.
     pub(super) moved: watch::Sender<u64>,
-    pub(super) waiting: Semaphore,
     /// No event up to here is news that no token was made of.
     read_up_to: AtomicI64,
 }
@@ -54,7 +51,6 @@ impl Signals {
             transmitter,
             access,
             moved: watch::Sender::new(0),
-            waiting: Semaphore::new(WAITING),
             read_up_to: AtomicI64::new(0),
         }
     }

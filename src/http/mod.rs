@@ -54,7 +54,7 @@ use tower_http::timeout::TimeoutLayer;
 use crate::flows::Context;
 use crate::flows::publish_evidence::Bundles;
 use crate::flows::publish_feed::Feed;
-use crate::ids::SecretHash;
+use crate::ids::{ReceiverId, SecretHash};
 
 /// Macs wait up to a minute for an answer; nothing honest takes longer than this.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -86,6 +86,8 @@ pub struct Internal {
     pub ctx: Arc<Context>,
     /// By the token of who listens.
     pub streams: Arc<streams::Streams<SecretHash>>,
+    /// Receivers of shared signals that wait for a token.
+    pub polls: Arc<streams::Streams<ReceiverId>>,
     /// As in [`Public`].
     pub stop: CancellationToken,
 }
@@ -97,6 +99,10 @@ impl Internal {
         Self {
             ctx,
             streams: Arc::new(streams::Streams::new(all, of_one)),
+            polls: Arc::new(streams::Streams::new(
+                shared_signals::MOST_POLLS,
+                shared_signals::POLLS_OF_ONE,
+            )),
             stop,
         }
     }

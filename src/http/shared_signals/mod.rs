@@ -10,7 +10,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::internal::bearer;
@@ -24,6 +23,10 @@ use crate::publication::shared_signals::access::Scope;
 use crate::publication::shared_signals::{Transmitter, discovery};
 use crate::reason::Reason;
 use crate::store::SignalReceiver;
+
+/// Polls that wait at a time, and those of one receiver.
+pub(super) const MOST_POLLS: usize = 256;
+pub(super) const POLLS_OF_ONE: usize = 4;
 
 /// Who may change a stream may see it.
 const READS: fn(Scope) -> bool = |scope| scope.read || scope.manage;
@@ -105,11 +108,12 @@ async fn admitted<'a>(
     }
 }
 
-fn body(received: Result<Bytes, Reason>) -> Result<Bytes, Response> {
-    received.map_err(|reason| match reason {
+/// To whom sent no whole body.
+fn not_whole(reason: Reason) -> Response {
+    match reason {
         Reason::RequestTooLarge => Problem::request_too_large("64 KiB").into_response(),
         _ => Problem::invalid_request("the request broke off").into_response(),
-    })
+    }
 }
 
 /// What a flow came to, as it is answered.

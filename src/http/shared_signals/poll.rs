@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::super::body::Received;
 use super::super::problem::Problem;
 use super::super::{Internal, MAX_JSON, error};
-use super::{READS, admitted, body, json as answered};
+use super::{READS, admitted, json as answered, not_whole};
 use crate::flows::poll_signals::{Polled, poll_signals};
 use crate::publication::shared_signals::poll::PollRequest;
 
@@ -23,14 +23,17 @@ pub async fn poll(
         Ok(admitted) => admitted,
         Err(refusal) => return refusal,
     };
-    let body = match body(received) {
+    let body = match received {
         Ok(body) => body,
-        Err(refusal) => return refusal,
+        Err(reason) => return not_whole(reason),
     };
-    let request = match PollRequest::read(&body) {
+    let mut request = match PollRequest::read(&body) {
         Ok(request) => request,
         Err(fault) => return Problem::invalid_request(fault).into_response(),
     };
+    // Who finds no place to wait is answered at once, as RFC 8936 lets a transmitter do.
+    let place = internal.polls.enter(Some(receiver.receiver_id.clone()));
+    request.return_immediately |= place.is_err();
     let stop = &internal.stop;
     match poll_signals(ctx, signals, &receiver, &stream_id, &request, stop).await {
         Ok(Some(polled)) => answered(StatusCode::OK, &written(polled)),

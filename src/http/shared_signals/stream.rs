@@ -6,14 +6,13 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::MAX_JSON;
 use super::super::body::Received;
 use super::super::problem::Problem;
-use super::{MANAGES, READS, admitted, answer, body, json};
+use super::{MANAGES, READS, admitted, answer, json, not_whole};
 use crate::flows::Context;
 use crate::flows::manage_stream::{self, Manner};
 use crate::flows::transmit_signals::Signals;
@@ -45,7 +44,7 @@ async fn call<'a, T>(
     read: fn(&[u8]) -> Result<T, Malformed>,
 ) -> Result<Call<'a, T>, Response> {
     let (signals, receiver) = admitted(ctx, headers, MANAGES).await?;
-    let body: Bytes = body(received)?;
+    let body = received.map_err(not_whole)?;
     let request = read(&body).map_err(|fault| malformed(&fault))?;
     Ok(Call {
         signals,
@@ -58,15 +57,10 @@ fn malformed(fault: &Malformed) -> Response {
     Problem::invalid_request(fault).into_response()
 }
 
-/// The id in the query, which must be there.
-fn id_of(asked: Asked) -> Result<String, Response> {
-    let which = match asked {
-        Ok(Query(which)) => which,
-        Err(rejection) => {
-            return Err(Problem::invalid_request(rejection.body_text()).into_response());
-        }
-    };
-    let missing = || Problem::invalid_request("stream_id is missing").into_response();
+/// The id in the query, which must be there; or what is wrong.
+fn id_of(asked: Asked) -> Result<String, String> {
+    let Query(which) = asked.map_err(|rejection| rejection.body_text())?;
+    let missing = || "stream_id is missing".to_owned();
     which.stream_id.ok_or_else(missing)
 }
 
@@ -133,7 +127,7 @@ pub async fn delete(State(ctx): Shared, headers: HeaderMap, asked: Asked) -> Res
     };
     let id = match id_of(asked) {
         Ok(id) => id,
-        Err(refusal) => return refusal,
+        Err(detail) => return Problem::invalid_request(detail).into_response(),
     };
     let deleted = manage_stream::delete(&ctx, &receiver, &id).await;
     answer(deleted, nothing(StatusCode::NO_CONTENT))
@@ -146,7 +140,7 @@ pub async fn read_status(State(ctx): Shared, headers: HeaderMap, asked: Asked) -
     };
     let id = match id_of(asked) {
         Ok(id) => id,
-        Err(refusal) => return refusal,
+        Err(detail) => return Problem::invalid_request(detail).into_response(),
     };
     let found = manage_stream::read(&ctx, &receiver, Some(&id)).await;
     answer(found, |stream| {

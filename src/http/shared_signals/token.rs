@@ -10,7 +10,7 @@ use serde_json::json;
 use super::super::MAX_JSON;
 use super::super::body::Received;
 use super::super::error;
-use super::{body, json as answered, nowhere};
+use super::{json as answered, not_whole, nowhere};
 use crate::flows::Context;
 use crate::flows::grant_access::grant_access;
 use crate::publication::shared_signals::access::{LIFETIME, NoToken, TokenRequest};
@@ -23,9 +23,9 @@ pub async fn grant(
     let Some(signals) = &ctx.signals else {
         return nowhere();
     };
-    let body = match body(received) {
+    let body = match received {
         Ok(body) => body,
-        Err(refusal) => return refusal,
+        Err(reason) => return not_whole(reason),
     };
     let form = serde_urlencoded::from_bytes::<Vec<(String, String)>>(&body);
     let authorization = headers.get(header::AUTHORIZATION);

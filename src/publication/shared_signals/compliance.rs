@@ -2,9 +2,9 @@
 //!
 //! The profile knows two words. Compliant is a verdict on which the device plane holds (affirming or
 //! warning), not compliant one that is held against the Mac. What is unknown is neither, and nothing is
-//! told of it: a Mac keeps the word it had. One case is told: a good verdict came to its end with
-//! nothing new, and the policy routes to no Mac without one; then whoever was told "compliant" must not
-//! go on by it. A Mac of which nothing was ever known counts as not compliant: nobody was told otherwise.
+//! told of it: a Mac keeps the word it had. Two cases are told, where the policy routes to no Mac without
+//! a verdict: a good one came to its end with nothing new, or the Mac left; then whoever was told
+//! "compliant" must not go on by it. A Mac of which nothing was ever known counts as not compliant: nobody was told otherwise.
 
 use serde::{Deserialize, Serialize};
 
@@ -67,8 +67,8 @@ impl PostureChange {
     /// The word for the Mac from now on; none where it keeps the one it had. `ends_use`: without a
     /// verdict nothing is routed to it.
     pub fn word(&self, ends_use: bool) -> Option<Compliance> {
-        let ended = self.ended && ends_use && self.verdict == Verdict::Unknown;
-        Compliance::of(self.verdict).or(ended.then_some(Compliance::NotCompliant))
+        let is_over = ends_use && (self.ended || self.has_left());
+        Compliance::of(self.verdict).or(is_over.then_some(Compliance::NotCompliant))
     }
 
     /// What is news to those who knew the Mac by `known`, the word it had last.
@@ -87,6 +87,7 @@ impl PostureChange {
             (Compliance::Compliant, Some(_)) => {
                 format!("the policy is met, with a warning: {}", self.codes())
             }
+            (Compliance::NotCompliant, Some(cause)) if self.has_left() => cause.code().to_owned(),
             (Compliance::NotCompliant, _) if !is_held => {
                 "the verdict came to its end, and nothing new is known".to_owned()
             }
@@ -105,6 +106,10 @@ impl PostureChange {
                 .filter(|_| is_bad)
                 .map(|cause| cause.owner_text().to_owned()),
         })
+    }
+
+    fn has_left(&self) -> bool {
+        self.verdict == Verdict::Unknown && self.reasons.first() == Some(&Reason::NotEnrolled)
     }
 
     fn codes(&self) -> String {
@@ -167,7 +172,11 @@ mod tests {
     #[test]
     fn what_is_unknown_is_not_told_and_does_not_hide_what_comes_after() {
         use Compliance::{Compliant, NotCompliant};
-        let silent = change(Verdict::Affirming, Verdict::Unknown, &[Reason::NotEnrolled]);
+        let silent = change(
+            Verdict::Affirming,
+            Verdict::Unknown,
+            &[Reason::AnswerTimeout],
+        );
         assert_eq!(silent.news(Some(Compliant), true), None);
         assert_eq!(silent.word(true), None);
         // From unknown to bad: whoever was told "compliant" before hears of it.
@@ -199,6 +208,11 @@ mod tests {
         assert_eq!(news.reason_user, None);
         over.verdict = Verdict::Warning;
         assert_eq!(over.news(Some(Compliance::Compliant), true), None);
+
+        let left = change(Verdict::Affirming, Verdict::Unknown, &[Reason::NotEnrolled]);
+        assert_eq!(left.news(Some(Compliance::Compliant), false), None);
+        let news = left.news(Some(Compliance::Compliant), true).expect("news");
+        assert_eq!(news.reason_admin, "not_enrolled");
     }
 
     proptest! {

@@ -11,6 +11,8 @@ pub mod event_token;
 mod member;
 pub mod poll;
 pub mod stream;
+#[cfg(test)]
+mod stream_test;
 pub mod subject;
 
 use serde_json::{Value, json};
