@@ -5,8 +5,8 @@ use super::watch_clock::demand;
 use super::{Context, Failure};
 use crate::ids::{ReceiverId, SecretHash};
 use crate::publication::shared_signals::access::{Access, LIFETIME, NoToken, Scope, TokenRequest};
+use crate::publication::shared_signals::receiver::Receiver;
 use crate::secret::Secret;
-use crate::store::SignalReceiver;
 
 /// A token, and what it is good for.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub async fn grant_access(
 /// Whether a caller may go on.
 #[derive(Debug)]
 pub enum Admission {
-    Admitted(SignalReceiver),
+    Admitted(Receiver),
     /// No token, or none that is good.
     Unauthorized,
     /// A good token for something else.
@@ -86,7 +86,7 @@ pub async fn admit(
     Ok(Admission::Admitted(receiver))
 }
 
-async fn find(ctx: &Context, receiver_id: &str) -> Result<Option<SignalReceiver>, Failure> {
+async fn find(ctx: &Context, receiver_id: &str) -> Result<Option<Receiver>, Failure> {
     let Ok(receiver_id) = ReceiverId::parse(receiver_id) else {
         return Ok(None);
     };

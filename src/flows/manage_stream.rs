@@ -12,11 +12,12 @@ use crate::outbound::{Target, UnusableTarget};
 use crate::publication::delivery::Course;
 use crate::publication::shared_signals::Malformed;
 use crate::publication::shared_signals::event_token::Claims;
+use crate::publication::shared_signals::receiver::Receiver;
 use crate::publication::shared_signals::stream::{
     Delivery, MIN_VERIFICATION_INTERVAL, Request, Status, Stream, Wishes,
 };
 use crate::publication::shared_signals::subject::Subject;
-use crate::store::{NewSignal, SignalReceiver, SignalStream, StoreError, Write};
+use crate::store::{NewSignal, SignalStream, StoreError, Write};
 use crate::time::Timestamp;
 
 /// Macs that one stream may be told nothing of.
@@ -65,7 +66,7 @@ pub enum Manner {
 pub async fn create(
     ctx: &Context,
     signals: &Signals,
-    receiver: &SignalReceiver,
+    receiver: &Receiver,
     request: &Request,
 ) -> Outcome<Value> {
     let now = ctx.clock.now();
@@ -110,7 +111,7 @@ pub async fn create(
 /// When it cannot be read.
 pub async fn read(
     ctx: &Context,
-    receiver: &SignalReceiver,
+    receiver: &Receiver,
     stream_id: Option<&str>,
 ) -> Outcome<Option<Stream>> {
     let read = ctx.store.read().await?;
@@ -129,7 +130,7 @@ pub async fn read(
 pub async fn change(
     ctx: &Context,
     signals: &Signals,
-    receiver: &SignalReceiver,
+    receiver: &Receiver,
     request: &Request,
     manner: Manner,
 ) -> Outcome<Value> {
@@ -161,7 +162,7 @@ pub async fn change(
 ///
 /// # Errors
 /// When that cannot be kept.
-pub async fn delete(ctx: &Context, receiver: &SignalReceiver, stream_id: &str) -> Outcome<()> {
+pub async fn delete(ctx: &Context, receiver: &Receiver, stream_id: &str) -> Outcome<()> {
     let mut tx = ctx.store.write().await?;
     let held = match find(&mut tx, receiver, stream_id).await? {
         Ok(held) => held,
@@ -179,7 +180,7 @@ pub async fn delete(ctx: &Context, receiver: &SignalReceiver, stream_id: &str) -
 pub async fn set_status(
     ctx: &Context,
     signals: &Signals,
-    receiver: &SignalReceiver,
+    receiver: &Receiver,
     stream_id: &str,
     (status, reason): (Status, Option<String>),
 ) -> Outcome<Value> {
@@ -210,7 +211,7 @@ pub async fn set_status(
 pub async fn include(
     ctx: &Context,
     signals: &Signals,
-    receiver: &SignalReceiver,
+    receiver: &Receiver,
     stream_id: &str,
     subject: &Subject,
     is_included: bool,
@@ -242,7 +243,7 @@ pub async fn include(
 pub async fn verify(
     ctx: &Context,
     signals: &Signals,
-    receiver: &SignalReceiver,
+    receiver: &Receiver,
     stream_id: &str,
     state: Option<&str>,
 ) -> Outcome<()> {
@@ -279,7 +280,7 @@ pub async fn verify(
 
 async fn find(
     tx: &mut Write,
-    receiver: &SignalReceiver,
+    receiver: &Receiver,
     stream_id: &str,
 ) -> Result<Result<SignalStream, Refused>, Failure> {
     let held = tx.signal_stream_to_change(&receiver.receiver_id).await?;
@@ -295,7 +296,7 @@ fn named(stream: Option<Stream>, stream_id: &str) -> Result<Stream, Refused> {
 
 fn check(
     signals: &Signals,
-    receiver: &SignalReceiver,
+    receiver: &Receiver,
     stream: &Stream,
     request: &Request,
 ) -> Result<(), Refused> {

@@ -11,8 +11,9 @@ use super::transmit_signals::Signals;
 use super::watch_clock::demand;
 use super::{Context, Failure};
 use crate::publication::shared_signals::poll::PollRequest;
+use crate::publication::shared_signals::receiver::Receiver;
 use crate::publication::shared_signals::stream::{Delivery, Status};
-use crate::store::{HeldSignal, SignalReceiver, SignalStream};
+use crate::store::{HeldSignal, SignalStream};
 
 /// How long a receiver that waits is kept waiting.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(20);
@@ -35,7 +36,7 @@ pub struct Polled {
 pub async fn poll_signals(
     ctx: &Context,
     signals: &Signals,
-    receiver: &SignalReceiver,
+    receiver: &Receiver,
     stream_id: &str,
     request: &PollRequest,
     stop: &CancellationToken,
@@ -70,7 +71,7 @@ pub async fn poll_signals(
 
 async fn polled(
     ctx: &Context,
-    receiver: &SignalReceiver,
+    receiver: &Receiver,
     stream_id: &str,
 ) -> Result<Option<SignalStream>, Failure> {
     let read = ctx.store.read().await?;

@@ -8,8 +8,9 @@ use crate::entropy::{Entropy, draw};
 use crate::ids::{ReceiverId, ReceiverName, SecretHash};
 use crate::outbound::{UnusableRoot, check_root};
 use crate::publication::shared_signals::access::Scope;
+use crate::publication::shared_signals::receiver::Receiver;
 use crate::secret::Secret;
-use crate::store::{SignalReceiver, SignalStream, Store, StoreError};
+use crate::store::{SignalStream, Store, StoreError};
 use crate::time::Timestamp;
 
 /// Receivers there can be: each has a stream, and every token is made for each.
@@ -51,7 +52,7 @@ pub enum Refused {
 /// A receiver and how it goes.
 #[derive(Debug, Clone)]
 pub struct Report {
-    pub receiver: SignalReceiver,
+    pub receiver: Receiver,
     pub stream: Option<SignalStream>,
     /// Tokens that wait.
     pub waiting: u64,
@@ -66,12 +67,12 @@ pub async fn add(
     wanted: Wanted,
     entropy: &dyn Entropy,
     now: Timestamp,
-) -> Result<Result<(SignalReceiver, Secret<String>), Refused>, Failure> {
+) -> Result<Result<(Receiver, Secret<String>), Refused>, Failure> {
     if let Err(refused) = check(&wanted) {
         return Ok(Err(refused));
     }
     let secret = Secret::new(URL_SAFE_NO_PAD.encode(draw::<32>(entropy)));
-    let receiver = SignalReceiver {
+    let receiver = Receiver {
         receiver_id: ReceiverId::new(now, entropy),
         name: wanted.name,
         secret: SecretHash::of(secret.expose().as_bytes()),

@@ -87,7 +87,6 @@ pub use self::review::Review;
 use self::roster::Roster;
 pub use self::roster::{Known, Speaker};
 use self::seen::Seen;
-pub use self::signal_receivers::SignalReceiver;
 pub use self::signal_streams::SignalStream;
 pub use self::signal_tokens::{HeldSignal, NewSignal};
 pub use self::transaction::{Read, Write};

@@ -7,24 +7,8 @@ use super::row::{self, Row};
 use super::{Read, StoreError, Write};
 use crate::ids::{ReceiverId, ReceiverName, SecretHash};
 use crate::publication::shared_signals::access::Scope;
+use crate::publication::shared_signals::receiver::Receiver;
 use crate::time::Timestamp;
-
-/// Somebody who may have a stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignalReceiver {
-    pub receiver_id: ReceiverId,
-    pub name: ReceiverName,
-    pub secret: SecretHash,
-    /// Whom tokens to it are for.
-    pub audience: String,
-    /// What it may do at most.
-    pub scope: Scope,
-    /// It may be pushed to on a private network, and by plain http.
-    pub allow_private: bool,
-    /// A root instead of the public ones, PEM.
-    pub root: Option<String>,
-    pub created_at: Timestamp,
-}
 
 mod table {
     use sea_orm::entity::prelude::*;
@@ -53,7 +37,7 @@ use table::{ActiveModel, Column, Entity, Model};
 
 impl Read {
     /// Every receiver, the first made first.
-    pub async fn signal_receivers(&self) -> Result<Vec<SignalReceiver>, StoreError> {
+    pub async fn signal_receivers(&self) -> Result<Vec<Receiver>, StoreError> {
         let found = Entity::find()
             .order_by_asc(Column::ReceiverId)
             .all(self.tx())
@@ -65,7 +49,7 @@ impl Read {
     pub async fn signal_receiver(
         &self,
         receiver_id: &ReceiverId,
-    ) -> Result<Option<SignalReceiver>, StoreError> {
+    ) -> Result<Option<Receiver>, StoreError> {
         let found = Entity::find_by_id(receiver_id.as_str())
             .one(self.tx())
             .await?;
@@ -78,10 +62,7 @@ impl Write {
     ///
     /// # Errors
     /// `Conflict` when its name is taken.
-    pub async fn insert_signal_receiver(
-        &mut self,
-        receiver: &SignalReceiver,
-    ) -> Result<(), StoreError> {
+    pub async fn insert_signal_receiver(&mut self, receiver: &Receiver) -> Result<(), StoreError> {
         let model = ActiveModel {
             receiver_id: Set(receiver.receiver_id.to_string()),
             name: Set(receiver.name.to_string()),
@@ -112,15 +93,15 @@ impl Write {
 }
 
 impl Row for Model {
-    type Noun = SignalReceiver;
+    type Noun = Receiver;
     const TABLE: &'static str = "signal_receivers";
 
     fn id(&self) -> String {
         self.receiver_id.clone()
     }
 
-    fn noun(self) -> Option<SignalReceiver> {
-        Some(SignalReceiver {
+    fn noun(self) -> Option<Receiver> {
+        Some(Receiver {
             receiver_id: row::parsed(&self.receiver_id, ReceiverId::parse)?,
             name: row::parsed(&self.name, ReceiverName::parse)?,
             secret: SecretHash::from_bytes(row::digest(&self.secret)?),

@@ -20,9 +20,9 @@ use crate::flows::manage_stream::Refused;
 use crate::flows::transmit_signals::Signals;
 use crate::flows::{Context, Failure};
 use crate::publication::shared_signals::access::Scope;
+use crate::publication::shared_signals::receiver::Receiver;
 use crate::publication::shared_signals::{Transmitter, discovery};
 use crate::reason::Reason;
-use crate::store::SignalReceiver;
 
 /// Polls that wait at a time, and those of one receiver.
 pub(super) const MOST_POLLS: usize = 256;
@@ -95,7 +95,7 @@ async fn admitted<'a>(
     ctx: &'a Context,
     headers: &HeaderMap,
     allows: fn(Scope) -> bool,
-) -> Result<(&'a Signals, SignalReceiver), Response> {
+) -> Result<(&'a Signals, Receiver), Response> {
     let signals = ctx.signals.as_ref().ok_or_else(nowhere)?;
     match admit(ctx, signals, bearer(headers), allows).await {
         Ok(Admission::Admitted(receiver)) => Ok((signals, receiver)),

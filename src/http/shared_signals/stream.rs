@@ -17,8 +17,8 @@ use crate::flows::Context;
 use crate::flows::manage_stream::{self, Manner};
 use crate::flows::transmit_signals::Signals;
 use crate::publication::shared_signals::Malformed;
+use crate::publication::shared_signals::receiver::Receiver;
 use crate::publication::shared_signals::stream::{About, Request};
-use crate::store::SignalReceiver;
 
 type Shared = State<Arc<Context>>;
 type Raw = Received<MAX_JSON>;
@@ -33,7 +33,7 @@ pub struct Which {
 /// A request that changes something, read, and who sent it.
 struct Call<'a, T> {
     signals: &'a Signals,
-    receiver: SignalReceiver,
+    receiver: Receiver,
     request: T,
 }
 

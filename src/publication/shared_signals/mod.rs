@@ -10,6 +10,7 @@ pub mod discovery;
 pub mod event_token;
 mod member;
 pub mod poll;
+pub mod receiver;
 pub mod stream;
 #[cfg(test)]
 mod stream_test;
