@@ -143,10 +143,12 @@ pub async fn change(
         Ok(held) => held,
         Err(refused) => return Ok(Err(refused)),
     };
-    held.stream.wishes = match manner {
-        Manner::Update => request.over(&held.stream.wishes),
+    let before = &held.stream.wishes;
+    let wishes = match manner {
+        Manner::Update => request.over(before),
         Manner::Replace => request.whole(),
     };
+    held.stream.wishes = wishes.with_header_of(before);
     if let Err(refused) = check(signals, receiver, &held.stream, request) {
         return Ok(Err(refused));
     }

@@ -70,6 +70,33 @@ fn the_secret_of_a_receiver_is_not_told_back() {
 }
 
 #[test]
+fn a_header_goes_on_to_the_same_endpoint_and_to_no_other() {
+    let push = |endpoint: &str, header: Option<&str>| {
+        let mut delivery = json!({ "method": PUSH, "endpoint_url": endpoint });
+        if let Some(header) = header {
+            delivery["authorization_header"] = json!(header);
+        }
+        read(&json!({ "delivery": delivery }))
+            .expect("read")
+            .whole()
+    };
+    let header_of = |wishes: Wishes| match wishes.delivery {
+        Delivery::Push { authorization, .. } => authorization.map(|text| text.expose().clone()),
+        Delivery::Poll => None,
+    };
+    let before = push("https://a.example.org/", Some("theirs"));
+    for (endpoint, header, expected) in [
+        ("https://a.example.org/", None, Some("theirs")),
+        ("https://a.example.org/", Some("new"), Some("new")),
+        ("https://b.example.org/", None, None),
+    ] {
+        let after = push(endpoint, header).with_header_of(&before);
+        assert_eq!(header_of(after).as_deref(), expected, "{endpoint}");
+    }
+    assert_eq!(polled().with_header_of(&before), polled());
+}
+
+#[test]
 fn what_is_the_transmitters_to_say_is_not_said_otherwise() {
     let (made, transmitter) = (stream(polled()), transmitter());
     for (name, value) in [

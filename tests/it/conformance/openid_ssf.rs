@@ -311,6 +311,11 @@ journey! {
         assert_eq!(claims["sub_id"], json!({ "format": "opaque", "id": stream["stream_id"] }));
         // Within min_verification_interval: 429.
         assert_eq!(client.verify(&stream, None).await, 429);
+        // Who writes back what was read, which does not show the header, keeps it.
+        assert_eq!(client.send(Method::PUT, "/ssf/stream", &stream).await.body, stream);
+        scene.pass(std::time::Duration::from_secs(10));
+        assert_eq!(client.verify(&stream, None).await, 204);
+        assert_eq!(receiver.count(2).await[1].header("authorization"), "Bearer theirs");
     }
 }
 
