@@ -21,10 +21,12 @@ use crate::config::Config;
 use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::flows::answers::Answers;
+use crate::flows::append_to_log::Log;
 use crate::flows::follow_events::Outlet;
 use crate::flows::publish_evidence::Bundles;
 use crate::flows::publish_feed::Feed;
-use crate::flows::sign_result::{Signing, subject_secret};
+use crate::flows::service_secret::service_secret;
+use crate::flows::sign_result::{SUBJECT_SECRET, Signing};
 use crate::flows::transmit_signals::Signals;
 use crate::flows::wake::Wakeups;
 use crate::flows::{
@@ -112,10 +114,17 @@ impl App {
         let wakeups = Wakeups::new(room, config.apns.pushes_per_second, Arc::clone(&clock));
         let (refusals, waiting_refusals) = refuse::queue();
         let clock_watch = watch_clock::begin(&store, clock.as_ref()).await?;
-        let subject_secret = subject_secret(&store, seal.as_ref(), entropy.as_ref()).await?;
+        let subject_secret =
+            service_secret(&store, seal.as_ref(), entropy.as_ref(), SUBJECT_SECRET).await?;
         rotate_result_key::begin(&store, Algorithm::Es256, clock.now()).await?;
         let signals = signals(config, &store, &master, clock.now()).await?;
         keep_policy(&store, &policy, clock.now()).await?;
+        let log = match config.transparency.enabled {
+            true => {
+                Some(Log::open(&store, seal.as_ref(), entropy.as_ref(), &config.base_url).await?)
+            }
+            false => None,
+        };
         let ctx = Arc::new(Context {
             store,
             apns: Apns::new(
@@ -140,6 +149,8 @@ impl App {
             signing: Signing::default(),
             subject_secret,
             outlet: Outlet::default(),
+            log,
+            bundles: Bundles::new(config.feed.disclosure),
             outbound: Outbound::new()?,
             signals,
         });
@@ -160,7 +171,6 @@ impl App {
             releases: Arc::default(),
             feed: Arc::new(Feed::new(config.feed.disclosure)),
             feed_limit: limit(config.public.feed_per_minute)?,
-            bundles: Arc::new(Bundles::new(config.feed.disclosure)),
             downloads: Arc::new(Streams::for_downloads()),
         };
         let public = http::public(public, web::pages());

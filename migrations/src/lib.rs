@@ -22,6 +22,7 @@ mod m0013_webhooks;
 mod m0014_statements_by_evidence;
 mod m0015_signed_results;
 mod m0016_shared_signals;
+mod m0018_transparency_log;
 
 /// The history.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0014_statements_by_evidence::Migration),
             Box::new(m0015_signed_results::Migration),
             Box::new(m0016_shared_signals::Migration),
+            Box::new(m0018_transparency_log::Migration),
         ]
     }
 }

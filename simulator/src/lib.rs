@@ -25,6 +25,7 @@ pub mod authorities;
 pub mod certs;
 pub mod clock;
 pub mod cms;
+pub mod coordinator;
 pub mod csr;
 pub mod der;
 pub mod fleet;
@@ -41,6 +42,7 @@ pub mod world;
 pub use authorities::{Authorities, WorldFiles};
 pub use certs::Identity;
 pub use clock::Clock;
+pub use coordinator::{Coordinator, CoordinatorOptions};
 pub use fleet::{Fleet, FleetPlan, FleetSummary};
 pub use mac::{
     FormerEnrollment, IdentityKind, Lie, Life, Loss, Mac, MacError, MacEvent, MacKind, MacSpec,

@@ -64,13 +64,13 @@ pub(crate) async fn run(args: ListenArgs) -> Result<()> {
 
     let (heard, mut hearing) = unbounded_channel();
     let mut listeners = JoinSet::new();
-    let mut token = String::new();
+    let mut listener = server.api.clone();
     let count = usize::from(args.listeners);
     for number in 0..count {
         if number % OF_ONE_TOKEN == 0 {
-            token = server.another_token().await?;
+            listener = server.another().await?;
         }
-        let stream = server.events(&token).await?;
+        let stream = listener.events(None).await?;
         listeners.spawn(listen(stream, heard.clone()));
     }
     drop(heard);
@@ -108,7 +108,7 @@ async fn enroll(world: &World, server: &Server) -> Result<(Fleet, Vec<Provider>)
     let fleet = Fleet::enroll_all(world, specs, 16, &server.base_url).await?;
     for (number, provider) in providers.iter().enumerate() {
         let request = provider.binding_request(None)?;
-        server.put(&path(&busy(number)), &request).await?;
+        server.api.put(&path(&busy(number)), &request).await?;
     }
     Ok((fleet, providers))
 }
@@ -140,7 +140,7 @@ impl Load {
                 let mut turns = mine.iter().step_by(CHALLENGES).cycle();
                 while !stop.load(Ordering::Relaxed) {
                     let (number, provider) = turns.next().context("a provider")?;
-                    server.challenge(&busy(*number), provider).await?;
+                    server.api.challenge(&busy(*number), provider).await?;
                     AtomicU64::fetch_add(&done, 1, Ordering::Relaxed);
                 }
                 Ok(())
@@ -173,10 +173,10 @@ async fn tell(server: &Server, world: &World, count: usize) -> Result<HashMap<St
         let session = format!("told-{number}");
         beat.tick().await;
         sent.insert(format!("{session} began"), Instant::now());
-        server.put(&path(&session), &request).await?;
+        server.api.put(&path(&session), &request).await?;
         beat.tick().await;
         sent.insert(format!("{session} ended"), Instant::now());
-        server.delete(&path(&session)).await?;
+        server.api.delete(&path(&session)).await?;
     }
     Ok(sent)
 }

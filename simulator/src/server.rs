@@ -8,21 +8,24 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use attestd_sim::certs::Issuer;
+use attestd_sim::coordinator::Api;
 use attestd_sim::keys::KeyKind;
-use attestd_sim::{Identity, Provider, World, WorldFiles, WorldOptions};
-use serde_json::{Value, json};
+use attestd_sim::{Identity, World, WorldFiles, WorldOptions};
+use serde_json::Value;
 use tokio::process::{Child, Command};
 
 /// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Mutex<Child>,
-    client: reqwest::Client,
-    attestd: PathBuf,
+    pub(crate) attestd: PathBuf,
     config: String,
-    token: String,
+    /// As a coordinator.
+    pub(crate) api: Api,
     pub(crate) base_url: String,
     pub(crate) internal_url: String,
+    /// The root of its TLS, PEM.
+    pub(crate) tls_root: Vec<u8>,
 }
 
 /// Longest time from start to the first answer.
@@ -136,14 +139,12 @@ impl Server {
             .with_context(|| format!("starting {}", attestd.display()))?;
         let server = Self {
             child: Mutex::new(child),
-            client: reqwest::Client::builder()
-                .timeout(Duration::from_secs(10))
-                .build()?,
             attestd: attestd.to_owned(),
             config: config.to_owned(),
-            token,
+            api: Api::new(&internal_url, &token),
             base_url,
             internal_url,
+            tls_root: tls_root.to_vec(),
         };
         server.ready(&home.join("log.txt")).await?;
         Ok(server)
@@ -152,11 +153,7 @@ impl Server {
     async fn ready(&self, log: &Path) -> Result<()> {
         let until = std::time::Instant::now() + START;
         while std::time::Instant::now() < until && self.is_running() {
-            let answer = self
-                .client
-                .get(format!("{}/readyz", self.internal_url))
-                .send()
-                .await;
+            let answer = reqwest::get(format!("{}/readyz", self.internal_url)).await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
@@ -168,9 +165,10 @@ impl Server {
         )
     }
 
-    /// The token of one more coordinator.
-    pub(crate) async fn another_token(&self) -> Result<String> {
-        coordinator_token(&self.attestd, &self.config).await
+    /// The internal API as one more coordinator.
+    pub(crate) async fn another(&self) -> Result<Api> {
+        let token = coordinator_token(&self.attestd, &self.config).await?;
+        Ok(Api::new(&self.internal_url, &token))
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -183,72 +181,18 @@ impl Server {
 
     /// The posture of the Mac with this serial number, once there is such a Mac.
     pub(crate) async fn posture(&self, serial: &str) -> Result<Option<Value>> {
-        let found = self
-            .get(&format!("/internal/v1/devices?serial_number={serial}"))
-            .await?;
+        let path = format!("/internal/v1/devices?serial_number={serial}");
+        let found = self.api.get(&path).await?;
         let Some(device_id) = found["devices"][0]["device_id"].as_str() else {
             return Ok(None);
         };
-        Ok(Some(
-            self.get(&format!("/internal/v1/devices/{device_id}/posture"))
-                .await?,
-        ))
-    }
-
-    pub(crate) async fn get(&self, path: &str) -> Result<Value> {
-        self.ask(self.client.get(format!("{}{path}", self.internal_url)))
-            .await
-    }
-
-    pub(crate) async fn put(&self, path: &str, body: &Value) -> Result<Value> {
-        let request = self.client.put(format!("{}{path}", self.internal_url));
-        self.ask(request.json(body)).await
-    }
-
-    pub(crate) async fn delete(&self, path: &str) -> Result<()> {
-        let request = self.client.delete(format!("{}{path}", self.internal_url));
-        let answer = request.bearer_auth(&self.token).send().await?;
-        answer.error_for_status()?;
-        Ok(())
-    }
-
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        let request = self.client.post(format!("{}{path}", self.internal_url));
-        self.ask(request.json(body)).await
-    }
-
-    /// The stream of events from now on, on a connection of its own.
-    pub(crate) async fn events(&self, token: &str) -> Result<reqwest::Response> {
-        // Without the deadline that every other answer has.
-        let request =
-            reqwest::Client::new().get(format!("{}/internal/v1/events", self.internal_url));
-        let answer = request.bearer_auth(token).send().await?;
-        Ok(answer.error_for_status()?)
-    }
-
-    /// What a coordinator does with a provider that is there: a challenge, there and back. Returns what
-    /// the session amounts to afterwards.
-    pub(crate) async fn challenge(&self, session: &str, provider: &Provider) -> Result<Value> {
-        let asked = json!({ "session": session });
-        let challenge = self.post("/internal/v1/challenges", &asked).await?;
-        let text = |name: &str| {
-            let text = challenge[name].as_str();
-            text.with_context(|| format!("the challenge has no {name}"))
-        };
-        let answer = provider.answer(text("nonce")?, text("timestamp")?)?;
-        let path = format!("/internal/v1/challenges/{}/response", text("challenge_id")?);
-        self.post(&path, &answer).await?;
-        self.get(&format!("/internal/v1/bindings/{session}")).await
-    }
-
-    async fn ask(&self, request: reqwest::RequestBuilder) -> Result<Value> {
-        let answer = request.bearer_auth(&self.token).send().await?;
-        Ok(answer.error_for_status()?.json().await?)
+        let path = format!("/internal/v1/devices/{device_id}/posture");
+        Ok(Some(self.api.get(&path).await?))
     }
 
     /// How a person asks the same.
     pub(crate) fn curl_lines(&self, serial: &str) -> Vec<String> {
-        let (url, token) = (&self.internal_url, &self.token);
+        let (url, token) = (&self.internal_url, self.api.token());
         vec![
             format!("TOKEN={token}"),
             format!(

@@ -61,8 +61,12 @@ impl Session {
     /// Registers, is challenged and answers: what a coordinator does with whoever connects.
     async fn connect(mut self, server: &Server, round: &str) -> Result<Self> {
         let request = self.provider.binding_request(None)?;
-        server.put(&self.path(round), &request).await?;
-        self.binding = server.challenge(&self.id(round), &self.provider).await?;
+        server.api.put(&self.path(round), &request).await?;
+        server
+            .api
+            .challenge(&self.id(round), &self.provider)
+            .await?;
+        self.binding = server.api.get(&self.path(round)).await?;
         Ok(self)
     }
 
@@ -177,7 +181,7 @@ async fn await_proofs(server: &Server, sessions: &[Session], seen: &mut Seen) ->
     let mut waiting = Vec::new();
     for session in sessions {
         let path = format!("/internal/v1/devices?serial_number={}", session.serial);
-        let found = server.get(&path).await?;
+        let found = server.api.get(&path).await?;
         let device_id = found["devices"][0]["device_id"]
             .as_str()
             .context("no such Mac")?;
@@ -191,7 +195,7 @@ async fn await_proofs(server: &Server, sessions: &[Session], seen: &mut Seen) ->
         );
         seen.deepest_queue = seen.deepest_queue.max(queue_depth(server).await?);
         let looked: Vec<(String, Value)> = futures_util::stream::iter(waiting)
-            .map(|path| async move { server.get(&path).await.map(|posture| (path, posture)) })
+            .map(|path| async move { server.api.get(&path).await.map(|posture| (path, posture)) })
             .buffer_unordered(AT_ONCE)
             .try_collect()
             .await?;
@@ -225,7 +229,7 @@ async fn connect_all(
 /// The coordinator lost them all, and all are back with another process.
 async fn reconnect_all(server: &Server, mut sessions: Vec<Session>) -> Result<Vec<Session>> {
     let ended: Vec<()> = futures_util::stream::iter(&sessions)
-        .map(|session| async move { server.delete(&session.path("first")).await })
+        .map(|session| async move { server.api.delete(&session.path("first")).await })
         .buffer_unordered(RECONNECT_AT_ONCE)
         .try_collect()
         .await?;
@@ -237,7 +241,7 @@ async fn reconnect_all(server: &Server, mut sessions: Vec<Session>) -> Result<Ve
 }
 
 async fn queue_depth(server: &Server) -> Result<u64> {
-    let status = server.get("/internal/v1/status").await?;
+    let status = server.api.get("/internal/v1/status").await?;
     status["queue"]["depth"]
         .as_u64()
         .context("the status has no depth of the queue")

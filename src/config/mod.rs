@@ -4,7 +4,9 @@
 //! configuration file is in.
 
 mod defaults;
+mod log;
 mod shared_signals;
+mod transparency;
 mod unusable;
 mod url;
 
@@ -14,7 +16,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::log::{Log, LogFormat};
 pub use self::shared_signals::SharedSignals;
+pub use self::transparency::Transparency;
 pub use self::unusable::Unusable;
 pub(crate) use self::url::check_base_url;
 use self::url::has_password;
@@ -58,6 +62,8 @@ pub struct Config {
     pub feed: Feed,
     #[serde(default)]
     pub shared_signals: SharedSignals,
+    #[serde(default)]
+    pub transparency: Transparency,
     #[serde(default)]
     pub log: Log,
 }
@@ -227,22 +233,6 @@ pub struct Feed {
     /// `full`: everything an outsider needs to check it. `redacted`: nothing that a serial number can be
     /// had from, and therefore neither Apple's chains nor the providers' signed words.
     pub disclosure: Disclosure,
-}
-
-/// What is logged, to standard error.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// `info`, or a filter such as `attestd=debug`.
-    pub level: String,
-    pub format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 impl Public {

@@ -1,6 +1,17 @@
 //! What a client has already, and in which coding it takes the rest (RFC 9110).
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// Names a body by its SHA-256 (RFC 9530): whoever keeps it keeps what it was sent as.
+pub const CONTENT_DIGEST: &str = "content-digest";
+
+/// What [`CONTENT_DIGEST`] says of a body with this hash.
+pub fn digest(sha256: &[u8; 32]) -> HeaderValue {
+    let text = format!("sha-256=:{}:", STANDARD.encode(sha256));
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+}
 
 /// Whether `If-None-Match` names this entity tag, which has its quotation marks. Compared weakly
 /// (section 13.1.2).

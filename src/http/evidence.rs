@@ -3,10 +3,8 @@
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 
-use super::conditional::is_unchanged;
+use super::conditional::{CONTENT_DIGEST, digest, is_unchanged};
 use super::feed::{Peer, read};
 use super::problem::Problem;
 use super::{Public, error};
@@ -28,7 +26,7 @@ pub async fn bundle(
     let Some(session_id) = session_id else {
         return Problem::provider_not_found().into_response();
     };
-    let bundle = match public.bundles.read(&public.ctx, &session_id).await {
+    let bundle = match public.ctx.bundles.read(&public.ctx, &session_id).await {
         Ok(Some(bundle)) => bundle,
         Ok(None) => return Problem::provider_not_found().into_response(),
         Err(failure) => return error::to_internal(&failure),
@@ -39,11 +37,8 @@ pub async fn bundle(
     } else {
         let json = HeaderValue::from_static("application/json");
         let mut whole = ([(header::CONTENT_TYPE, json)], bundle.body.clone()).into_response();
-        // RFC 9530: whoever keeps the bundle keeps what it was sent as.
-        let digest = format!("sha-256=:{}:", STANDARD.encode(bundle.sha256));
-        if let Ok(digest) = HeaderValue::from_str(&digest) {
-            whole.headers_mut().insert("content-digest", digest);
-        }
+        let digest = digest(&bundle.sha256);
+        whole.headers_mut().insert(CONTENT_DIGEST, digest);
         whole
     };
     let headers = response.headers_mut();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::body::Received;
-use super::conditional::is_unchanged;
+use super::conditional::{CONTENT_DIGEST, digest, is_unchanged};
 use super::internal::{allowed, bearer, no_store};
 use super::problem::Problem;
 use super::{MAX_JSON, Public, error};
@@ -208,11 +208,14 @@ struct Kept {
 struct Told {
     list: Document,
     latest: HashMap<Platform, Document>,
+    /// Of each program what the list says of it.
+    of: HashMap<BinaryHash, Document>,
 }
 
 #[derive(Debug, Clone)]
 struct Document {
     body: Bytes,
+    sha256: [u8; 32],
     tag: HeaderValue,
 }
 
@@ -254,8 +257,18 @@ impl Told {
             let release = latest(releases, platform)?;
             Some((platform.clone(), Document::of(&ReleaseV1::new(release))))
         });
+        // One program may be released for several platforms.
+        let mut of: HashMap<BinaryHash, Vec<Release>> = HashMap::new();
+        for release in releases {
+            of.entry(release.binary_hash)
+                .or_default()
+                .push(release.clone());
+        }
+        let of = of.into_iter();
+        let of = of.map(|(hash, releases)| (hash, Document::of(&ReleasesV1::new(&releases))));
         Self {
             latest: latest.collect(),
+            of: of.collect(),
             list: Document::of(&ReleasesV1::new(releases)),
         }
     }
@@ -264,9 +277,11 @@ impl Told {
 impl Document {
     fn of(told: &impl serde::Serialize) -> Self {
         let body = Bytes::from(json!(told).to_string());
-        let tag = format!("\"{}\"", hex::encode(&sha256(&body)[..16]));
+        let sha256 = sha256(&body);
+        let tag = format!("\"{}\"", hex::encode(&sha256[..16]));
         Self {
             body,
+            sha256,
             tag: HeaderValue::from_str(&tag).unwrap_or(HeaderValue::from_static("\"\"")),
         }
     }
@@ -277,7 +292,11 @@ impl Document {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
             let json = HeaderValue::from_static("application/json");
-            ([(header::CONTENT_TYPE, json)], self.body.clone()).into_response()
+            let mut whole = ([(header::CONTENT_TYPE, json)], self.body.clone()).into_response();
+            whole
+                .headers_mut()
+                .insert(CONTENT_DIGEST, digest(&self.sha256));
+            whole
         };
         let headers = response.headers_mut();
         headers.insert(header::ETAG, self.tag.clone());
@@ -290,6 +309,25 @@ impl Document {
 pub async fn list(State(public): State<Public>, headers: HeaderMap) -> Response {
     match public.releases.told(&public.ctx).await {
         Ok(told) => told.list.answer(&headers),
+        Err(failure) => error::to_internal(&failure),
+    }
+}
+
+/// `GET /v1/releases/{binary_hash}`: what is known of one program, as the list has it. Not for ever:
+/// whoever keeps it must hear when it is withdrawn.
+pub async fn of(
+    State(public): State<Public>,
+    headers: HeaderMap,
+    Path(binary_hash): Path<String>,
+) -> Response {
+    match public.releases.told(&public.ctx).await {
+        Ok(told) => {
+            let of = BinaryHash::parse(&binary_hash).and_then(|hash| told.of.get(&hash));
+            match of {
+                Some(releases) => releases.answer(&headers),
+                None => Problem::release_not_found().into_response(),
+            }
+        }
         Err(failure) => error::to_internal(&failure),
     }
 }

@@ -1,9 +1,10 @@
 //! What outsiders check signed results with: keys, former keys, policies.
 
 use axum::extract::{Path, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
+use super::conditional::{CONTENT_DIGEST, digest};
 use super::problem::{self, Problem};
 use super::{Public, error};
 use crate::flows::Failure;
@@ -49,9 +50,11 @@ pub async fn policy(State(state): State<Public>, Path(sha256): Path<String>) -> 
                 return problem::not_found().await.into_response();
             };
             let toml = HeaderValue::from_static("application/toml");
+            let digest = digest(&crate::ids::sha256(text.as_bytes()));
             let headers = [
                 (header::CONTENT_TYPE, toml),
                 (header::CACHE_CONTROL, FOR_EVER),
+                (HeaderName::from_static(CONTENT_DIGEST), digest),
             ];
             (headers, text.clone()).into_response()
         }

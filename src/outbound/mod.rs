@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs;
@@ -83,6 +83,8 @@ pub enum Fault {
     TimedOut,
     #[error("the connection ended, or what it answered is no HTTP")]
     Disconnected,
+    #[error("it answers more than is read")]
+    TooLarge,
 }
 
 impl Fault {
@@ -95,6 +97,7 @@ impl Fault {
             Self::Untrusted => "untrusted",
             Self::TimedOut => "timed_out",
             Self::Disconnected => "disconnected",
+            Self::TooLarge => "too_large",
         }
     }
 }
@@ -224,6 +227,43 @@ impl Line {
         self.send(sender, headers, body, until).await
     }
 
+    /// Gets what is there, up to `most` bytes, within `deadline`, on a connection of its own.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn get(&self, most: usize, deadline: Duration) -> Result<Answer, Fault> {
+        let got = async {
+            let mut sender = self.dial().await?;
+            let request = self.request(Method::GET, HeaderMap::new(), Bytes::new());
+            let response = sender.send_request(request).await;
+            let response = response.map_err(|_| Fault::Disconnected)?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), most).collect().await;
+            let body = body.map_err(|fault| match fault.is::<LengthLimitError>() {
+                true => Fault::TooLarge,
+                false => Fault::Disconnected,
+            })?;
+            Ok(Answer {
+                status,
+                body: body.to_bytes(),
+            })
+        };
+        let timed = tokio::time::timeout(deadline, got).await;
+        timed.map_err(|_| Fault::TimedOut)?
+    }
+
+    fn request(&self, method: Method, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.target.path().clone().into();
+        *request.headers_mut() = headers;
+        let host = self.target.authority().as_str();
+        if let Ok(host) = host.parse() {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        request
+    }
+
     async fn dial(&self) -> Result<SendRequest<Full<Bytes>>, Fault> {
         let addresses = self.addresses().await?;
         let tcp = connect(&addresses).await?;
@@ -274,14 +314,7 @@ impl Line {
         body: &Bytes,
         until: Instant,
     ) -> Result<Answer, Fault> {
-        let mut request = Request::new(Full::new(body.clone()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.target.path().clone().into();
-        *request.headers_mut() = headers.clone();
-        let host = self.target.authority().as_str();
-        if let Ok(host) = host.parse() {
-            request.headers_mut().insert(header::HOST, host);
-        }
+        let request = self.request(Method::POST, headers.clone(), body.clone());
         let response = timeout_at(until, sender.send_request(request))
             .await
             .map_err(|_| Fault::TimedOut)?

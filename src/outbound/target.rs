@@ -91,6 +91,13 @@ impl Target {
         host.parse().is_ok_and(|address| !is_public(address))
     }
 
+    /// Whether it is this machine by its name: what that leads to is not looked at.
+    pub fn is_loopback(&self) -> bool {
+        let (host, _) = self.address();
+        let address = host.parse::<std::net::IpAddr>();
+        address.map_or(host == "localhost", |address| address.is_loopback())
+    }
+
     pub(super) fn is_tls(&self) -> bool {
         self.is_tls
     }

@@ -21,6 +21,7 @@ pub mod packed;
 pub mod posture_v1;
 pub mod progress_v1;
 pub mod release_v1;
+pub mod reply;
 pub mod shared_signals;
 pub mod snapshot_v1;
 pub mod subject;

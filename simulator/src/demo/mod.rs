@@ -1,6 +1,7 @@
 //! `attestd-sim demo`: a server, Apple's doubles and a fleet on this machine, and what becomes of
-//! them: most Macs are honest, four are not, each in its own way.
+//! them: most Macs are honest, four are not, each in its own way. In the end anybody checks what was said.
 
+mod checks;
 mod sessions;
 mod table;
 
@@ -9,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use attestd_sim::provider::Provider;
-use attestd_sim::{Fleet, Lie, MacEvent, MacSpec};
+use attestd_sim::{Coordinator, CoordinatorOptions, Fleet, Lie, MacEvent, MacSpec};
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::TryRecvError;
 
+use self::checks::Checks;
 use self::sessions::{Session, Sessions};
 use self::table::{Row, Table};
 use crate::server::Server;
@@ -24,6 +26,9 @@ pub(crate) struct DemoArgs {
     /// The server's binary.
     #[arg(long, value_name = "FILE", default_value = "target/debug/attestd")]
     attestd: PathBuf,
+    /// The second verifier, which checks what the demo published in the end.
+    #[arg(long, value_name = "FILE", default_value = "docs/verify/response.py")]
+    verifier: PathBuf,
     /// How many Macs. The last four lie, or are in a bad state; with fewer than five, fewer are.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=500))]
     macs: u16,
@@ -174,19 +179,32 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         }
     }
     table.show_last()?;
-    let mut sessions = Sessions::open(&server, sessions).await?;
+    let coordinator = Coordinator::start(CoordinatorOptions {
+        api: server.api.clone(),
+        public_url: server.base_url.clone(),
+        public_root: Some(server.tls_root.clone()),
+        clock: world.clock().clone(),
+        port: 0,
+    })
+    .await
+    .context("starting the coordinator")?;
+    let mut sessions = Sessions::open(&coordinator, sessions).await?;
     let routed_right = sessions.are_right();
     if !args.json {
         crate::line("\nEach Mac's provider software is registered and answers a challenge:\n")?;
         crate::line(&sessions.grid())?;
     }
+    // While even the only Mac of a small demo is routed to.
+    let checks = Checks::run(&world, &server, &coordinator, &args.verifier, &folder).await?;
     let switched = Instant::now();
-    let (fallen, left) = sessions.switch_sip_off(&server).await?;
+    let (fallen, left) = sessions.switch_sip_off(&coordinator).await?;
+    let left_after = switched.elapsed();
     let acts = Acts {
         sessions: sessions.summary(),
         fallen,
-        left_after: switched.elapsed(),
-        satisfied: table.is_satisfied() && routed_right && left,
+        left_after,
+        satisfied: table.is_satisfied() && routed_right && left && checks.are_right(),
+        checks,
     };
     finish(&args, &server, &table, &acts, took)?;
     if args.stay {
@@ -207,7 +225,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         "not only honest Macs are routed to, or not all"
     );
     ensure!(left, "SIP went off, and routing did not follow as it must");
-    Ok(())
+    acts.checks.demand()
 }
 
 fn follow(events: &mut Receiver<MacEvent>, table: &mut Table) {
@@ -227,6 +245,8 @@ struct Acts {
     /// The session whose Mac had SIP switched off.
     fallen: Value,
     left_after: Duration,
+    /// What anybody can check of what was published.
+    checks: Checks,
     /// Everything was as it must be, verdicts included.
     satisfied: bool,
 }
@@ -247,6 +267,7 @@ fn finish(
             "internal_url": server.internal_url,
             "macs": table.summary(),
             "sessions": acts.sessions,
+            "checks": acts.checks.summary(),
             "sip_off": { "session": acts.fallen, "seconds": acts.left_after.as_secs_f64() },
         });
         return crate::say(&summary);
@@ -265,6 +286,7 @@ fn finish(
         acts.fallen["reasons"][0].as_str().unwrap_or_default(),
     ))?;
     crate::line("Apple and the Macs are simulated: the postures say \"anchor\": \"custom\".\n")?;
+    crate::line(&acts.checks.text()?)?;
     crate::line("The same posture from the internal API (--stay keeps it up):\n")?;
     for command in server.curl_lines(example) {
         crate::line(&format!("  {command}"))?;

@@ -1,13 +1,12 @@
-//! The coordinator's part of the demo: it registers the provider software of each Mac, carries
-//! challenges to it, and asks where it may route to.
+//! The provider software of each Mac, with its session at the reference coordinator.
 
 use anyhow::{Context as _, Result};
+use attestd_sim::coordinator::Coordinator;
 use attestd_sim::provider::Provider;
 use comfy_table::{Table as Grid, presets};
 use serde_json::{Value, json};
 
 use super::Character;
-use crate::server::Server;
 
 /// The provider software of one Mac, as the coordinator knows it.
 #[derive(Debug)]
@@ -35,16 +34,9 @@ impl Session {
         }
     }
 
-    async fn open(&mut self, server: &Server) -> Result<()> {
-        let path = format!("/internal/v1/bindings/{}", self.id);
-        let request = self.provider.binding_request(None)?;
-        server.put(&path, &request).await?;
-        Ok(())
-    }
-
-    /// One challenge, there and back, and what the session amounts to afterwards.
-    async fn challenge(&mut self, server: &Server) -> Result<()> {
-        self.binding = server.challenge(&self.id, &self.provider).await?;
+    async fn open(&mut self, coordinator: &Coordinator) -> Result<()> {
+        let provider = self.provider.clone();
+        self.binding = coordinator.connect(&self.id, provider, None).await?;
         Ok(())
     }
 
@@ -95,10 +87,12 @@ impl Session {
 
 impl Sessions {
     /// Registers every session and challenges it once.
-    pub(crate) async fn open(server: &Server, mut sessions: Vec<Session>) -> Result<Self> {
+    pub(crate) async fn open(
+        coordinator: &Coordinator,
+        mut sessions: Vec<Session>,
+    ) -> Result<Self> {
         for session in &mut sessions {
-            session.open(server).await?;
-            session.challenge(server).await?;
+            session.open(coordinator).await?;
         }
         Ok(Self(sessions))
     }
@@ -109,19 +103,20 @@ impl Sessions {
 
     /// SIP goes off on one honest Mac, as its provider says when it is challenged next. Returns what
     /// the server says of it then, and whether that, and nobody else, is not routed to any more.
-    pub(crate) async fn switch_sip_off(&mut self, server: &Server) -> Result<(Value, bool)> {
+    pub(crate) async fn switch_sip_off(
+        &mut self,
+        coordinator: &Coordinator,
+    ) -> Result<(Value, bool)> {
         let honest = |session: &&mut Session| session.character == Character::Honest;
         let one = self.0.iter_mut().find(honest).context("no honest Mac")?;
-        one.provider.truth.sip_enabled = false;
-        one.challenge(server).await?;
+        coordinator.change(&one.id, |provider| provider.truth.sip_enabled = false)?;
+        one.binding = coordinator.challenge(&one.id).await?;
         let left = !one.is_routable() && one.binding["reasons"][0] == json!("sip_disabled");
         let (serial, summary) = (one.serial.clone(), one.summary());
-        let mut stays = true;
-        for other in &mut self.0 {
-            let path = format!("/internal/v1/bindings/{}", other.id);
-            let now = server.get(&path).await?;
-            stays &= other.serial == serial || now["routable"] == other.binding["routable"];
-        }
+        let stays = self.0.iter().all(|other| {
+            let now = coordinator.binding(&other.id).unwrap_or_default();
+            other.serial == serial || now["routable"] == other.binding["routable"]
+        });
         Ok((summary, left && stays))
     }
 

@@ -5,6 +5,7 @@
 //! and the body that registers a session.
 
 mod canonical;
+mod completion;
 mod signing;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub use self::completion::Completion;
 use crate::clock::Clock;
 use crate::keys::{KeyKind, generate, random};
 

@@ -15,7 +15,12 @@ pub(super) const MAX_INPUT: usize = 4 * 1024 * 1024;
 /// The bytes of a file, or of standard input for `-`. Of what is too large, one byte more than
 /// [`MAX_INPUT`]: enough to say of which format it is, and to refuse it.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Unreadable> {
-    let most = MAX_INPUT as u64 + 1;
+    bytes_to(path, MAX_INPUT)
+}
+
+/// As [`bytes`], of inputs of another size.
+pub(super) fn bytes_to(path: &Path, most: usize) -> Result<Vec<u8>, Unreadable> {
+    let most = most as u64 + 1;
     let mut bytes = Vec::new();
     let read = if path.as_os_str() == "-" {
         std::io::stdin().take(most).read_to_end(&mut bytes)
@@ -28,14 +33,21 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Unreadable> {
 
 /// The bytes of a file that holds JSON, or at least begins as an object or array does.
 pub(super) fn json(path: &Path) -> Result<Vec<u8>, Unreadable> {
-    let bytes = bytes(path)?;
+    begins_as_json(bytes(path)?, &path.display())
+}
+
+/// Bytes that are JSON, or at least begin as an object or array does.
+pub(super) fn begins_as_json(
+    bytes: Vec<u8>,
+    what: &dyn std::fmt::Display,
+) -> Result<Vec<u8>, Unreadable> {
     let begins = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let begins = begins.trim_ascii_start().first();
     let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok();
     if matches!(begins, Some(b'{' | b'[')) || is_json() {
         Ok(bytes)
     } else {
-        Err(Unreadable(format!("{} is not JSON", path.display())))
+        Err(Unreadable(format!("{what} is not JSON")))
     }
 }
 

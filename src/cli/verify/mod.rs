@@ -10,11 +10,15 @@ mod acme;
 mod blob;
 mod bundle;
 mod device_information;
+mod feed;
 mod input;
 mod mda;
 mod mdm_signature;
+mod response;
 mod security_info;
+mod source;
 mod status;
+mod trust;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -22,7 +26,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use crate::attestation::Anchors;
+use crate::publication::bundle::trust::Trust;
+use crate::publication::bundle::{Finding, Standing};
 use crate::reason::Reason;
+use crate::time::Timestamp;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -50,6 +58,10 @@ enum What {
     Blob(blob::Arguments),
     /// An evidence bundle: each claim of it, and who proves it.
     Bundle(bundle::Arguments),
+    /// The public feed: for each provider each claim, and who proves it.
+    Feed(feed::Arguments),
+    /// A saved reply: who signed it, and what is proved of that key, down to Apple's root.
+    Response(response::Arguments),
     /// The canonical status of a provider, against what another writer made of the same values.
     Status(status::Arguments),
 }
@@ -90,6 +102,38 @@ impl Answer {
             }
         }
         self.detail.get_or_insert_with(|| detail.to_string());
+    }
+
+    /// An answer about claims, as of `at`, with whose root they may lead to.
+    fn judged(trust: &Trust, at: Timestamp) -> Self {
+        let mut answer = Self::new(None);
+        answer.member("anchor", json!(trust.anchors.as_ref().map(Anchors::kind)));
+        answer.member("at", json!(at));
+        answer
+    }
+
+    /// A claim that failed refuses the whole; `of` is what it is about, if there are several.
+    fn found(&mut self, finding: &Finding, of: &str) {
+        if let Standing::Failed { reason, detail } = &finding.standing {
+            self.refuse(&[*reason], format!("{of}{}: {detail}", finding.claim));
+        }
+    }
+
+    /// Refuses where one of these claims is not proved.
+    fn require<'a>(
+        &mut self,
+        wanted: &[String],
+        findings: impl IntoIterator<Item = &'a Finding> + Clone,
+    ) {
+        for wanted in wanted {
+            let mut of_it = findings.clone().into_iter();
+            let is_proved = of_it.any(|finding| {
+                finding.claim == wanted && matches!(finding.standing, Standing::Proved { .. })
+            });
+            if !is_proved {
+                self.refuse(&[Reason::FieldMissing], format!("{wanted} is not proved"));
+            }
+        }
     }
 
     fn member(&mut self, name: &str, value: Value) {
@@ -141,6 +185,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         What::Acme(arguments) => (acme::run(arguments), arguments.json),
         What::Blob(arguments) => (blob::run(arguments), arguments.json),
         What::Bundle(arguments) => (bundle::run(arguments), arguments.json),
+        What::Feed(arguments) => (feed::run(arguments), arguments.json),
+        What::Response(arguments) => (response::run(arguments), arguments.json),
         What::Status(arguments) => (status::run(arguments), arguments.json),
     };
     match answer {

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use const_oid::ObjectIdentifier;
 use serde_json::{Map, Value};
 
+use super::trust::Trust;
 use super::{By, Common, Fault, Standing, base64, part, text, time};
 use crate::attestation::{Evidence, verify};
 use crate::ids::{sha256, transcript};
@@ -13,6 +14,7 @@ use crate::pki::key::{Digest, KeyAlgorithm, SignatureAlgorithm};
 use crate::pki::{Certificate, KnownIntermediates, PkiError};
 use crate::provider::Blob;
 use crate::reason::Reason;
+use crate::time::Timestamp;
 
 /// Apple's properties of a Mac (apple-protocol 6).
 mod oid {
@@ -20,6 +22,8 @@ mod oid {
 
     pub const SERIAL_NUMBER: ObjectIdentifier =
         ObjectIdentifier::new_unwrap("1.2.840.113635.100.8.9.1");
+    pub const PROVISIONING_UDID: ObjectIdentifier =
+        ObjectIdentifier::new_unwrap("1.2.840.113635.100.8.9.2");
     pub const FRESHNESS: ObjectIdentifier =
         ObjectIdentifier::new_unwrap("1.2.840.113635.100.8.11.1");
     pub const SIP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113635.100.8.13.1");
@@ -70,7 +74,7 @@ pub(super) fn key_named(
         let (leaf, by) = verified(part, common)?;
         let nonce = super::part(part.get("nonce").unwrap_or(&Value::Null))?;
         let wanted = nonce_of(nonce, common)?;
-        match leaf.property(oid::FRESHNESS) {
+        match leaf.freshness() {
             Some(code) if code == wanted => Ok(Standing::Proved { by }),
             Some(_) => Err(Fault::new(
                 Reason::NonceUnrecognized,
@@ -91,39 +95,8 @@ pub(super) fn posture(
 ) -> Option<Result<Standing, Fault>> {
     with_chain(bundle, |part| {
         let (leaf, by) = verified(part, common)?;
-        for (oid, good, reason, what) in [
-            (oid::SIP, ZERO, Reason::SipDisabled, "SIP"),
-            (
-                oid::SECURE_BOOT,
-                FULL,
-                Reason::SecureBootReduced,
-                "Secure Boot",
-            ),
-            (
-                oid::KERNEL_EXTENSIONS,
-                ZERO,
-                Reason::ThirdPartyKexts,
-                "kernel extensions",
-            ),
-        ] {
-            match leaf.property(oid) {
-                Some(value) if value == good => {}
-                Some(_) => return Err(Fault::new(reason, format!("{what}: another value"))),
-                None => {
-                    let detail = format!("{what}: nothing is said");
-                    return Err(Fault::new(Reason::FieldMissing, detail));
-                }
-            }
-        }
-        let serial = leaf
-            .property(oid::SERIAL_NUMBER)
-            .filter(|serial| !serial.is_empty());
-        let Some(serial) = serial else {
-            return Err(Fault::new(
-                Reason::FieldMissing,
-                "no serial number is stated",
-            ));
-        };
+        leaf.is_good()?;
+        let serial = leaf.serial().unwrap_or_default();
         match claimed_serial(bundle)? {
             Some(claimed) if claimed.as_bytes() != serial => Err(Fault::new(
                 Reason::SerialMismatch,
@@ -153,10 +126,18 @@ fn verified(part: &Map<String, Value>, common: &Common<'_>) -> Result<(Leaf, By)
         let der = STANDARD.decode(text);
         der.map_err(|_| Fault::form("a certificate that is no base64"))
     });
-    let evidence = Evidence {
-        certificates: certificates.collect::<Result<_, _>>()?,
-    };
-    let anchors = common.trust.anchors.as_ref();
+    let certificates = certificates.collect::<Result<_, _>>()?;
+    statement(certificates, common.trust, common.at)
+}
+
+/// The leaf of a chain that leads to the root, and whose root that is.
+pub(crate) fn statement(
+    certificates: Vec<Vec<u8>>,
+    trust: &Trust,
+    at: Timestamp,
+) -> Result<(Leaf, By), Fault> {
+    let evidence = Evidence { certificates };
+    let anchors = trust.anchors.as_ref();
     let anchors = anchors.ok_or_else(|| {
         Fault::new(
             Reason::ChainInvalid,
@@ -167,7 +148,7 @@ fn verified(part: &Map<String, Value>, common: &Common<'_>) -> Result<(Leaf, By)
         by_p384(der)?;
     }
     let known = KnownIntermediates::default();
-    verify(&evidence, anchors, &known, common.at)
+    verify(&evidence, anchors, &known, at)
         .map_err(|refusal| Fault::new(refusal.reason(), refusal))?;
     let leaf = evidence.certificates.into_iter().next().unwrap_or_default();
     Ok((Leaf(leaf), By::from(anchors.kind())))
@@ -190,9 +171,61 @@ fn by_p384(der: &[u8]) -> Result<(), Fault> {
 }
 
 /// The leaf of a chain that holds.
-struct Leaf(Vec<u8>);
+pub(crate) struct Leaf(Vec<u8>);
 
 impl Leaf {
+    /// What Apple says of the Mac must be so of every Mac that is trusted.
+    pub(crate) fn is_good(&self) -> Result<(), Fault> {
+        let kernel = "kernel extensions";
+        for (oid, good, reason, what) in [
+            (oid::SIP, ZERO, Reason::SipDisabled, "SIP"),
+            (
+                oid::SECURE_BOOT,
+                FULL,
+                Reason::SecureBootReduced,
+                "Secure Boot",
+            ),
+            (
+                oid::KERNEL_EXTENSIONS,
+                ZERO,
+                Reason::ThirdPartyKexts,
+                kernel,
+            ),
+        ] {
+            match self.property(oid) {
+                Some(value) if value == good => {}
+                Some(_) => return Err(Fault::new(reason, format!("{what}: another value"))),
+                None => {
+                    let detail = format!("{what}: nothing is said");
+                    return Err(Fault::new(Reason::FieldMissing, detail));
+                }
+            }
+        }
+        match self.serial() {
+            Some(_) => Ok(()),
+            None => Err(Fault::new(
+                Reason::FieldMissing,
+                "no serial number is stated",
+            )),
+        }
+    }
+
+    /// The bytes of the serial number.
+    pub(crate) fn serial(&self) -> Option<Vec<u8>> {
+        let serial = self.property(oid::SERIAL_NUMBER);
+        serial.filter(|serial| !serial.is_empty())
+    }
+
+    /// The bytes of the provisioning UDID.
+    pub(crate) fn udid(&self) -> Option<Vec<u8>> {
+        self.property(oid::PROVISIONING_UDID)
+    }
+
+    /// The bytes of the freshness code.
+    pub(crate) fn freshness(&self) -> Option<Vec<u8>> {
+        self.property(oid::FRESHNESS)
+    }
+
     /// The bytes of a property, as they are: what is wrapped once more is another value.
     fn property(&self, oid: ObjectIdentifier) -> Option<Vec<u8>> {
         let leaf = Certificate::parse(&self.0).ok()?;

@@ -82,6 +82,8 @@ pub enum By {
     Custom,
     SeKey,
     Service,
+    /// Whoever sent a reply on.
+    Coordinator,
     Log,
     Arithmetic,
 }
@@ -113,6 +115,12 @@ pub fn examine(bytes: &[u8], trust: &Trust, at: Timestamp) -> Vec<Finding> {
             standing: fault.into(),
         }],
     }
+}
+
+/// The key that a bundle says it is about; `None` where it says none.
+pub fn key_of(bytes: &[u8]) -> Option<SePublicKey> {
+    let bundle = json::object(bytes.get(..MAX_BUNDLE.min(bytes.len()))?).ok()?;
+    SePublicKey::parse(bundle.get("se_public_key")?.as_str()?).ok()
 }
 
 fn read<'a>(

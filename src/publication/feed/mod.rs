@@ -5,6 +5,7 @@
 //! each challenge, so that a provider of whom nothing is new is written, compressed and sent once.
 
 mod entry;
+pub mod examine;
 mod judged;
 pub mod reader;
 

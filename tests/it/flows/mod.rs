@@ -42,10 +42,12 @@ mod judge_anew;
 mod posture_round;
 
 mod connect;
+mod coordinate;
 
 mod init;
 mod publish_evidence;
 mod publish_feed;
+mod publish_log;
 mod read_posture;
 mod read_trust_headers;
 mod release;
@@ -58,5 +60,6 @@ mod take_over;
 mod tell_of_end;
 mod transmit_signals;
 mod verify_now;
+mod verify_reply;
 mod wake;
 mod watch_clock;

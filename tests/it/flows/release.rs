@@ -287,9 +287,12 @@ journey! {
         let operator = scene.api.with_token(scene.token("operator"));
         assert_eq!(post(&operator, PATH, &registration("1.0.0", 1)).await.0, 200);
         listed(&scene, &hash(1), "active").await;
-        for path in ["/v1/releases", "/v1/releases/latest"] {
+        let of = format!("/v1/releases/{}", hash(1));
+        for path in ["/v1/releases", "/v1/releases/latest", &of] {
             let answer = scene.answer(scene.anybody(Method::GET, path)).await;
             assert_eq!(answer.header("cache-control"), "public, max-age=60");
+            let digest = openssl::base64::encode_block(&openssl::sha::sha256(&answer.body));
+            assert_eq!(answer.header("content-digest"), format!("sha-256=:{digest}:"));
             let tag = answer.header("etag").to_owned();
             for known in [tag.clone(), format!("W/{tag}"), format!("\"x\", {tag}"), "*".to_owned()] {
                 let request = scene.anybody(Method::GET, path).header("if-none-match", &known);
@@ -305,6 +308,36 @@ journey! {
         listed(&scene, &hash(2), "active").await;
         let request = scene.anybody(Method::GET, "/v1/releases").header("if-none-match", tag);
         assert_eq!(scene.answer(request).await.status, 200);
+    }
+}
+
+journey! {
+    async fn whoever_has_the_hash_of_a_program_finds_what_became_of_it(backend: Backend) {
+        let scene = Scene::new(backend).await;
+        let operator = scene.api.with_token(scene.token("operator"));
+        for (version, number) in [("1.0.0", 1), ("1.0.1", 0xab)] {
+            assert_eq!(post(&operator, PATH, &registration(version, number)).await.0, 200);
+        }
+        let whole = listed(&scene, &hash(0xab), "active").await;
+        let path = format!("/v1/releases/{}", hash(0xab));
+        assert_eq!(public(&scene, &path).await, json!({ "releases": [whole] }));
+        // The same program for another platform.
+        let mut other = registration("1.0.1", 0xab);
+        other["platform"] = json!("macos-x64");
+        assert_eq!(post(&operator, PATH, &other).await.0, 200);
+        eventually("both", async || public(&scene, &path).await["releases"].as_array().is_some_and(|both| both.len() == 2)).await;
+
+        let withdrawal = json!({ "version": "1.0.1", "reason": "It leaks." });
+        let revoke = "/internal/v1/releases/revoke";
+        assert_eq!(post(&operator, revoke, &withdrawal).await.0, 200);
+        listed(&scene, &hash(0xab), "revoked").await;
+        let told = public(&scene, &path).await;
+        let told = entry(&told, &hash(0xab));
+        assert_eq!((&told["standing"], &told["revocation_reason"]), (&json!("revoked"), &json!("It leaks.")));
+        for nothing in [hash(3), hash(0xab).to_uppercase(), "none".to_owned(), "..".to_owned()] {
+            let answer = scene.answer(scene.anybody(Method::GET, &format!("/v1/releases/{nothing}"))).await;
+            assert_eq!(answer.status, 404, "{nothing}");
+        }
     }
 }
 

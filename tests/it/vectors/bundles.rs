@@ -25,7 +25,7 @@ struct Case {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Edit {
+pub(super) enum Edit {
     Set(Map<String, Value>),
     Remove(Vec<String>),
     Raw {
@@ -50,12 +50,12 @@ struct Expected {
     by: BTreeMap<String, String>,
 }
 
-fn folder() -> PathBuf {
+pub(super) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/verify")
 }
 
 /// The bytes of a file after the edits of a case, in their order.
-fn edited(name: &str, edits: &[Edit]) -> Vec<u8> {
+pub(super) fn edited(name: &str, edits: &[Edit]) -> Vec<u8> {
     let mut bytes = std::fs::read(folder().join(name)).expect(name);
     for edit in edits {
         bytes = match edit {

@@ -8,6 +8,7 @@
 
 mod bundles;
 mod made;
+mod replies;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
