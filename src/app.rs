@@ -29,8 +29,11 @@ use crate::flows::publish_feed::Feed;
 use crate::flows::relay_command::Relaying;
 use crate::flows::service_secret::service_secret;
 use crate::flows::sign_result::{SUBJECT_SECRET, Signing};
+use crate::flows::transmit_signals::Signals;
 use crate::flows::wake::Wakeups;
-use crate::flows::{Authorities, Context, Held, Settings, refuse, rotate_result_key, watch_clock};
+use crate::flows::{
+    Authorities, Context, Held, Settings, refuse, rotate_result_key, transmit_signals, watch_clock,
+};
 use crate::http::client_tls::PossessionOnly;
 use crate::http::limit::PerClient;
 use crate::http::listener::{self, Listener};
@@ -44,6 +47,8 @@ use crate::outbound::{Outbound, Reach, Target, check_root};
 use crate::pki::{KnownIntermediates, OwnedCertificate, TrustAnchors, read_certificates};
 use crate::posture::policy::{Policy, STRICT, shipped};
 use crate::publication::jwk::Algorithm;
+use crate::publication::shared_signals::Transmitter;
+use crate::publication::shared_signals::access::AccessKey;
 use crate::secret::Secret;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -115,6 +120,7 @@ impl App {
         let subject_secret =
             service_secret(&store, seal.as_ref(), entropy.as_ref(), SUBJECT_SECRET).await?;
         rotate_result_key::begin(&store, Algorithm::Es256, clock.now()).await?;
+        let signals = signals(config, &store, &master, clock.now()).await?;
         keep_policy(&store, &policy, clock.now()).await?;
         let log = match config.transparency.enabled {
             true => {
@@ -149,6 +155,7 @@ impl App {
             log,
             bundles: Bundles::new(config.feed.disclosure),
             outbound: Outbound::new()?,
+            signals,
         });
         let proxies = Arc::new(proxies(config)?);
         let limit = |per_minute| -> anyhow::Result<Arc<PerClient>> {
@@ -286,6 +293,29 @@ async fn claim_database(store: &Store, server_id: &str) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is shared, and with a key to sign it; nothing waits for signals that are not.
+async fn signals(
+    config: &Config,
+    store: &Store,
+    master: &MasterKey,
+    now: Timestamp,
+) -> anyhow::Result<Option<Signals>> {
+    let Some(url) = &config.shared_signals.url else {
+        transmit_signals::end(store).await?;
+        return Ok(None);
+    };
+    rotate_result_key::begin(store, Algorithm::Rs256, now).await?;
+    transmit_signals::begin(store).await?;
+    let transmitter = Transmitter {
+        issuer: config.base_url.clone(),
+        url: url.clone(),
+        tenant: config.shared_signals.tenant.clone(),
+    };
+    let secret = master.derive("shared signals access");
+    let access = AccessKey::new(*secret.expose());
+    Ok(Some(Signals::new(transmitter, access)))
 }
 
 async fn keep_policy(store: &Store, policy: &Policy, now: Timestamp) -> anyhow::Result<()> {

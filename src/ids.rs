@@ -147,13 +147,33 @@ own_id!(
 name!(
     /// What an operator calls a webhook: 1 to 64 lower-case letters, digits and `-._`, the first a letter
     /// or digit.
-    WebhookName, "name of a webhook",
-    |text| ((1..=64).contains(&text.len())
-        && text.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b)))
-        .then(|| text.to_owned()),
-    |text| text.to_owned()
+    WebhookName, "name of a webhook", label, |text| text.to_owned()
 );
+own_id!(
+    /// One receiver of shared signals; also its OAuth client id.
+    ReceiverId, "rcv_"
+);
+name!(
+    /// What an operator calls a receiver of shared signals: as a webhook's name.
+    ReceiverName, "name of a receiver", label, |text| text.to_owned()
+);
+own_id!(
+    /// One stream of shared signals.
+    StreamId, "str_"
+);
+own_id!(
+    /// One security event token.
+    SignalId, "set_"
+);
+
+fn label(text: &str) -> Option<String> {
+    ((1..=64).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b)))
+    .then(|| text.to_owned())
+}
 
 name!(
     /// A hardware serial number: 8 to 14 upper-case letters and digits (the historic enrolment

@@ -29,6 +29,7 @@ pub struct Metrics {
     refusals: Family<RefusalLabels, Counter>,
     pushes: Family<OutcomeLabels, Counter>,
     webhook_messages: Family<OutcomeLabels, Counter>,
+    signals: Family<OutcomeLabels, Counter>,
     verdicts: Family<VerdictLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     /// Refusals that were counted but found no place in the audit.
@@ -83,6 +84,7 @@ impl Metrics {
             refusals: Family::default(),
             pushes: Family::default(),
             webhook_messages: Family::default(),
+            signals: Family::default(),
             verdicts: Family::default(),
             requests: Family::default(),
             refusals_not_audited: Counter::<u64, AtomicU64>::default(),
@@ -116,6 +118,11 @@ impl Metrics {
             "webhook_messages",
             "Messages to webhooks, by what became of them",
             metrics.webhook_messages.clone(),
+        );
+        registry.register(
+            "shared_signals",
+            "Security event tokens, by what became of them",
+            metrics.signals.clone(),
         );
         registry.register(
             "event_followers",
@@ -229,6 +236,11 @@ impl Metrics {
         self.webhook_messages
             .get_or_create(&OutcomeLabels { outcome })
             .inc();
+    }
+
+    /// A security event token fared so.
+    pub fn signal(&self, outcome: &'static str) {
+        self.signals.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     /// So many follow events.

@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flows::wake::Turn;
 use crate::flows::{
-    Context, Failure, challenge, deliver_webhooks, follow_events, judge_anew, read_status, refuse,
-    relay_answer, rotate_push_certificate, sweep, tell_log, tell_of_end, wake, watch_clock,
+    Context, Failure, challenge, deliver_webhooks, follow_events, judge_anew, push_signals,
+    read_status, refuse, relay_answer, rotate_push_certificate, sweep, tell_log, tell_of_end,
+    transmit_signals, wake, watch_clock,
 };
 
 /// How often what is due is looked for.
@@ -27,11 +28,11 @@ const CLOCK: Duration = Duration::from_secs(1);
 const FOLLOW: Duration = Duration::from_millis(200);
 /// Events that come together are read together.
 const GATHER: Duration = Duration::from_millis(10);
-/// How often it is looked whether a webhook is to be told of something that nobody here announced: what
+/// How often it is looked whether a receiver is to be told of something that nobody here announced: what
 /// another node wrote, what a command wants sent again, what is tried again.
-const WEBHOOKS: Duration = Duration::from_millis(500);
+const RECEIVERS: Duration = Duration::from_millis(500);
 /// How often at most.
-const WEBHOOKS_GATHER: Duration = Duration::from_millis(50);
+const RECEIVERS_GATHER: Duration = Duration::from_millis(50);
 /// How often it is looked what the transparency log is to be told, at least.
 const LOG: Duration = Duration::from_secs(5);
 /// How often at most: one head for whatever happens meanwhile.
@@ -77,6 +78,16 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     workers.spawn(judge_all_anew(Arc::clone(ctx), stop.clone()));
     workers.spawn(tell_followers(Arc::clone(ctx), stop.clone()));
     workers.spawn(tell_webhooks(Arc::clone(ctx), stop.clone()));
+    if ctx.signals.is_some() {
+        workers.spawn(tell_streams(Arc::clone(ctx), stop.clone()));
+        workers.spawn(every(
+            TIDY,
+            Arc::clone(ctx),
+            stop.clone(),
+            "tidy_signals",
+            |ctx| async move { transmit_signals::tidy(&ctx).await },
+        ));
+    }
     if ctx.log.is_some() {
         workers.spawn(tell_the_log(Arc::clone(ctx), stop.clone()));
     }
@@ -338,35 +349,44 @@ async fn tell_the_log(ctx: Arc<Context>, stop: CancellationToken) {
     }
 }
 
-/// Tells each webhook in a task of its own: one that hangs holds up no other.
-async fn tell_webhooks(ctx: Arc<Context>, stop: CancellationToken) {
+/// Tells each receiver in a task of its own: one that hangs holds up no other. `due` says who may be told
+/// now, each with its name.
+async fn tell_each<R, D, T>(
+    ctx: Arc<Context>,
+    stop: CancellationToken,
+    name: &'static str,
+    due: impl Fn(Arc<Context>) -> D,
+    round: impl Fn(Arc<Context>, R) -> T,
+) where
+    D: Future<Output = Result<Vec<(String, R)>, Failure>>,
+    T: Future<Output = Result<bool, Failure>> + Send + 'static,
+{
     let mut appended = ctx.store.events_appended();
     let mut under_way = JoinSet::new();
     let mut busy = HashSet::new();
     loop {
-        match deliver_webhooks::due(&ctx).await {
+        match due(Arc::clone(&ctx)).await {
             Ok(due) => {
-                for webhook in due {
-                    let webhook_id = webhook.webhook_id.clone();
-                    if !busy.insert(webhook_id.clone()) {
+                for (id, receiver) in due {
+                    if !busy.insert(id.clone()) {
                         continue;
                     }
+                    let told = round(Arc::clone(&ctx), receiver);
                     let ctx = Arc::clone(&ctx);
                     under_way.spawn(async move {
-                        let told = deliver_webhooks::round(&ctx, webhook).await;
-                        report(&ctx, "deliver_webhooks", told.map(drop));
-                        webhook_id
+                        report(&ctx, name, told.await.map(drop));
+                        id
                     });
                 }
             }
-            Err(failure) => report(&ctx, "deliver_webhooks", Err(failure)),
+            Err(failure) => report(&ctx, name, Err(failure)),
         }
-        if pause(WEBHOOKS_GATHER, &stop).await {
+        if pause(RECEIVERS_GATHER, &stop).await {
             break;
         }
         tokio::select! {
             () = stop.cancelled() => break,
-            () = tokio::time::sleep(WEBHOOKS) => {}
+            () = tokio::time::sleep(RECEIVERS) => {}
             Ok(()) = appended.changed() => {}
             Some(Ok(done)) = under_way.join_next() => {
                 busy.remove(&done);
@@ -381,6 +401,27 @@ async fn tell_webhooks(ctx: Arc<Context>, stop: CancellationToken) {
         while under_way.join_next().await.is_some() {}
     })
     .await;
+}
+
+async fn tell_webhooks(ctx: Arc<Context>, stop: CancellationToken) {
+    let due = |ctx: Arc<Context>| async move {
+        let due = deliver_webhooks::due(&ctx).await?.into_iter();
+        Ok(due.map(|it| (it.webhook_id.to_string(), it)).collect())
+    };
+    let round =
+        |ctx: Arc<Context>, webhook| async move { deliver_webhooks::round(&ctx, webhook).await };
+    tell_each(ctx, stop, "deliver_webhooks", due, round).await;
+}
+
+async fn tell_streams(ctx: Arc<Context>, stop: CancellationToken) {
+    let due = |ctx: Arc<Context>| async move {
+        let due = push_signals::due(&ctx).await?.into_iter();
+        Ok(due
+            .map(|it| (it.stream.stream_id.to_string(), it))
+            .collect())
+    };
+    let round = |ctx: Arc<Context>, held| async move { push_signals::round(&ctx, held).await };
+    tell_each(ctx, stop, "push_signals", due, round).await;
 }
 
 /// Tells an old coordinator of answers; ends at once where there is none.
@@ -398,7 +439,7 @@ async fn tell_coordinator(ctx: Arc<Context>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = relay.answered.notified() => {}
             // What another node was told by its Macs, and what is tried again.
-            () = tokio::time::sleep(WEBHOOKS) => {}
+            () = tokio::time::sleep(RECEIVERS) => {}
         }
     }
 }

@@ -21,6 +21,7 @@ mod m0012_attempts_of_a_mac;
 mod m0013_webhooks;
 mod m0014_statements_by_evidence;
 mod m0015_signed_results;
+mod m0016_shared_signals;
 mod m0017_relayed_commands;
 mod m0018_transparency_log;
 
@@ -47,6 +48,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0013_webhooks::Migration),
             Box::new(m0014_statements_by_evidence::Migration),
             Box::new(m0015_signed_results::Migration),
+            Box::new(m0016_shared_signals::Migration),
             Box::new(m0017_relayed_commands::Migration),
             Box::new(m0018_transparency_log::Migration),
         ]

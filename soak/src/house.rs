@@ -202,6 +202,7 @@ impl Estate {
             log: None,
             bundles: Bundles::new(Disclosure::Redacted),
             outbound: Outbound::new()?,
+            signals: None,
             store,
             apns: Apns::new(settings, Arc::clone(&clock), Arc::clone(&entropy))?,
             authorities: Authorities {

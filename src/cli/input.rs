@@ -27,3 +27,10 @@ pub(super) fn whole(path: &Path, most: usize) -> anyhow::Result<Vec<u8>> {
     }
     Ok(bytes)
 }
+
+/// The text of a file such as a secret or roots.
+pub(super) fn text_of(path: &Path) -> anyhow::Result<String> {
+    const MAX_FILE: usize = 64 * 1024;
+    String::from_utf8(whole(path, MAX_FILE)?)
+        .with_context(|| format!("{} holds no text", path.display()))
+}

@@ -19,7 +19,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// List the keys that results are signed by, former ones among them.
+    /// List the keys that results and shared signals are signed by, former ones among them.
     List {
         #[command(flatten)]
         configured: Configured,
@@ -31,6 +31,9 @@ enum What {
     Rotate {
         #[command(flatten)]
         configured: Configured,
+        /// ES256: the key of results; RS256: the key of shared signals.
+        #[arg(long, value_name = "ALGORITHM", default_value = "ES256", value_parser = algorithm)]
+        alg: Algorithm,
         #[arg(long)]
         json: bool,
     },
@@ -65,8 +68,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             output::line(table.to_string());
             Ok(())
         }),
-        What::Rotate { configured, json } => with_desk(configured, async |desk| {
-            let key = rotate(&desk.store, Algorithm::Es256, desk.now).await??;
+        What::Rotate {
+            configured,
+            alg,
+            json,
+        } => with_desk(configured, async |desk| {
+            let key = rotate(&desk.store, *alg, desk.now).await??;
             let lines = [
                 format!(
                     "{} is published now and signs from {}.",
@@ -98,6 +105,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Ok(())
         }),
     }
+}
+
+fn algorithm(word: &str) -> Result<Algorithm, String> {
+    Algorithm::from_word(word).ok_or_else(|| "an algorithm is ES256 or RS256".to_owned())
 }
 
 fn describe(key: &ResultKey, now: Timestamp) -> Value {

@@ -12,6 +12,7 @@ mod keys;
 mod output;
 mod policy;
 mod push_cert;
+mod receiver;
 mod release;
 mod serve;
 mod store;
@@ -65,6 +66,8 @@ enum Command {
     Release(release::Arguments),
     /// Receivers that are told of events by signed messages.
     Webhook(webhook::Arguments),
+    /// Receivers of OpenID Shared Signals: who may have a stream of changes of compliance.
+    Receiver(receiver::Arguments),
     /// Withdraw trust in a Mac, or give it back.
     Device(device::Arguments),
     /// Adopt the Macs of another server.
@@ -101,6 +104,7 @@ pub fn run() -> ExitCode {
         Command::Policy(arguments) => policy::run(&arguments),
         Command::Release(arguments) => output::exit("release", release::run(&arguments)),
         Command::Webhook(arguments) => output::exit("webhook", webhook::run(&arguments)),
+        Command::Receiver(arguments) => output::exit("receiver", receiver::run(&arguments)),
         Command::Device(arguments) => output::exit("device", device::run(&arguments)),
         Command::Import(arguments) => output::exit("import", import::run(&arguments)),
         Command::Verify(arguments) => verify::run(&arguments),

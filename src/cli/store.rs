@@ -29,6 +29,8 @@ pub(super) struct Desk {
     /// What profiles of this server say.
     pub(super) profiles: Constants,
     pub(super) attestation_hold: Duration,
+    /// Where receivers of shared signals reach it, if any do.
+    pub(super) signals_url: Option<String>,
     pub(super) now: Timestamp,
 }
 
@@ -91,6 +93,7 @@ fn at_desk<R>(
             identity: config.enrollment.identity,
             profiles: settings.profile,
             attestation_hold: config.attestation.hold.0,
+            signals_url: config.shared_signals.url.clone(),
             now: SystemClock.now(),
         })
         .await

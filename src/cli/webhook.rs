@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde_json::json;
 
-use super::input::whole;
+use super::input::text_of;
 use super::store::with_desk;
 use super::{Configured, output};
 use crate::flows::webhook::{self, Report, Wanted};
@@ -15,9 +15,6 @@ use crate::ids::WebhookName;
 use crate::publication::event;
 use crate::publication::webhook::SigningSecret;
 use crate::secret::Secret;
-
-/// Largest file of a secret or of roots.
-const MAX_FILE: usize = 64 * 1024;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -205,11 +202,6 @@ fn described(report: &Report) -> serde_json::Value {
         "next_attempt_at": course.due_at(),
         "dead_letters": report.dead_letters,
     })
-}
-
-fn text_of(path: &Path) -> anyhow::Result<String> {
-    String::from_utf8(whole(path, MAX_FILE)?)
-        .with_context(|| format!("{} holds no text", path.display()))
 }
 
 fn secret_in(path: &Path) -> anyhow::Result<SigningSecret> {

@@ -7,8 +7,10 @@ mod defaults;
 mod log;
 mod micromdm;
 mod proxied;
+mod shared_signals;
 mod transparency;
 mod unusable;
+mod url;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -18,8 +20,11 @@ use serde::{Deserialize, Serialize};
 
 pub use self::log::{Log, LogFormat};
 pub use self::micromdm::MicroMdm;
+pub use self::shared_signals::SharedSignals;
 pub use self::transparency::Transparency;
 pub use self::unusable::Unusable;
+pub(crate) use self::url::check_base_url;
+use self::url::has_password;
 use crate::enrollment::Protocol;
 use crate::network::Network;
 use crate::posture::policy::shipped;
@@ -60,6 +65,8 @@ pub struct Config {
     pub feed: Feed,
     /// For a coordinator that was written for MicroMDM. Absent: off.
     pub micromdm: Option<MicroMdm>,
+    #[serde(default)]
+    pub shared_signals: SharedSignals,
     #[serde(default)]
     pub transparency: Transparency,
     #[serde(default)]
@@ -285,6 +292,7 @@ impl Config {
         if let Some(micromdm) = &self.micromdm {
             micromdm.check()?;
         }
+        self.shared_signals.check(insecure_http)?;
         for (span, name) in [
             (
                 self.enrollment.identity_lifetime,
@@ -408,38 +416,6 @@ impl Config {
         labels.reverse();
         format!("{}.attestd", labels.join("."))
     }
-}
-
-/// Whether Macs may be told this URL: https, or with `insecure_http` plain http on loopback.
-pub(crate) fn check_base_url(url: &str, insecure_http: bool) -> Result<(), Unusable> {
-    let (scheme, authority) = url
-        .split_once("://")
-        .ok_or_else(|| Unusable::BaseUrl(url.to_owned()))?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
-    let host = authority
-        .rsplit_once(':')
-        .map_or(authority, |(host, _)| host);
-    if host.is_empty() || !authority.bytes().all(plain) {
-        return Err(Unusable::BaseUrl(url.to_owned()));
-    }
-    let loopback = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
-    match scheme {
-        "https" => Ok(()),
-        "http" if insecure_http && loopback => Ok(()),
-        "http" => Err(Unusable::InsecureBaseUrl(url.to_owned())),
-        _ => Err(Unusable::BaseUrl(url.to_owned())),
-    }
-}
-
-fn has_password(url: &str) -> bool {
-    let authority = url
-        .split("://")
-        .nth(1)
-        .and_then(|rest| rest.split('/').next());
-    let user = authority
-        .and_then(|authority| authority.rsplit_once('@'))
-        .map(|(user, _)| user);
-    user.is_some_and(|user| user.contains(':')) || url.contains("password=")
 }
 
 #[cfg(test)]

@@ -43,6 +43,16 @@ pub enum Unusable {
         "public.client_certificates asks in the TLS of this server: set public.tls_certificate and tls_key too"
     )]
     CertificatesWithoutTls,
+    #[error(
+        "shared_signals.url must be https://host[:port] without path, as receivers reach the internal listener, but is {0:?}"
+    )]
+    SignalsUrl(String),
+    #[error("shared_signals.tenant is told to nobody: set shared_signals.url too")]
+    TenantOfNobody,
+    #[error(
+        "shared_signals.tenant must be 1 to 100 printable characters without spaces, but is {0:?}"
+    )]
+    Tenant(String),
     #[error("{0} must be longer than nothing")]
     Zero(&'static str),
     #[error("{name} must be at most {most}, but is {is}: {why}")]

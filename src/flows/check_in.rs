@@ -17,7 +17,7 @@ use crate::mdm::plist::{Dictionary, Value, to_xml};
 use crate::mdm::{Channel, CheckIn, Sender};
 use crate::posture::appraisal::Appraisal;
 use crate::posture::merge::Beginning;
-use crate::posture::{Attested, Occasion, Posture};
+use crate::posture::{Attested, Notice, Occasion, Posture};
 use crate::publication::event;
 use crate::publication::posture_v1::relation;
 use crate::reason::Reason;
@@ -492,9 +492,13 @@ pub(super) async fn revise(
         return Ok(None);
     };
     let previous = posture.verdict;
+    let has_ended = posture.notice(now) == Some(Notice::Ended);
     let appraisal = change(&mut posture);
     tx.save_posture(&posture).await?;
-    let body = event::posture_changed(&posture, previous, &appraisal.reasons);
+    let body = match has_ended {
+        true => event::posture_ended(&posture, previous, &appraisal.reasons),
+        false => event::posture_changed(&posture, previous, &appraisal.reasons),
+    };
     tx.append_event(device_id, &Event::new(event::POSTURE_CHANGED, now, body))
         .await?;
     Ok(Some(appraisal))

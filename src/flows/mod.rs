@@ -32,7 +32,10 @@
 //! | [`approve_binding`] | an operator says that a session belongs to its Mac |
 //! | [`read_status`] | an operator, or a load balancer, asks how the service is |
 //! | [`follow_events`] | the coordinator follows what happens |
-//! | [`webhook`] | an operator has a receiver told of events; [`deliver_webhooks`] tells it |
+//! | [`webhook`] | an operator has a receiver told of events; [`deliver_webhooks`] tells it, as `deliver` does whatever is sent |
+//! | [`receiver`] | an operator lets somebody have a stream of shared signals; [`grant_access`] gives it tokens |
+//! | [`manage_stream`] | a receiver sets its stream up, changes it, asks whether it works |
+//! | [`transmit_signals`] | what happened becomes tokens; [`push_signals`] delivers them, [`poll_signals`] hands them out |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`release`] | a release of the provider software is registered or withdrawn |
 //! | [`refuse`] | something was refused: counted, and one line for the audit |
@@ -58,11 +61,13 @@ pub mod conclude;
 #[cfg(test)]
 mod conclude_test;
 pub mod connect;
+mod deliver;
 pub mod deliver_profile;
 pub mod deliver_webhooks;
 pub mod describe_enrollment;
 pub mod follow_events;
 pub mod follow_progress;
+pub mod grant_access;
 pub mod identify;
 pub mod import_fleet;
 pub mod issue_by_acme;
@@ -71,14 +76,18 @@ mod issue_identity;
 pub mod join_session;
 pub mod judge_anew;
 pub mod list_postures;
+pub mod manage_stream;
 pub mod offer_profile;
 pub mod poll_by_scep;
+pub mod poll_signals;
 pub mod publish_evidence;
 pub mod publish_feed;
+pub mod push_signals;
 pub mod read_binding;
 pub mod read_posture;
 pub mod read_status;
 pub mod read_trust_headers;
+pub mod receiver;
 pub mod refuse;
 pub mod relay_answer;
 pub mod relay_command;
@@ -93,6 +102,7 @@ pub mod sweep;
 pub mod take_over;
 pub mod tell_log;
 pub mod tell_of_end;
+pub mod transmit_signals;
 pub mod verify_now;
 pub mod wake;
 pub mod watch_clock;
@@ -147,6 +157,8 @@ pub struct Context {
     pub log: Option<append_to_log::Log>,
     pub bundles: publish_evidence::Bundles,
     pub outbound: Outbound,
+    /// None where no signals are shared.
+    pub signals: Option<transmit_signals::Signals>,
 }
 
 /// The keys this service signs with, held from start-up.

@@ -33,6 +33,7 @@ pub mod releases;
 pub mod results;
 pub mod revocations;
 pub mod scep;
+pub mod shared_signals;
 pub mod streams;
 pub mod tickets;
 pub mod trust_headers;
@@ -54,7 +55,7 @@ use tower_http::timeout::TimeoutLayer;
 
 use crate::flows::Context;
 use crate::flows::publish_feed::Feed;
-use crate::ids::SecretHash;
+use crate::ids::{ReceiverId, SecretHash};
 
 /// Macs wait up to a minute for an answer; nothing honest takes longer than this.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -86,6 +87,8 @@ pub struct Internal {
     pub ctx: Arc<Context>,
     /// By the token of who listens.
     pub streams: Arc<streams::Streams<SecretHash>>,
+    /// Receivers of shared signals that wait for a token.
+    pub polls: Arc<streams::Streams<ReceiverId>>,
     /// As in [`Public`].
     pub stop: CancellationToken,
 }
@@ -97,6 +100,10 @@ impl Internal {
         Self {
             ctx,
             streams: Arc::new(streams::Streams::new(all, of_one)),
+            polls: Arc::new(streams::Streams::new(
+                shared_signals::MOST_POLLS,
+                shared_signals::POLLS_OF_ONE,
+            )),
             stop,
         }
     }
@@ -127,6 +134,14 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
         .route("/v1/policies/{sha256}", get(results::policy))
         .route("/.well-known/jwks.json", get(results::jwks))
         .route("/.well-known/jwks-history.json", get(results::jwks_history))
+        .route(
+            "/.well-known/ssf-configuration",
+            get(shared_signals::ssf_configuration),
+        )
+        .route(
+            "/.well-known/oauth-authorization-server",
+            get(shared_signals::oauth_configuration),
+        )
         .route("/log/checkpoint", get(log::checkpoint))
         .route("/log/verifier-key", get(log::verifier_key))
         .route("/log/tile/{*path}", get(log::tile))
@@ -198,6 +213,7 @@ pub fn internal(state: Internal) -> Router {
         .route("/internal/v1/tickets", post(tickets::issue))
         .route("/internal/v1/status", get(internal::status))
         .route("/internal/v1/clock/accept", post(clock::accept))
+        .merge(shared_signals::routes())
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -233,6 +233,34 @@ impl Problem {
         )
     }
 
+    pub fn stream_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "stream-not-found", "No such stream")
+    }
+
+    pub fn stream_exists() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "stream-exists",
+            "The receiver has a stream already",
+        )
+    }
+
+    pub fn stream_disabled() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "stream-disabled",
+            "The stream is disabled",
+        )
+    }
+
+    pub fn asked_too_often() -> Self {
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "asked-too-often",
+            "The stream was asked a moment ago whether it works",
+        )
+    }
+
     pub fn too_many_streams() -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,
@@ -309,6 +337,10 @@ impl IntoResponse for Problem {
 }
 
 pub(super) async fn not_found() -> Problem {
+    no_resource()
+}
+
+pub(super) fn no_resource() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not-found", "No such resource")
 }
 

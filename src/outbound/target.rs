@@ -6,6 +6,8 @@ use http::Uri;
 use http::uri::{Authority, PathAndQuery};
 use rustls_pki_types::ServerName;
 
+use crate::network::is_public;
+
 /// An address that messages are posted to: `https://host[:port]/path?query`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
@@ -80,6 +82,13 @@ impl Target {
         } else {
             Err(Insecure)
         }
+    }
+
+    /// Whether its host is written as an address that is not of the public Internet. What a name leads to
+    /// is known only when it is asked for.
+    pub fn is_private_address(&self) -> bool {
+        let host = self.host.to_str();
+        host.parse().is_ok_and(|address| !is_public(address))
     }
 
     /// Whether it is this machine by its name: what that leads to is not looked at.
@@ -179,5 +188,14 @@ mod tests {
         let target = Target::parse(url, true).expect("allowed");
         assert!(!target.is_tls());
         assert_eq!(target.address(), ("127.0.0.1".to_owned(), 8080));
+        assert!(target.is_private_address());
+        for (url, is_private) in [
+            ("https://[::ffff:10.0.0.1]/", true),
+            ("https://[2606:4700::1111]/", false),
+            ("https://localhost/", false),
+        ] {
+            let target = Target::parse(url, false).expect("read");
+            assert_eq!(target.is_private_address(), is_private, "{url}");
+        }
     }
 }

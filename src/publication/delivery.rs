@@ -1,4 +1,4 @@
-//! How far the messages to one webhook are, and what follows from how they fared.
+//! How far the messages to one receiver are, and what follows from how they fared.
 //!
 //! Messages about one Mac are sent one after the other; those about others need not wait for them. What
 //! the receiver refuses is tried again some times and then given up, so that it holds up nobody for ever;
@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 
 /// How often a message is refused before it is given up: over some ten minutes.
 pub const MOST_REFUSALS: u32 = 8;
-/// How long a receiver may be out before messages are given up.
+/// How long a webhook's receiver may be out before messages are given up.
 pub const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The first wait; each is twice the one before,
 const FIRST_WAIT: Duration = Duration::from_secs(5);
@@ -70,10 +70,12 @@ pub struct Page<'a> {
     /// Number, and when it became true.
     pub messages: &'a [(i64, Timestamp)],
     pub up_to: i64,
+    /// How long the receiver may be out before they are given up.
+    pub patience: Duration,
 }
 
 impl Course {
-    /// A webhook that is told of everything after `cursor`.
+    /// A receiver that is told of everything after `cursor`.
     pub fn from(cursor: i64) -> Self {
         Self {
             cursor,
@@ -131,7 +133,7 @@ impl Course {
             Some(why) => {
                 self.failures = self.failures.saturating_add(1);
                 self.next_at = Some(now.plus(wait(self.failures, jitter)));
-                let old = |at: Timestamp| now.since(at) >= PATIENCE;
+                let old = |at: Timestamp| now.since(at) >= page.patience;
                 for (seq, at) in page.messages {
                     let is_new = given_up.iter().all(|(other, _)| other != seq);
                     if !self.is_settled(*seq) && old(*at) && is_new {
@@ -167,6 +169,16 @@ impl Course {
         self.cursor = self.cursor.max(settled_to);
         self.ahead = self.ahead.split_off(&(self.cursor + 1));
         self.held = self.held.split_off(&(self.cursor + 1));
+    }
+
+    /// The same for messages that are gone once they are settled: no place among them is remembered.
+    #[must_use]
+    pub fn without_place(self) -> Self {
+        Self {
+            cursor: 0,
+            ahead: BTreeSet::new(),
+            ..self
+        }
     }
 
     /// When something is to be done that is not to be done now: what was refused is tried again, or the
@@ -222,6 +234,7 @@ mod tests {
             let page = Page {
                 messages: &messages,
                 up_to: 20,
+                patience: PATIENCE,
             };
             let outcomes = outcomes.iter().cloned().collect();
             let given_up = self.course.note(&page, &outcomes, at(self.now), u16::MAX);
@@ -307,6 +320,7 @@ mod tests {
         let page = Page {
             messages: &[(21, at(story.now))],
             up_to: 21,
+            patience: PATIENCE,
         };
         let outcomes = BTreeMap::from([(21, Outcome::Delivered)]);
         story.course.note(&page, &outcomes, at(story.now), 0);

@@ -70,6 +70,15 @@ pub fn posture_changed(posture: &Posture, previous: Verdict, reasons: &[Reason])
     })
 }
 
+/// Body of `posture.changed` where the verdict before came to its end.
+pub fn posture_ended(posture: &Posture, previous: Verdict, reasons: &[Reason]) -> Value {
+    let mut body = posture_changed(posture, previous, reasons);
+    if let Some(members) = body.as_object_mut() {
+        members.insert("ended".to_owned(), true.into());
+    }
+    body
+}
+
 /// Body of `posture.expiring`.
 pub fn posture_expiring(posture: &Posture, usable_until: Timestamp) -> Value {
     json!({

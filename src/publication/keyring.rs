@@ -13,6 +13,9 @@ use crate::time::Timestamp;
 /// (B.6 of the coordinator's interface).
 pub const LEAD: Duration = Duration::from_secs(60 * 60);
 
+/// A security event token has no end, and is checked when it arrives: by then at the latest.
+const SIGNALS_CHECKED: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How long others may keep the key set.
 pub const KEPT: Duration = Duration::from_secs(5 * 60);
 
@@ -66,7 +69,11 @@ impl ResultKey {
 
     /// Whether something it signed may still be good, or soon will.
     fn is_published(&self, now: Timestamp) -> bool {
-        let last = self.signs_until.map(|end| end.plus(ear::LIFETIME));
+        let good_for = match self.jwk.alg {
+            Algorithm::Es256 => ear::LIFETIME,
+            Algorithm::Rs256 => SIGNALS_CHECKED,
+        };
+        let last = self.signs_until.map(|end| end.plus(good_for));
         self.withdrawn_at.is_none() && last.is_none_or(|last| now < last)
     }
 }
@@ -96,5 +103,46 @@ pub fn history(keys: &[ResultKey]) -> History<'_> {
     });
     History {
         keys: former.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::jwk::Numbers;
+    use super::*;
+
+    #[test]
+    fn a_key_stays_published_for_as_long_as_what_it_signed_is_checked() {
+        let at = |hours: i64| Timestamp::from_seconds(1_790_847_007 + hours * 60 * 60);
+        let key = |alg, kid: &str| ResultKey {
+            jwk: Jwk {
+                numbers: Numbers::Rsa {
+                    n: String::new(),
+                    e: String::new(),
+                },
+                alg,
+                purpose: "sig".to_owned(),
+                kid: kid.to_owned(),
+            },
+            made_at: at(0),
+            signs_from: at(0),
+            signs_until: Some(at(10)),
+            withdrawn_at: None,
+        };
+        let keys = [
+            key(Algorithm::Es256, "result"),
+            key(Algorithm::Rs256, "signal"),
+        ];
+        let published = |hours| -> Vec<_> {
+            let set = key_set(&keys, at(hours)).keys.into_iter();
+            set.map(|key| key.kid.as_str()).collect()
+        };
+        assert_eq!(published(10), ["result", "signal"]);
+        assert_eq!(published(11), ["signal"]);
+        assert_eq!(published(33), ["signal"]);
+        assert_eq!(published(34), [""; 0]);
+        let signs = |alg, hours| signing(&keys, alg, at(hours)).map(|key| key.jwk.kid.as_str());
+        assert_eq!(signs(Algorithm::Rs256, 9), Some("signal"));
+        assert_eq!(signs(Algorithm::Rs256, 10), None);
     }
 }

@@ -23,6 +23,7 @@ pub mod posture_v1;
 pub mod progress_v1;
 pub mod release_v1;
 pub mod reply;
+pub mod shared_signals;
 pub mod snapshot_v1;
 pub mod subject;
 pub mod trust_headers;

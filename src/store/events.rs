@@ -6,6 +6,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::{QueryOrder, QuerySelect, Statement};
 
 use super::edit::{Datum, Edit};
+use super::meta;
 use super::row::{self, Row};
 use super::transaction::OUTBOX_LOCK;
 use super::{Store, StoreError, Write};
@@ -155,11 +156,8 @@ impl Store {
 }
 
 fn removed_up_to(fact: Option<String>) -> Result<i64, StoreError> {
-    let Some(fact) = fact else { return Ok(0) };
-    fact.parse().map_err(|_| StoreError::Inconsistent {
-        table: "service_meta",
-        id: REMOVED_UP_TO.to_owned(),
-    })
+    let removed = fact.map(|fact| meta::number(REMOVED_UP_TO, &fact));
+    Ok(removed.transpose()?.unwrap_or(0))
 }
 
 impl Write {
@@ -188,14 +186,16 @@ impl Write {
     }
 
     /// Removes events of before `before`, the oldest first, and none after one that stays, nor one that
-    /// a webhook was not told of; at most about `limit` of them. Returns whether there may be more.
+    /// a webhook was not told of or shared signals were not made of; at most about `limit` of them.
+    /// Returns whether there may be more.
     pub async fn forget_events(
         &mut self,
         before: Timestamp,
         limit: i64,
     ) -> Result<bool, StoreError> {
         let told = self.webhooks().await?;
-        let told_up_to = told.iter().map(|webhook| webhook.course.cursor).min();
+        let told = told.iter().map(|webhook| webhook.course.cursor);
+        let told_up_to = told.chain(self.signals_made_up_to().await?).min();
         let removed = removed_up_to(self.fact_to_change(REMOVED_UP_TO).await?)?;
         let first_to_stay: Option<i64> = Entity::find()
             .select_only()

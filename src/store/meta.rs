@@ -27,6 +27,14 @@ mod table {
 
 use table::{ActiveModel, Column, Entity};
 
+/// The number that a fact is.
+pub(super) fn number(name: &str, fact: &str) -> Result<i64, StoreError> {
+    fact.parse().map_err(|_| StoreError::Inconsistent {
+        table: "service_meta",
+        id: name.to_owned(),
+    })
+}
+
 impl Read {
     /// A fact about the service.
     pub async fn fact(&self, name: &str) -> Result<Option<String>, StoreError> {
@@ -73,6 +81,12 @@ impl Write {
             .on_conflict(replace)
             .exec_without_returning(self.tx())
             .await?;
+        Ok(())
+    }
+
+    /// States nothing any more.
+    pub async fn forget_fact(&mut self, name: &str) -> Result<(), StoreError> {
+        Entity::delete_by_id(name).exec(self.tx()).await?;
         Ok(())
     }
 }

@@ -1,7 +1,5 @@
 //! Who is told of events by messages, how far that is, and the messages that were given up.
-//!
-//! Whoever delivers takes a webhook for a while and keeps what came of it under the revision it took:
-//! of two nodes one delivers, and whoever was overtaken, or replaced by a command, keeps nothing.
+//! Whoever delivers takes a webhook for a while ([`turns`](super::turns)).
 
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::Expr;
@@ -10,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::edit::{Datum, Edit};
 use super::row::{self, Row};
+use super::turns::Turn;
 use super::{Event, NumberedEvent, Read, StoreError, Write};
 use crate::ids::{DeviceId, WebhookId, WebhookName};
 use crate::publication::delivery::Course;
@@ -206,14 +205,7 @@ impl Write {
         webhook: &mut Webhook,
         until: Timestamp,
     ) -> Result<bool, StoreError> {
-        let outcome = Entity::update_many()
-            .col_expr(Column::Revision, Expr::value(webhook.revision + 1))
-            .col_expr(Column::TakenUntil, Expr::value(until.millis()))
-            .filter(Column::WebhookId.eq(webhook.webhook_id.as_str()))
-            .filter(Column::Revision.eq(webhook.revision))
-            .exec(self.tx())
-            .await?;
-        let taken = outcome.rows_affected == 1;
+        let taken = turn(webhook).take(self, until).await?;
         if taken {
             webhook.revision += 1;
             webhook.taken_until = until;
@@ -226,16 +218,7 @@ impl Write {
     /// # Errors
     /// `Conflict` when it is another's by now, or is no more.
     pub async fn save_course(&mut self, webhook: &Webhook) -> Result<(), StoreError> {
-        let edit = Edit::that_must_change(
-            "UPDATE webhooks SET course = $1, taken_until = 0, revision = revision + 1 \
-             WHERE webhook_id = $2 AND revision = $3",
-            [
-                Datum::text(row::body("course", &webhook.course)?),
-                Datum::text(&webhook.webhook_id),
-                Datum::int(webhook.revision),
-            ],
-        );
-        edit.apply(self.tx()).await
+        turn(webhook).give_back(self, &webhook.course).await
     }
 
     /// The webhook of this name; on PostgreSQL nobody else changes it until the end.
@@ -257,16 +240,7 @@ impl Write {
     /// # Errors
     /// `Conflict` when it is no longer as it was read.
     pub async fn move_course(&mut self, webhook: &Webhook) -> Result<(), StoreError> {
-        let edit = Edit::that_must_change(
-            "UPDATE webhooks SET course = $1, revision = revision + 1 \
-             WHERE webhook_id = $2 AND revision = $3",
-            [
-                Datum::text(row::body("course", &webhook.course)?),
-                Datum::text(&webhook.webhook_id),
-                Datum::int(webhook.revision),
-            ],
-        );
-        edit.apply(self.tx()).await
+        turn(webhook).displace(self, &webhook.course).await
     }
 
     /// Keeps a message that is given up, in the place of what was known of it.
@@ -333,6 +307,15 @@ impl Write {
             .exec(self.tx())
             .await?;
         Ok(())
+    }
+}
+
+fn turn(webhook: &Webhook) -> Turn<'_> {
+    Turn {
+        table: "webhooks",
+        column: "webhook_id",
+        id: webhook.webhook_id.as_str(),
+        revision: webhook.revision,
     }
 }
 

@@ -6,6 +6,7 @@ mod apple_check_in;
 mod apple_connect;
 mod foreign_clients;
 mod nanomdm_e2e;
+mod openid_ssf;
 mod rfc8555;
 mod rfc8894;
 

@@ -71,17 +71,24 @@ fn header_of(token: &str) -> Value {
     serde_json::from_slice(&bytes).expect("JSON")
 }
 
-/// What the JOSE library says of a token: its claims, or why it refuses.
+/// What the JOSE library says of a result: its claims, or why it refuses.
 async fn read_by_others(
     scene: &Scene,
     token: &str,
     keys: &Value,
     nonce: Option<&str>,
 ) -> Result<Value, String> {
-    let script = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/foreign/read_result.py"
-    );
+    let asked = json!({
+        "token": token, "jwks": keys, "issuer": scene.base_url, "nonce": nonce,
+        "now": scene.now().seconds(),
+    });
+    asked_of_others("read_result.py", &asked).await
+}
+
+/// What a program of other hands answers.
+pub async fn asked_of_others(script: &str, asked: &Value) -> Result<Value, String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/foreign");
+    let script = Path::new(folder).join(script);
     let python = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("python/bin/python3");
     let mut judge = Command::new(python)
         .arg(script)
@@ -90,10 +97,6 @@ async fn read_by_others(
         .stderr(Stdio::piped())
         .spawn()
         .expect("`./dev test` installs what tests/requirements.txt names");
-    let asked = json!({
-        "token": token, "jwks": keys, "issuer": scene.base_url, "nonce": nonce,
-        "now": scene.now().seconds(),
-    });
     let mut stdin = judge.stdin.take().expect("a pipe");
     stdin
         .write_all(asked.to_string().as_bytes())

@@ -15,4 +15,5 @@ pub mod provider;
 pub mod public_side;
 pub mod receiver;
 pub mod scene;
+pub mod signals;
 pub mod talk;

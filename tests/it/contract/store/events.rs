@@ -66,6 +66,14 @@ on_both! {
         assert!(write.remove_webhook(&hook.name).await.expect("is removed"));
         assert_eq!(write.dead_letter_count(&hook.webhook_id).await.expect("answers"), 0);
         assert!(!write.remove_webhook(&hook.name).await.expect("is no more"));
+        // As webhooks do, signals hold back what they were not made of, and no longer than they are made.
+        write.begin_signals(told).await.expect("begins");
+        write.commit().await.expect("commits");
+        assert!(!forget(10).await);
+        assert_eq!(left().await, ["four"], "no signal was made of it");
+        let mut write = db.store.write().await.expect("begins");
+        assert_eq!(write.signals_made_up_to().await.expect("answers"), Some(told));
+        write.end_signals().await.expect("ends");
         write.commit().await.expect("commits");
         assert!(!forget(10).await);
         assert_eq!(left().await, Vec::<String>::new());

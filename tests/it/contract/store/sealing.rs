@@ -1,11 +1,15 @@
 //! Secrets are not in the database in clear, and damage is reported by place.
 
 use attestd::entropy::SeededEntropy;
+use attestd::flows::receiver;
 use attestd::flows::webhook::{Wanted, add};
-use attestd::ids::{CertificateHash, PushCertificateId, WebhookName};
+use attestd::ids::{CertificateHash, PushCertificateId, ReceiverName, StreamId, WebhookName};
+use attestd::publication::delivery::Course;
+use attestd::publication::shared_signals::access::Scope;
+use attestd::publication::shared_signals::stream::{Delivery, Status, Stream, Wishes};
 use attestd::publication::webhook::SigningSecret;
 use attestd::secret::Secret;
-use attestd::store::{PushCertificate, Standing, StoreError};
+use attestd::store::{PushCertificate, SignalStream, Standing, StoreError};
 use sea_orm::{ConnectionTrait, Statement};
 
 use super::fixture::{Mac, later, now, topic};
@@ -19,7 +23,13 @@ async fn everything(db: &Database) -> Vec<u8> {
     let Some(folder) = db.folder() else {
         let connection = db.plain().await;
         let mut heap = Vec::new();
-        for table in ["enrollments", "push_certificates", "webhooks"] {
+        for table in [
+            "enrollments",
+            "push_certificates",
+            "webhooks",
+            "signal_receivers",
+            "signal_streams",
+        ] {
             let sql = format!("SELECT CAST(t AS TEXT) FROM {table} t");
             let select = Statement::from_string(connection.get_database_backend(), sql);
             for row in connection.query_all_raw(select).await.expect("answers") {
@@ -75,9 +85,49 @@ on_both! {
         assert!(!format!("{kept:?}").contains("canary"), "{kept:?}");
         drop(read);
 
+        let wanted = receiver::Wanted {
+            name: ReceiverName::parse("visible-receiver").expect("a name"),
+            audience: "https://visible.example.org".to_owned(),
+            scope: Scope::ALL,
+            allow_private: false,
+            root: None,
+        };
+        let added = receiver::add(&db.store, wanted, &entropy, now()).await.expect("answers");
+        let (receiver, shown_once) = added.expect("is added");
+        let stream = Stream {
+            stream_id: StreamId::new(now(), &entropy),
+            receiver_id: receiver.receiver_id.clone(),
+            audience: receiver.audience.clone(),
+            wishes: Wishes {
+                delivery: Delivery::Push {
+                    endpoint: Secret::new("https://signals.example.org/canary".to_owned()),
+                    authorization: Some(Secret::new("Bearer canary".to_owned())),
+                },
+                events_requested: Vec::new(),
+                description: None,
+            },
+            status: Status::Enabled,
+            reason: None,
+            verified_at: None,
+            created_at: now(),
+        };
+        let held = SignalStream {
+            stream,
+            course: Course::default(),
+            taken_until: now(),
+            revision: 0,
+        };
+        let mut write = db.store.write().await.expect("begins");
+        write.insert_signal_stream(&held).await.expect("is new");
+        let again = write.signal_stream_of(&receiver.receiver_id).await.expect("opens");
+        assert_eq!(again.as_ref(), Some(&held));
+        assert!(!format!("{again:?}").contains("canary"), "{again:?}");
+        write.commit().await.expect("commits");
+
         let heap = everything(&db).await;
         let holds = |text: &str| heap.windows(text.len()).any(|window| window == text.as_bytes());
         assert!(holds("visible-chain") && holds("visible-hook"), "the search finds what is in clear");
+        assert!(holds("visible-receiver") && !holds(shown_once.expose()));
         assert!(!holds("canary") && !holds(&SECRET[6..]), "a secret is stored in clear");
     }
 }
