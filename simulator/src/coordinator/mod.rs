@@ -15,7 +15,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +78,8 @@ struct Shared {
     lines: Mutex<BTreeMap<String, Line>>,
     /// Whose turn it is.
     turn: AtomicUsize,
+    /// The last event that was acted upon.
+    heard: AtomicI64,
 }
 
 /// A provider, and what the server last said of its session.
@@ -117,6 +119,7 @@ impl Coordinator {
             clock: options.clock,
             lines: Mutex::default(),
             turn: AtomicUsize::new(0),
+            heard: AtomicI64::new(0),
         });
         let stop = CancellationToken::new();
         let until = |stop: CancellationToken, work| {
@@ -206,6 +209,11 @@ impl Coordinator {
         self.shared.challenged(session).await
     }
 
+    /// The number of the last event that was acted upon.
+    pub fn heard(&self) -> i64 {
+        self.shared.heard.load(Ordering::Relaxed)
+    }
+
     /// What the server last said of a session.
     pub fn binding(&self, session: &str) -> Option<Value> {
         let lines = self.shared.lines();
@@ -232,7 +240,7 @@ async fn challenge_in_time(shared: Arc<Shared>) {
             shared.challenge(&session).await;
         }
         for session in unsure {
-            shared.look_at(&session).await;
+            shared.look_at(&session, true).await;
         }
     }
 }
@@ -264,17 +272,24 @@ impl Shared {
     async fn list(&self) {
         let sessions: Vec<_> = self.lines().keys().cloned().collect();
         for session in sessions {
-            self.look_at(&session).await;
+            self.look_at(&session, true).await;
         }
     }
 
-    /// Looks up what a session amounts to. Until that is known nothing is sent to it.
-    async fn look_at(&self, session: &str) {
+    /// Looks up what a session amounts to. While it is in doubt nothing is sent to it.
+    async fn look_at(&self, session: &str, in_doubt: bool) {
         let Ok(line) = self.line(session) else {
             return;
         };
-        self.update(session, |line| line.headers = None);
+        let doubt = || {
+            if in_doubt {
+                self.update(session, |line| line.headers = None);
+            }
+        };
+        doubt();
         let _turn = line.asking.lock().await;
+        // An answer to an earlier question may have come meanwhile.
+        doubt();
         if let Err(error) = self.look(session).await {
             tracing::info!(%session, %error, "not known whether it may be routed to");
         }
@@ -307,7 +322,6 @@ impl Shared {
     }
 
     async fn look(&self, session: &str) -> Result<Value, CoordinatorError> {
-        self.update(session, |line| line.headers = None);
         let path = format!("/internal/v1/bindings/{session}");
         let binding = self.api.get(&path).await?;
         // Whoever is joined to no Mac is nobody to route to.
