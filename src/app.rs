@@ -21,10 +21,12 @@ use crate::config::Config;
 use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::flows::answers::Answers;
+use crate::flows::append_to_log::Log;
 use crate::flows::follow_events::Outlet;
 use crate::flows::publish_evidence::Bundles;
 use crate::flows::publish_feed::Feed;
-use crate::flows::sign_result::{Signing, subject_secret};
+use crate::flows::service_secret::service_secret;
+use crate::flows::sign_result::{SUBJECT_SECRET, Signing};
 use crate::flows::wake::Wakeups;
 use crate::flows::{Authorities, Context, Held, Settings, refuse, rotate_result_key, watch_clock};
 use crate::http::client_tls::PossessionOnly;
@@ -107,9 +109,16 @@ impl App {
         let wakeups = Wakeups::new(room, config.apns.pushes_per_second, Arc::clone(&clock));
         let (refusals, waiting_refusals) = refuse::queue();
         let clock_watch = watch_clock::begin(&store, clock.as_ref()).await?;
-        let subject_secret = subject_secret(&store, seal.as_ref(), entropy.as_ref()).await?;
+        let subject_secret =
+            service_secret(&store, seal.as_ref(), entropy.as_ref(), SUBJECT_SECRET).await?;
         rotate_result_key::begin(&store, Algorithm::Es256, clock.now()).await?;
         keep_policy(&store, &policy, clock.now()).await?;
+        let log = match config.transparency.enabled {
+            true => {
+                Some(Log::open(&store, seal.as_ref(), entropy.as_ref(), &config.base_url).await?)
+            }
+            false => None,
+        };
         let ctx = Arc::new(Context {
             store,
             apns: Apns::new(
@@ -134,6 +143,8 @@ impl App {
             signing: Signing::default(),
             subject_secret,
             outlet: Outlet::default(),
+            log,
+            bundles: Bundles::new(config.feed.disclosure),
             outbound: Outbound::new()?,
         });
         let proxies = Arc::new(proxies(config)?);
@@ -153,7 +164,6 @@ impl App {
             releases: Arc::default(),
             feed: Arc::new(Feed::new(config.feed.disclosure)),
             feed_limit: limit(config.public.feed_per_minute)?,
-            bundles: Arc::new(Bundles::new(config.feed.disclosure)),
             downloads: Arc::new(Streams::for_downloads()),
         };
         let public = http::public(public, web::pages());

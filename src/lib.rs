@@ -44,6 +44,7 @@ pub mod secret;
 pub mod store;
 pub mod telemetry;
 pub mod time;
+pub mod transparency;
 pub mod verification;
 pub mod web;
 pub mod workers;

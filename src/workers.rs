@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::flows::wake::Turn;
 use crate::flows::{
     Context, Failure, challenge, deliver_webhooks, follow_events, judge_anew, read_status, refuse,
-    rotate_push_certificate, sweep, tell_of_end, wake, watch_clock,
+    rotate_push_certificate, sweep, tell_log, tell_of_end, wake, watch_clock,
 };
 
 /// How often what is due is looked for.
@@ -32,6 +32,10 @@ const GATHER: Duration = Duration::from_millis(10);
 const WEBHOOKS: Duration = Duration::from_millis(500);
 /// How often at most.
 const WEBHOOKS_GATHER: Duration = Duration::from_millis(50);
+/// How often it is looked what the transparency log is to be told, at least.
+const LOG: Duration = Duration::from_secs(5);
+/// How often at most: one head for whatever happens meanwhile.
+const LOG_GATHER: Duration = Duration::from_secs(1);
 /// How often old sessions, challenges and events are removed.
 const TIDY: Duration = Duration::from_secs(60 * 60);
 /// How often a newly installed push certificate is looked for.
@@ -73,6 +77,9 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     workers.spawn(judge_all_anew(Arc::clone(ctx), stop.clone()));
     workers.spawn(tell_followers(Arc::clone(ctx), stop.clone()));
     workers.spawn(tell_webhooks(Arc::clone(ctx), stop.clone()));
+    if ctx.log.is_some() {
+        workers.spawn(tell_the_log(Arc::clone(ctx), stop.clone()));
+    }
     workers.spawn(every(
         SWEEP,
         Arc::clone(ctx),
@@ -302,6 +309,22 @@ async fn tell_followers(ctx: Arc<Context>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = ctx.outlet.arrived() => {}
             () = tokio::time::sleep(FOLLOW) => {}
+            Ok(()) = appended.changed() => {}
+        }
+    }
+}
+
+/// Keeps the transparency log level with what happens.
+async fn tell_the_log(ctx: Arc<Context>, stop: CancellationToken) {
+    let mut appended = ctx.store.events_appended();
+    loop {
+        report(&ctx, "tell_log", tell_log::run_once(&ctx).await);
+        if pause(LOG_GATHER, &stop).await {
+            return;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOG) => {}
             Ok(()) = appended.changed() => {}
         }
     }

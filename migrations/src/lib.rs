@@ -21,6 +21,7 @@ mod m0012_attempts_of_a_mac;
 mod m0013_webhooks;
 mod m0014_statements_by_evidence;
 mod m0015_signed_results;
+mod m0018_transparency_log;
 
 /// The history.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0013_webhooks::Migration),
             Box::new(m0014_statements_by_evidence::Migration),
             Box::new(m0015_signed_results::Migration),
+            Box::new(m0018_transparency_log::Migration),
         ]
     }
 }

@@ -16,7 +16,9 @@ use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use attestd::entropy::{Entropy, SeededEntropy, draw};
 use attestd::flows::answers::Answers;
 use attestd::flows::follow_events::Outlet;
-use attestd::flows::sign_result::{Signing, subject_secret};
+use attestd::flows::publish_evidence::Bundles;
+use attestd::flows::service_secret::service_secret;
+use attestd::flows::sign_result::{SUBJECT_SECRET, Signing};
 use attestd::flows::wake::Wakeups;
 use attestd::flows::{
     Authorities, Context, Held, Settings, refuse, release, rotate_push_certificate, watch_clock,
@@ -28,6 +30,7 @@ use attestd::pki::{
 };
 use attestd::posture::policy::Policy;
 use attestd::provider::release::Registration;
+use attestd::publication::feed::Disclosure;
 use attestd::store::Store;
 use attestd::telemetry::Metrics;
 use attestd::time::{Clock, ManualClock, Timestamp};
@@ -189,12 +192,15 @@ impl Estate {
         store.keep_agendas_by(Rules::clone(&server_settings.rules));
         let (refusals, waiting_refusals) = refuse::queue();
         let clock_watch = watch_clock::begin(&store, clock.as_ref()).await?;
-        let subject_secret = subject_secret(&store, seal.as_ref(), entropy.as_ref()).await?;
+        let subject_secret =
+            service_secret(&store, seal.as_ref(), entropy.as_ref(), SUBJECT_SECRET).await?;
         let ctx = Arc::new(Context {
             answers: Answers::default(),
             signing: Signing::default(),
             subject_secret,
             outlet: Outlet::default(),
+            log: None,
+            bundles: Bundles::new(Disclosure::Redacted),
             outbound: Outbound::new()?,
             store,
             apns: Apns::new(settings, Arc::clone(&clock), Arc::clone(&entropy))?,

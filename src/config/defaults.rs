@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use super::{AdoptedProfile, Apns, Attestation, Enrollment, Log, LogFormat, Verification};
+use super::{AdoptedProfile, Apns, Attestation, Enrollment, Verification};
 use crate::enrollment::Protocol;
 use crate::time::Span;
 
@@ -69,15 +69,6 @@ impl Default for Verification {
             // Two or three an hour were seen to get through.
             pushes_per_hour: number(2),
             queue: number(4096),
-        }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Text,
         }
     }
 }

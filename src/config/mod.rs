@@ -4,6 +4,8 @@
 //! configuration file is in.
 
 mod defaults;
+mod log;
+mod transparency;
 mod unusable;
 
 use std::net::SocketAddr;
@@ -12,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::log::{Log, LogFormat};
+pub use self::transparency::Transparency;
 pub use self::unusable::Unusable;
 use crate::enrollment::Protocol;
 use crate::network::Network;
@@ -51,6 +55,8 @@ pub struct Config {
     pub releases: Releases,
     #[serde(default)]
     pub feed: Feed,
+    #[serde(default)]
+    pub transparency: Transparency,
     #[serde(default)]
     pub log: Log,
 }
@@ -220,22 +226,6 @@ pub struct Feed {
     /// `full`: everything an outsider needs to check it. `redacted`: nothing that a serial number can be
     /// had from, and therefore neither Apple's chains nor the providers' signed words.
     pub disclosure: Disclosure,
-}
-
-/// What is logged, to standard error.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// `info`, or a filter such as `attestd=debug`.
-    pub level: String,
-    pub format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 impl Public {

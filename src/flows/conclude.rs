@@ -123,17 +123,16 @@ pub fn decide(exchange: Exchange, answer: Option<Answer>, judge: &Judge) -> (Cha
         judge,
     };
     let before = round.verification.clone();
-    let session = match answer {
-        None => {
-            let open = round.verification.take();
-            round.verification = with_what_is_ripe(open, &round.exchange.agenda, judge);
-            Session::Open(None)
-        }
-        Some(answer) => round.take(answer),
-    };
+    let session = answer.map_or(Session::Begins, |answer| round.take(answer));
+    if session == Session::Begins {
+        let open = round.verification.take();
+        round.verification = with_what_is_ripe(open, &round.exchange.agenda, judge);
+    }
     round.settle();
-    if let Session::Open(answered) = session {
-        round.hand_over(answered);
+    match session {
+        Session::Begins => round.hand_over(None),
+        Session::GoesOn(answered) => round.hand_over(Some(answered)),
+        Session::Ended => {}
     }
     if round.verification != before {
         round.changes.verification = round.verification;
@@ -142,9 +141,13 @@ pub fn decide(exchange: Exchange, answer: Option<Answer>, judge: &Judge) -> (Cha
 }
 
 /// Whether the Mac can be given another command now.
+#[derive(Debug, PartialEq, Eq)]
 enum Session {
+    /// Yes: it has just come. It says Idle, or first brings a result nobody waits for any more, which
+    /// macOS does when the reply to it was lost.
+    Begins,
     /// Yes; it has just answered this kind.
-    Open(Option<Kind>),
+    GoesOn(Kind),
     /// No: after NotNow, macOS asks again by itself only if that was its last word.
     Ended,
 }
@@ -168,15 +171,15 @@ impl Round<'_> {
         let now = self.judge.now;
         let Some(command) = self.exchange.command.take() else {
             self.decision.refused = Some(Reason::AnswerUnsolicited);
-            return Session::Open(None);
+            return Session::Begins;
         };
         let kind = command.kind;
         if let Err(reason) = command.accepts(answer.identity, now) {
             self.decision.refused = Some(reason);
-            return Session::Open(Some(kind));
+            return Session::Begins;
         }
         match &answer.status {
-            Status::Idle | Status::Foreign => return Session::Open(None),
+            Status::Idle | Status::Foreign => return Session::Begins,
             Status::NotNow(_) => {
                 self.conclude_command(command, CommandState::NotNow);
                 self.with_verification(kind, |verification| verification.not_now(kind));
@@ -198,7 +201,7 @@ impl Round<'_> {
             }
             Status::Acknowledged(_) => self.judge_content(command, answer),
         }
-        Session::Open(Some(kind))
+        Session::GoesOn(kind)
     }
 
     fn judge_content(&mut self, command: Command, answer: Answer) {

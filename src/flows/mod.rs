@@ -39,11 +39,14 @@
 //! | [`rotate_push_certificate`] | the yearly push certificate |
 //! | [`rotate_result_key`] | the keys that results are signed by |
 //! | [`publish_evidence`] | anybody wants to check it all |
+//! | [`append_to_log`] | something is said to all; [`tell_log`] follows what there is to say |
+//! | [`service_secret`] | the service starts: what it keeps secret for ever is read, or drawn |
 //! | [`sign_result`] | somebody wants a result that needs no trust in whoever brings it |
 //! | [`check_policy`] | what another policy would change is asked before it is switched on |
 //! | [`authorize`] | who may use the internal API |
 
 pub mod answers;
+pub mod append_to_log;
 pub mod approve_binding;
 pub mod authorize;
 pub mod bind_provider;
@@ -81,9 +84,11 @@ pub mod renew_by_scep;
 pub mod revoke;
 pub mod rotate_push_certificate;
 pub mod rotate_result_key;
+pub mod service_secret;
 pub mod sign_result;
 pub mod sweep;
 pub mod take_over;
+pub mod tell_log;
 pub mod tell_of_end;
 pub mod verify_now;
 pub mod wake;
@@ -135,6 +140,9 @@ pub struct Context {
     /// What the subjects of results are made with.
     pub subject_secret: Secret<[u8; 32]>,
     pub outlet: follow_events::Outlet,
+    /// `None`: nothing is published in a log.
+    pub log: Option<append_to_log::Log>,
+    pub bundles: publish_evidence::Bundles,
     pub outbound: Outbound,
 }
 
@@ -192,6 +200,8 @@ pub enum Failure {
     NoSigningKey,
     #[error("a result cannot be signed")]
     Unsigned(#[source] crate::publication::jws::Unsigned),
+    #[error("nothing can be added to the log")]
+    NotLogged,
     #[error("a key could not be made")]
     KeyNotMade,
     #[error("{0}")]
@@ -217,6 +227,7 @@ impl Failure {
             self,
             Self::Store(StoreError::Unavailable(_) | StoreError::Conflict)
                 | Self::NoPushCertificate
+                | Self::NotLogged
                 | Self::Clock(_)
                 | Self::NoSigningKey
         )

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
+use super::append_to_log::append;
 use super::read_binding::read_binding;
 use super::read_posture::judge;
 use super::sign_result::{freshness_nonce, sealed_result};
@@ -31,6 +32,7 @@ use crate::publication::feed::Disclosure;
 use crate::publication::subject::{DEFINITION, Subject};
 use crate::store::{MacGlance, Read};
 use crate::time::Timestamp;
+use crate::transparency::entry::Entry;
 
 /// An answer to a challenge that is older says nothing of the present (C.5, step 4), with a minute for the
 /// way to whoever checks.
@@ -96,6 +98,25 @@ impl Bundles {
         if let Some(kept) = self.kept(session_id, now) {
             return Ok(Some(kept));
         }
+        self.make(ctx, session_id).await
+    }
+
+    /// As [`publish_evidence`], made now, for whoever reads next.
+    ///
+    /// # Errors
+    /// As [`publish_evidence`].
+    pub async fn renew(&self, ctx: &Context, session_id: &SessionId) -> Result<(), Failure> {
+        let closed = |_| Failure::Inconsistent("bundles are not made any more");
+        let _turn = self.making.acquire().await.map_err(closed)?;
+        self.make(ctx, session_id).await.map(drop)
+    }
+
+    async fn make(
+        &self,
+        ctx: &Context,
+        session_id: &SessionId,
+    ) -> Result<Option<Arc<Bundle>>, Failure> {
+        let now = ctx.clock.now();
         let Some(body) = publish_evidence(ctx, session_id, self.disclosure).await? else {
             return Ok(None);
         };
@@ -185,6 +206,16 @@ pub async fn publish_evidence(
     if let Some((posture, freshness)) = &result {
         let seal = seal_of(&written);
         if let Some(token) = sealed_result(ctx, posture, &subject, *freshness, seal).await? {
+            if let Some(log) = &ctx.log {
+                let entry = Entry::Posture {
+                    subject: subject.as_str().to_owned(),
+                    ear_sha256: sha256(token.as_bytes()),
+                };
+                let logged = append(ctx, log, entry.encode(now)).await?;
+                let entry = STANDARD.encode(logged.entry);
+                written.insert("log_entry_b64".to_owned(), json!(entry));
+                written.insert("tlog_proof".to_owned(), json!(logged.proof));
+            }
             written.insert("ear".to_owned(), json!(token));
         }
     }

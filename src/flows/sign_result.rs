@@ -10,7 +10,6 @@ use super::read_binding::glance_at_mac;
 use super::read_posture::judge;
 use super::watch_clock::demand;
 use super::{Context, Failure};
-use crate::entropy::draw;
 use crate::ids::{DeviceId, ResultId};
 use crate::keys::KeyPair;
 use crate::pki::Signer;
@@ -20,13 +19,14 @@ use crate::publication::jwk::Algorithm;
 use crate::publication::keyring::{ResultKey, signing};
 use crate::publication::subject::Subject;
 use crate::publication::{jws, posture_v1::PostureV1};
-use crate::secret::Secret;
-use crate::store::{Store, StoreError};
 use crate::time::Timestamp;
 
 /// How old the keys in memory may get: those of another node are published long before they sign, and
 /// one that is withdrawn signs no longer than this.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The secret that subjects are made with.
+pub const SUBJECT_SECRET: &str = "subject_secret";
 
 /// What one process signs with.
 #[derive(Debug, Default)]
@@ -203,31 +203,3 @@ impl Known {
         Ok((kid, pair))
     }
 }
-
-/// The secret that subjects are made with: drawn once for a database, the same on every node.
-///
-/// # Errors
-/// When it cannot be read, or opened.
-pub async fn subject_secret(
-    store: &Store,
-    sealer: &dyn crate::secret::Sealer,
-    entropy: &dyn crate::entropy::Entropy,
-) -> Result<Secret<[u8; 32]>, Failure> {
-    const FACT: &str = "subject_secret";
-    let drawn: [u8; 32] = draw(entropy);
-    let sealed = hex::encode(sealer.seal(FACT, &drawn));
-    let mut tx = store.write().await?;
-    let stands = tx.state_fact(FACT, &sealed).await?;
-    tx.commit().await?;
-    let bytes = hex::decode(stands).map_err(|_| UNREADABLE)?;
-    let opened = sealer.open(FACT, &bytes);
-    let opened = opened.map_err(|source| StoreError::Unsealable {
-        table: "service_meta",
-        id: FACT.to_owned(),
-        source,
-    })?;
-    let secret: [u8; 32] = opened.try_into().map_err(|_| UNREADABLE)?;
-    Ok(Secret::new(secret))
-}
-
-const UNREADABLE: Failure = Failure::Inconsistent("the secret of subjects is none");

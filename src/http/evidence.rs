@@ -26,7 +26,7 @@ pub async fn bundle(
     let Some(session_id) = session_id else {
         return Problem::provider_not_found().into_response();
     };
-    let bundle = match public.bundles.read(&public.ctx, &session_id).await {
+    let bundle = match public.ctx.bundles.read(&public.ctx, &session_id).await {
         Ok(Some(bundle)) => bundle,
         Ok(None) => return Problem::provider_not_found().into_response(),
         Err(failure) => return error::to_internal(&failure),

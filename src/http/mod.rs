@@ -22,6 +22,7 @@ pub mod idle;
 pub mod internal;
 pub mod limit;
 pub mod listener;
+pub mod log;
 pub mod mdm;
 pub mod postures;
 pub mod problem;
@@ -51,7 +52,6 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use crate::flows::Context;
-use crate::flows::publish_evidence::Bundles;
 use crate::flows::publish_feed::Feed;
 use crate::ids::SecretHash;
 
@@ -75,7 +75,6 @@ pub struct Public {
     pub releases: Arc<releases::Catalogue>,
     pub feed: Arc<Feed>,
     pub feed_limit: Arc<limit::PerClient>,
-    pub bundles: Arc<Bundles>,
     pub downloads: Arc<streams::Streams<IpAddr>>,
 }
 
@@ -126,6 +125,9 @@ pub fn public(state: Public, pages: Router<Public>) -> Router {
         .route("/v1/policies/{sha256}", get(results::policy))
         .route("/.well-known/jwks.json", get(results::jwks))
         .route("/.well-known/jwks-history.json", get(results::jwks_history))
+        .route("/log/checkpoint", get(log::checkpoint))
+        .route("/log/verifier-key", get(log::verifier_key))
+        .route("/log/tile/{*path}", get(log::tile))
         .route("/mdm/checkin", put(mdm::message))
         .route("/mdm/connect", put(mdm::message))
         .route("/acme/{secret}/{*path}", any(acme::acme))

@@ -34,6 +34,7 @@ mod evidence;
 mod exchange;
 mod glimpse;
 mod identities;
+mod log;
 mod lookup;
 mod meta;
 mod nonces;

@@ -27,9 +27,10 @@ const LONGEST: usize = 1024 * 1024;
 const HEAD: Duration = Duration::from_secs(10);
 
 /// What anybody may read without being anybody; all of it is the server's.
-const PUBLIC: [&str; 6] = [
+const PUBLIC: [&str; 7] = [
     "/v1/providers/",
     "/v1/evidence/",
+    "/log/",
     "/v1/policies/",
     "/v1/releases",
     "/.well-known/jwks.json",

@@ -58,13 +58,20 @@ impl Checks {
         let root = world.apple().root_pem()?;
         let der = openssl::x509::X509::from_pem(root.as_ref())?.to_der()?;
         // What is trusted is the reader's to say. Here it is the simulated Apple, and this server.
+        let log = Command::new("curl")
+            .args(["-sf", &format!("{}/log/verifier-key", coordinator.url())])
+            .output();
+        let log = String::from_utf8(log.await.context("running curl")?.stdout)?;
         let trust = json!({
             "mda_root_sha256": hex::encode(sha256(&der)), "mda_root_pem_file": "root.pem",
             "jwks_file": "keys.json", "issuer": server.base_url,
+            "log_vkey": log.trim_end(), "witness_quorum": 0,
         });
         std::fs::write(folder.join("root.pem"), root)?;
         std::fs::write(folder.join("trust.json"), format!("{trust:#}\n"))?;
         settled(server, coordinator).await?;
+        let watcher = verifier.with_file_name("log.py");
+        let watcher = format!("/usr/bin/python3 -B {}", path(&watcher)?);
         let (attestd, verifier) = (path(&server.attestd)?, path(verifier)?);
         let origin = coordinator.url();
         let feed = format!("{origin}/v1/providers/attestation");
@@ -130,6 +137,14 @@ impl Checks {
             ),
             (
                 format!("{python} response {streamed} --feed {feed} --trust trust.json"),
+                0,
+                verified,
+            ),
+            (
+                format!(
+                    "{watcher} {origin}/log --vkey '{}' --state seen.checkpoint",
+                    log.trim_end()
+                ),
                 0,
                 verified,
             ),

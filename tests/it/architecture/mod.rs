@@ -30,9 +30,16 @@ const NOUNS: &[(&str, &[&str])] = &[
     ("enrollment", &["mdm", "pki"]),
     ("posture", &["attestation", "mdm", "provider"]),
     ("verification", &["posture", "mdm"]),
+    ("transparency", &[]),
     (
         "publication",
-        &["verification", "posture", "enrollment", "attestation"],
+        &[
+            "verification",
+            "posture",
+            "enrollment",
+            "attestation",
+            "transparency",
+        ],
     ),
 ];
 

@@ -47,6 +47,7 @@ mod coordinate;
 mod init;
 mod publish_evidence;
 mod publish_feed;
+mod publish_log;
 mod read_posture;
 mod read_trust_headers;
 mod release;

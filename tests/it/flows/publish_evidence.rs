@@ -62,8 +62,13 @@ async fn checked(plane: &Plane, bundle: &Value, more: &[&str]) -> (Option<i32>, 
     std::fs::write(path("root.pem"), &root).expect("written");
     let der = openssl::x509::X509::from_pem(root.as_ref()).and_then(|root| root.to_der());
     let pin = hex::encode(openssl::sha::sha256(&der.expect("der")));
+    let log = scene
+        .answer(scene.anybody(Method::GET, "/log/verifier-key"))
+        .await;
+    let log = String::from_utf8(log.body.to_vec()).expect("text");
     let trust = json!({
         "mda_root_sha256": pin, "mda_root_pem_file": "root.pem", "jwks": keys.json(), "issuer": scene.base_url,
+        "log_vkey": log.trim_end(), "witness_quorum": 0,
     });
     std::fs::write(path("trust.json"), trust.to_string()).expect("written");
     std::fs::write(path("bundle.json"), bundle.to_string()).expect("written");
@@ -122,7 +127,7 @@ journey! {
             "subject proved arithmetic", "registration proved se_key", "challenge proved se_key",
             "status proved se_key", "apple proved custom", "key_named proved custom",
             "apple_posture proved custom", "security_info asserted service", "ear proved service",
-            "sealed proved service", "policy proved arithmetic",
+            "sealed proved service", "policy proved arithmetic", "log proved log",
         ]);
         assert_eq!(whole["residence_proved"], false);
         // The policy is had by its hash, and never changes.
@@ -142,7 +147,7 @@ journey! {
         assert_eq!(standings(&said), [
             "subject proved arithmetic", "challenge proved se_key", "status proved se_key",
             "apple asserted service", "security_info asserted service", "ear proved service",
-            "sealed proved service", "policy proved arithmetic",
+            "sealed proved service", "policy proved arithmetic", "log proved log",
         ]);
         let (status, said) = checked(&plane, &redacted, &["--require", "apple_posture"]).await;
         assert_eq!((status, &said["verdict"]), (Some(1), &json!("refused")));

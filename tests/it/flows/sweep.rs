@@ -6,7 +6,7 @@ use attestd::enrollment::ticket::Bounds;
 use attestd::flows::{sweep, wake};
 use attestd::verification::{Priority, Progress, State};
 use attestd_sim::keys::{KeyKind, generate};
-use attestd_sim::{Mac, MacSpec};
+use attestd_sim::{Loss, Mac, MacSpec};
 use serde_json::json;
 
 use crate::harness::inside::eventually;
@@ -131,6 +131,29 @@ journey! {
         scene.sweep().await;
         assert_eq!(pushes(&scene, &mac), 1);
         assert_eq!(scene.kept(&mac).await.verifications.len(), 2);
+    }
+}
+
+journey! {
+    async fn a_mac_that_first_repeats_what_it_said_is_asked_as_if_it_had_come_idle(backend: Backend) {
+        let scene = Scene::new(backend).await;
+        let mac = known_mac(&scene).await;
+        scene.pass(scene.due_in(&mac).await);
+        mac.lose(Loss::AfterSending);
+        mac.connect().await.expect_err("the reply is lost");
+        let heard_at = scene.now();
+        let said = async || scene.api.posture(&mac.serial()).await["claims"]["sip"]["observed_at"].clone();
+        assert_eq!(said().await, json!(heard_at));
+
+        // It sleeps, is not heard of for hours, and wakes: its first words are what it said before.
+        for _ in 0..12 {
+            scene.pass(30 * MINUTE);
+            scene.sweep().await;
+        }
+        assert_eq!(said().await, json!(heard_at));
+        mac.connect().await.expect("a session");
+        assert_eq!(scene.refused("answer_unsolicited").await, 1);
+        assert_eq!(said().await, json!(scene.now()));
     }
 }
 

@@ -26,8 +26,11 @@ async fn trust(plane: &Plane, folder: &Path) {
     let root = scene.world.apple().root_pem().expect("a root");
     let der = openssl::x509::X509::from_pem(root.as_ref()).and_then(|root| root.to_der());
     let pin = hex::encode(openssl::sha::sha256(&der.expect("DER")));
+    let log = scene.anybody(reqwest::Method::GET, "/log/verifier-key");
+    let log = scene.answer(log).await.body;
+    let log = String::from_utf8_lossy(&log);
     let trust = json!({
-        "mda_root_sha256": pin, "mda_root_pem_file": "root.pem", "jwks": keys, "issuer": scene.base_url,
+        "log_vkey": log.trim_end(), "witness_quorum": 0, "mda_root_sha256": pin, "mda_root_pem_file": "root.pem", "jwks": keys, "issuer": scene.base_url,
     });
     std::fs::write(folder.join("root.pem"), root).expect("written");
     std::fs::write(folder.join("trust.json"), trust.to_string()).expect("written");
@@ -79,7 +82,7 @@ const LISTED: [&str; 5] = [
     "key_named asserted service",
 ];
 
-const DOWN_TO_THE_ROOT: [&str; 19] = [
+const DOWN_TO_THE_ROOT: [&str; 20] = [
     "reply signed proved se_key",
     "reply attested asserted coordinator",
     "feed listed asserted service",
@@ -99,6 +102,7 @@ const DOWN_TO_THE_ROOT: [&str; 19] = [
     "evidence ear proved service",
     "evidence sealed proved service",
     "evidence policy proved arithmetic",
+    "evidence log proved log",
 ];
 
 journey! {
