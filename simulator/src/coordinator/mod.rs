@@ -24,6 +24,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::api::Api;
@@ -32,6 +33,9 @@ use crate::provider::Provider;
 
 /// Between two looks at whose challenge is due.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Between a challenge that could not be issued and the next try.
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// Where a coordinator works.
 #[derive(Debug)]
@@ -93,6 +97,8 @@ struct Line {
     headers: Option<Value>,
     /// In milliseconds since 1970.
     next_challenge: Option<i64>,
+    /// After a challenge that could not be issued, whatever time it is in the world.
+    not_before: Option<Instant>,
 }
 
 /// A provider that a request may be sent to.
@@ -168,6 +174,7 @@ impl Coordinator {
             binding,
             headers: None,
             next_challenge: None,
+            not_before: None,
         };
         self.shared.lines().insert(session.to_owned(), line);
         self.challenge(session).await
@@ -307,14 +314,15 @@ impl Shared {
         // As it is now, not as it was when the turn came up.
         let provider = self.line(session)?.provider;
         let told = self.api.challenge(session, &provider).await;
-        // One that could not be issued is tried again after a while, not at once.
-        let again = self.clock.now_ms() + 30_000;
-        let next = told
-            .as_ref()
-            .ok()
-            .and_then(|told| millis(&told["next_due"]));
-        self.update(session, |line| {
-            line.next_challenge = Some(next.unwrap_or(again))
+        self.update(session, |line| match &told {
+            Ok(told) => {
+                line.next_challenge = millis(&told["next_due"]);
+                line.not_before = None;
+                if told["routable"] != true {
+                    line.headers = None;
+                }
+            }
+            Err(_) => line.not_before = Some(Instant::now() + AGAIN),
         });
         let looked = self.look(session).await;
         told?;
@@ -359,7 +367,8 @@ impl Shared {
 
 impl Line {
     fn is_due(&self, now: i64) -> bool {
-        self.next_challenge.is_some_and(|due| due <= now)
+        let is_over = |until: Instant| until <= Instant::now();
+        self.next_challenge.is_some_and(|due| due <= now) && self.not_before.is_none_or(is_over)
     }
 
     /// The headers of a reply to a request that is sent at this time; `None` if none may be sent.
