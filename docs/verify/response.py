@@ -210,8 +210,7 @@ def sealed(body):
     except Exception:
         return None
 
-# Inputs: files, or URLs. Nothing is followed that an answer points to.
-class Nowhere(urllib.request.HTTPRedirectHandler):
+class Nowhere(urllib.request.HTTPRedirectHandler):  # nothing is followed that an answer points to
     def redirect_request(self, *_):
         return None
 def get(source, most, tls_root):
@@ -222,7 +221,8 @@ def get(source, most, tls_root):
     handlers = (Nowhere, urllib.request.ProxyHandler({}),
                 urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=tls_root)))
     with urllib.request.build_opener(*handlers).open(source, timeout=60) as answer:
-        return answer.read(most + 1)
+        data, status = answer.read(most + 1), answer.status
+    return need(status == 200 and len(data) <= most, "no whole answer, or more than is read") or data
 def get_json(source, kind, tls_root):
     data = get(source, MOST[kind], tls_root)
     need(data.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["), "no JSON")

@@ -162,8 +162,7 @@ class Urls(Folder):
         for nowhere in ("http://192.0.2.1/v1/providers/attestation", "http://127.0.0.1:1/v1/providers/attestation", "/nowhere"):
             self.assertEqual(self.check(nowhere)[0], 2, nowhere)
         Server.says[f"/v1/evidence/{self.id}"] = (200, b"{" + b" " * (2 << 20))
-        status, answer = self.check(feed)
-        self.assertEqual((status, found(answer)["evidence/form"]["standing"]), (1, "failed"))
+        self.assertEqual(self.check(feed)[0], 2, "more than is read")
 
 
 class Program(unittest.TestCase):

@@ -1,6 +1,7 @@
 //! What the server tells as it happens: the event stream, followed without missing anything.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use reqwest::Response;
@@ -59,6 +60,8 @@ async fn listen(shared: &Arc<Shared>, mut stream: Response, last: &mut Option<St
             // Only now: what was not acted upon is to be told again.
             if let Some(id) = event.id {
                 *last = Some(id.to_owned());
+                let id = id.parse().unwrap_or_default();
+                shared.heard.fetch_max(id, Ordering::Relaxed);
             }
         }
         if text.len() > LONGEST {
@@ -68,20 +71,21 @@ async fn listen(shared: &Arc<Shared>, mut stream: Response, last: &mut Option<St
 }
 
 /// What happened is looked up: an event says that something is different, the answer to a question what is
-/// so now.
+/// so now. Until then nothing is sent to whom it concerns, unless it says itself that this is good.
 async fn heard(shared: &Arc<Shared>, event: &Event<'_>) {
     if event.name.is_empty() {
         return;
     }
+    let in_doubt = !event.is_good();
     match (
         event.data["session"].as_str(),
         event.data["device_id"].as_str(),
     ) {
         (Some(session), _) if event.name == "challenge.due" => shared.challenge(session).await,
-        (Some(session), _) => shared.look_at(session).await,
+        (Some(session), _) => shared.look_at(session, in_doubt).await,
         (None, Some(device_id)) => {
             for session in shared.sessions_of(device_id) {
-                shared.look_at(&session).await;
+                shared.look_at(&session, in_doubt).await;
             }
         }
         // A release, the clock: about everybody.
@@ -98,6 +102,17 @@ struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
+    /// Whether it cannot have ended anything: every provider is challenged every five minutes, and is routed
+    /// to all the while.
+    fn is_good(&self) -> bool {
+        match self.name {
+            "binding.changed" => self.data["routable"] == json!(true),
+            "posture.changed" => self.data["verdict"] == json!("affirming"),
+            "posture.expiring" | "verification.finished" => true,
+            _ => false,
+        }
+    }
+
     fn read(block: &'a str) -> Self {
         let mut event = Self::default();
         for line in block.lines() {
@@ -129,6 +144,11 @@ mod tests {
             data: json!({ "device_id": "dev_1" }),
         };
         assert_eq!(read, told);
+        assert!(!read.is_good());
+        for (data, is_good) in [("true", true), ("false", false), ("null", false)] {
+            let block = format!("event: binding.changed\ndata: {{\"routable\":{data}}}\n\n");
+            assert_eq!(Event::read(&block).is_good(), is_good, "{data}");
+        }
         let place = Event::read("retry: 3000\nid: 9\n\n");
         assert_eq!((place.id, place.name), (Some("9"), ""));
         assert_eq!(Event::read(": still here\n\n"), Event::default());

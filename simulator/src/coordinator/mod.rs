@@ -15,7 +15,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::api::Api;
@@ -32,6 +33,9 @@ use crate::provider::Provider;
 
 /// Between two looks at whose challenge is due.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Between a challenge that could not be issued and the next try.
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// Where a coordinator works.
 #[derive(Debug)]
@@ -78,6 +82,8 @@ struct Shared {
     lines: Mutex<BTreeMap<String, Line>>,
     /// Whose turn it is.
     turn: AtomicUsize,
+    /// The last event that was acted upon.
+    heard: AtomicI64,
 }
 
 /// A provider, and what the server last said of its session.
@@ -91,6 +97,8 @@ struct Line {
     headers: Option<Value>,
     /// In milliseconds since 1970.
     next_challenge: Option<i64>,
+    /// After a challenge that could not be issued, whatever time it is in the world.
+    not_before: Option<Instant>,
 }
 
 /// A provider that a request may be sent to.
@@ -117,6 +125,7 @@ impl Coordinator {
             clock: options.clock,
             lines: Mutex::default(),
             turn: AtomicUsize::new(0),
+            heard: AtomicI64::new(0),
         });
         let stop = CancellationToken::new();
         let until = |stop: CancellationToken, work| {
@@ -165,6 +174,7 @@ impl Coordinator {
             binding,
             headers: None,
             next_challenge: None,
+            not_before: None,
         };
         self.shared.lines().insert(session.to_owned(), line);
         self.challenge(session).await
@@ -206,6 +216,11 @@ impl Coordinator {
         self.shared.challenged(session).await
     }
 
+    /// The number of the last event that was acted upon.
+    pub fn heard(&self) -> i64 {
+        self.shared.heard.load(Ordering::Relaxed)
+    }
+
     /// What the server last said of a session.
     pub fn binding(&self, session: &str) -> Option<Value> {
         let lines = self.shared.lines();
@@ -232,7 +247,7 @@ async fn challenge_in_time(shared: Arc<Shared>) {
             shared.challenge(&session).await;
         }
         for session in unsure {
-            shared.look_at(&session).await;
+            shared.look_at(&session, true).await;
         }
     }
 }
@@ -264,17 +279,24 @@ impl Shared {
     async fn list(&self) {
         let sessions: Vec<_> = self.lines().keys().cloned().collect();
         for session in sessions {
-            self.look_at(&session).await;
+            self.look_at(&session, true).await;
         }
     }
 
-    /// Looks up what a session amounts to. Until that is known nothing is sent to it.
-    async fn look_at(&self, session: &str) {
+    /// Looks up what a session amounts to. While it is in doubt nothing is sent to it.
+    async fn look_at(&self, session: &str, in_doubt: bool) {
         let Ok(line) = self.line(session) else {
             return;
         };
-        self.update(session, |line| line.headers = None);
+        let doubt = || {
+            if in_doubt {
+                self.update(session, |line| line.headers = None);
+            }
+        };
+        doubt();
         let _turn = line.asking.lock().await;
+        // An answer to an earlier question may have come meanwhile.
+        doubt();
         if let Err(error) = self.look(session).await {
             tracing::info!(%session, %error, "not known whether it may be routed to");
         }
@@ -292,14 +314,15 @@ impl Shared {
         // As it is now, not as it was when the turn came up.
         let provider = self.line(session)?.provider;
         let told = self.api.challenge(session, &provider).await;
-        // One that could not be issued is tried again after a while, not at once.
-        let again = self.clock.now_ms() + 30_000;
-        let next = told
-            .as_ref()
-            .ok()
-            .and_then(|told| millis(&told["next_due"]));
-        self.update(session, |line| {
-            line.next_challenge = Some(next.unwrap_or(again))
+        self.update(session, |line| match &told {
+            Ok(told) => {
+                line.next_challenge = millis(&told["next_due"]);
+                line.not_before = None;
+                if told["routable"] != true {
+                    line.headers = None;
+                }
+            }
+            Err(_) => line.not_before = Some(Instant::now() + AGAIN),
         });
         let looked = self.look(session).await;
         told?;
@@ -307,7 +330,6 @@ impl Shared {
     }
 
     async fn look(&self, session: &str) -> Result<Value, CoordinatorError> {
-        self.update(session, |line| line.headers = None);
         let path = format!("/internal/v1/bindings/{session}");
         let binding = self.api.get(&path).await?;
         // Whoever is joined to no Mac is nobody to route to.
@@ -345,7 +367,8 @@ impl Shared {
 
 impl Line {
     fn is_due(&self, now: i64) -> bool {
-        self.next_challenge.is_some_and(|due| due <= now)
+        let is_over = |until: Instant| until <= Instant::now();
+        self.next_challenge.is_some_and(|due| due <= now) && self.not_before.is_none_or(is_over)
     }
 
     /// The headers of a reply to a request that is sent at this time; `None` if none may be sent.

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use attestd_sim::{Coordinator, World};
@@ -68,6 +69,7 @@ impl Checks {
         });
         std::fs::write(folder.join("root.pem"), root)?;
         std::fs::write(folder.join("trust.json"), format!("{trust:#}\n"))?;
+        settled(server, coordinator).await?;
         let watcher = verifier.with_file_name("log.py");
         let watcher = format!("/usr/bin/python3 -B {}", path(&watcher)?);
         let (attestd, verifier) = (path(&server.attestd)?, path(verifier)?);
@@ -228,6 +230,19 @@ impl Check {
     fn is_right(&self) -> bool {
         self.status == Some(self.wanted)
     }
+}
+
+/// Waits, for a while, until the coordinator has heard what happened so far: what is in doubt is sent nothing.
+async fn settled(server: &Server, coordinator: &Coordinator) -> Result<()> {
+    let page = server.api.get("/internal/v1/postures?limit=1").await?;
+    let cursor = page["cursor"].as_i64().unwrap_or_default();
+    for _ in 0..100 {
+        if coordinator.heard() >= cursor {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
 }
 
 /// For a shell.

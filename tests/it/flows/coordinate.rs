@@ -38,7 +38,7 @@ pub(super) async fn coordinator(plane: &Plane, internal_url: &str) -> Coordinato
     Coordinator::start(options).await.expect("starts")
 }
 
-/// A Mac of [`OWNER`], attested, whose provider is connected and routed to.
+/// A Mac of [`OWNER`], attested, whose provider is connected and sent requests.
 pub(super) async fn routed(plane: &Plane, coordinator: &Coordinator, session: &str) -> Mac {
     let (mac, life) = plane.mac_of(Some(OWNER)).await;
     let provider = plane.provider_on(&mac);
@@ -48,6 +48,7 @@ pub(super) async fn routed(plane: &Plane, coordinator: &Coordinator, session: &s
         .once(session, "routable", |it| it["routable"] == true)
         .await;
     drop(life);
+    caught_up(plane, coordinator).await;
     mac
 }
 
@@ -89,7 +90,7 @@ async fn hello(coordinator: &Coordinator) -> (u16, String) {
     )
 }
 
-pub(super) async fn once_it_says(coordinator: &Coordinator, status: u16, attested: &str) {
+async fn once_it_says(coordinator: &Coordinator, status: u16, attested: &str) {
     let wanted = (status, attested.to_owned());
     eventually(attested, async || hello(coordinator).await == wanted).await;
 }
@@ -99,7 +100,6 @@ journey! {
         let plane = Plane::new(backend).await;
         let coordinator = coordinator(&plane, &plane.scene.api.url).await;
         let mac = routed(&plane, &coordinator, "s").await;
-        once_it_says(&coordinator, 200, "true").await;
         let folder = tempfile::tempdir().expect("a folder");
         let line = PAGE.replace("https://api.darkbloom.dev", &coordinator.url());
         let shown = shell(folder.path(), &line).await;
@@ -148,7 +148,6 @@ journey! {
         let plane = Plane::new(backend).await;
         let coordinator = coordinator(&plane, &plane.scene.api.url).await;
         routed(&plane, &coordinator, "s").await;
-        once_it_says(&coordinator, 200, "true").await;
         let streamed = HELLO.replace("{\"model", "{\"stream\":true,\"model");
         let folder = tempfile::tempdir().expect("a folder");
         // HTTP/1.1 brings trailers to who says that it reads them; HTTP/2 to everybody.
@@ -197,7 +196,6 @@ journey! {
         // Nobody is there: an answer, and nobody's.
         assert_eq!(hello(&coordinator).await, (503, "false".to_owned()));
         let mac = routed(&plane, &coordinator, "s").await;
-        once_it_says(&coordinator, 200, "true").await;
 
         // An operator withdraws the trust: the coordinator hears of it, and asked nothing.
         revoke(&plane, &mac).await;
@@ -205,7 +203,6 @@ journey! {
 
         // A second provider signs with another key than it names: it is trusted, and its reply is not.
         let other = routed(&plane, &coordinator, "t").await;
-        once_it_says(&coordinator, 200, "true").await;
         coordinator.change("t", |provider| provider.lie = Some(ProviderLie::OtherKey)).expect("there");
         eventually("a reply that is not passed on", async || hello(&coordinator).await == (502, "false".to_owned())).await;
         coordinator.change("t", |provider| provider.lie = None).expect("there");
@@ -222,6 +219,19 @@ journey! {
         eventually("nothing sent to it", async || coordinator.binding("t").is_some_and(|it| it["routable"] == false)).await;
         drop(other);
     }
+}
+
+/// The coordinator has heard everything there is to hear, and sends requests.
+async fn caught_up(plane: &Plane, coordinator: &Coordinator) {
+    let store = &plane.scene.ctx().store;
+    eventually("everything heard", async || {
+        let events = store.events_after(0, 1000).await.expect("events");
+        events
+            .last()
+            .is_none_or(|last| last.seq <= coordinator.heard())
+    })
+    .await;
+    once_it_says(coordinator, 200, "true").await;
 }
 
 /// An operator withdraws the trust in a Mac.
@@ -288,7 +298,6 @@ journey! {
         let way = Way::to(&scene.api.url).await;
         let coordinator = coordinator(&plane, &way.url).await;
         let mac = routed(&plane, &coordinator, "s").await;
-        once_it_says(&coordinator, 200, "true").await;
 
         // What it was told counts on, and ends by itself.
         way.close();
@@ -297,6 +306,7 @@ journey! {
         assert_eq!(hello(&coordinator).await, (503, "false".to_owned()));
         way.open();
         once_it_says(&coordinator, 200, "true").await;
+        caught_up(&plane, &coordinator).await;
 
         // What happened meanwhile is heard of afterwards.
         way.close();

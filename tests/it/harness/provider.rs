@@ -1,52 +1,35 @@
-//! A provider's software, as far as it asks for a profile: a key of its own, and what it signs.
-//!
-//! Written from the documents, and by OpenSSL: it shares nothing with the server.
+//! A provider's software, as far as it asks for a profile: the simulator's, with everything it says chosen.
 
 use attestd::time::Timestamp;
-use attestd_sim::keys::{KeyKind, generate, random};
+use attestd_sim::keys::random;
+use attestd_sim::{Clock, KeyText};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use openssl::bn::BigNumContext;
-use openssl::ec::PointConversionForm;
-use openssl::hash::MessageDigest;
-use openssl::pkey::{PKey, Private};
-use openssl::sign::Signer;
 use serde_json::{Value, json};
 
 /// A provider with its key.
 #[derive(Debug, Clone)]
-pub struct Provider {
-    key: PKey<Private>,
-}
+pub struct Provider(attestd_sim::Provider);
 
 impl Provider {
     pub fn new() -> Self {
-        Self {
-            key: generate(KeyKind::P256).expect("a key"),
-        }
-    }
-
-    fn point(&self) -> Vec<u8> {
-        let key = self.key.ec_key().expect("an EC key");
-        let mut context = BigNumContext::new().expect("a context");
-        let form = PointConversionForm::UNCOMPRESSED;
-        let point = key.public_key().to_bytes(key.group(), form, &mut context);
-        point.expect("a point")
+        Self(attestd_sim::Provider::new("FXSYNTH0001", &Clock::system()).expect("a provider"))
     }
 
     /// The key as CryptoKit writes it: 64 bytes.
     pub fn se_public_key(&self) -> String {
-        STANDARD.encode(&self.point()[1..])
+        self.0.public_key().expect("a key")
     }
 
     /// The same key, in 65 bytes.
     pub fn se_public_key_65(&self) -> String {
-        STANDARD.encode(self.point())
+        let mut longer = self.0.clone();
+        longer.key_text = KeyText::Bytes65;
+        longer.public_key().expect("a key")
     }
 
     pub fn sign(&self, message: &[u8]) -> String {
-        let mut signer = Signer::new(MessageDigest::sha256(), &self.key).expect("a signer");
-        STANDARD.encode(signer.sign_oneshot_to_vec(message).expect("a signature"))
+        self.0.sign(message).expect("a signature")
     }
 
     /// A request for a profile from the server with this name, made at this time.
