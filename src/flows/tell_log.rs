@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::append_to_log::{Log, append_in};
 use super::read_binding::glance_at_mac;
 use super::sign_result::known;
+use super::watch_clock::trouble;
 use super::{Context, Failure};
 use crate::ids::{DeviceId, sha256};
 use crate::provider::Release;
@@ -26,6 +27,10 @@ const PAGE: usize = 256;
 /// When something cannot be read or stored; it is said the next time.
 pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
     let Some(log) = &ctx.log else { return Ok(()) };
+    if trouble(ctx).is_some() {
+        // By such a clock nothing is dated, least of all for ever.
+        return Ok(());
+    }
     say_what_is_in_use(ctx, log).await?;
     while follow_events(ctx, log).await? {}
     Ok(())

@@ -1,6 +1,7 @@
 //! Whatever is published can be found again in a log that only grows (B.7 of the coordinator's interface).
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use attestd::flows::append_to_log::{Log, append, head};
 use attestd::flows::tell_log;
@@ -224,6 +225,24 @@ journey! {
             "/log/tile/0/000.p/0", "/log/tile/entries/000.p/256"] {
             assert_eq!(get(path).await.status, 404, "{path}");
         }
+    }
+}
+
+journey! {
+    async fn nothing_is_dated_by_a_clock_that_is_not_believed(backend: Backend) {
+        let scene = Scene::new(backend).await;
+        told(&scene).await;
+        let now = scene.now();
+        scene.set_clock(now.minus(Duration::from_secs(60 * 60)));
+        let release = json!({ "binary_hash": "ab".repeat(32), "version": "1.2.3" });
+        operate(&scene, "/internal/v1/releases", &release).await;
+        told(&scene).await;
+        assert_eq!(of_kind(&scene, "release").await, Vec::<Value>::new());
+        scene.set_clock(now);
+        eventually("it is said", async || {
+            told(&scene).await;
+            of_kind(&scene, "release").await.len() == 1
+        }).await;
     }
 }
 
