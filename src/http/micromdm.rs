@@ -1,7 +1,7 @@
 //! `/micromdm`: the calls of MicroMDM that the historic coordinator makes, off unless configured.
 //!
 //! Bytes to types and back: names, shapes and refusals as MicroMDM's clients know them. What may be
-//! asked, and how, is [`relay_command`]'s.
+//! asked, and how, is [`relay_command()`]'s.
 
 use std::sync::Arc;
 use std::time::Duration;
