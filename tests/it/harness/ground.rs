@@ -62,7 +62,13 @@ impl Ground {
         if let Some(files) = push {
             let certificate = ["--certificate", text(&files.push_certificate)];
             let key = ["--key", text(&files.push_key)];
-            run(&[&["push-cert", "install"][..], &configured, &certificate, &key].concat());
+            run(&[
+                &["push-cert", "install"][..],
+                &configured,
+                &certificate,
+                &key,
+            ]
+            .concat());
         }
         let token = new_token(&config, "coordinator");
         fs::remove_file(&config).expect("it is there");

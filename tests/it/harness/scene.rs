@@ -308,7 +308,13 @@ impl Scene {
 
 /// A new token of a role, as an operator makes one.
 pub fn new_token(config: &Path, role: &str) -> String {
-    let create = ["token", "create", "--insecure-http", "--config", text(config)];
+    let create = [
+        "token",
+        "create",
+        "--insecure-http",
+        "--config",
+        text(config),
+    ];
     let made = attestd(&[&create[..], &["--role", role, "--label", "test", "--json"]].concat());
     assert!(made.status.success(), "{made:?}");
     let made: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
