@@ -157,7 +157,7 @@ fn read<'a>(
 type Judge = fn(&Map<String, Value>, &Common<'_>) -> Option<Result<Standing, Fault>>;
 
 /// The claims in the order of the contract; `None` is what is not claimed.
-const CLAIMS: [(&str, Judge); 12] = [
+const CLAIMS: [(&str, Judge); 13] = [
     ("subject", subject),
     ("registration", provider::registration),
     ("challenge", provider::challenge),
@@ -170,6 +170,7 @@ const CLAIMS: [(&str, Judge); 12] = [
     ("sealed", result::sealed),
     ("policy", result::policy),
     ("log", log::log),
+    ("release", log::release),
 ];
 
 fn findings(bundle: &Map<String, Value>, common: &Common<'_>) -> Vec<Finding> {
