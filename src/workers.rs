@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -72,9 +73,14 @@ pub struct Queues {
 pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> JoinSet<()> {
     let mut workers = JoinSet::new();
     let Queues { refusals } = queues;
-    workers.spawn(wake_macs(Arc::clone(ctx), stop.clone()));
+    let (looked, ready) = oneshot::channel();
+    workers.spawn(wake_macs(Arc::clone(ctx), ready, stop.clone()));
     workers.spawn(record_refusals(Arc::clone(ctx), refusals, stop.clone()));
-    workers.spawn(follow_push_certificate(Arc::clone(ctx), stop.clone()));
+    workers.spawn(follow_push_certificate(
+        Arc::clone(ctx),
+        looked,
+        stop.clone(),
+    ));
     workers.spawn(judge_all_anew(Arc::clone(ctx), stop.clone()));
     workers.spawn(tell_followers(Arc::clone(ctx), stop.clone()));
     workers.spawn(tell_webhooks(Arc::clone(ctx), stop.clone()));
@@ -189,9 +195,14 @@ async fn every<F, R>(
     report(&ctx, name, run_once(Arc::clone(&ctx)).await);
 }
 
-/// Wakes many Macs at a time, no more within a second than the settings say.
-async fn wake_macs(ctx: Arc<Context>, stop: CancellationToken) {
+/// Wakes many Macs at a time, no more within a second than the settings say, once it is known by which
+/// push certificate: those who have their turn without one have it in vain.
+async fn wake_macs(ctx: Arc<Context>, certificate: oneshot::Receiver<()>, stop: CancellationToken) {
     let mut under_way = JoinSet::new();
+    tokio::select! {
+        () = stop.cancelled() => return,
+        _ = certificate => {}
+    }
     loop {
         let turn = if under_way.len() < PUSHES {
             ctx.wakeups.turn(ctx.clock.now())
@@ -293,12 +304,21 @@ impl Unwritten {
     }
 }
 
-async fn follow_push_certificate(ctx: Arc<Context>, stop: CancellationToken) {
+async fn follow_push_certificate(
+    ctx: Arc<Context>,
+    looked: oneshot::Sender<()>,
+    stop: CancellationToken,
+) {
     let mut generation = 0;
+    let mut looked = Some(looked);
     loop {
         match rotate_push_certificate::take_into_use(&ctx, generation).await {
             Ok(in_use) => generation = in_use,
             Err(failure) => report(&ctx, "rotate_push_certificate", Err(failure)),
+        }
+        if let Some(looked) = looked.take() {
+            // Nobody waits for it in a service that stops.
+            let _ = looked.send(());
         }
         if pause(PUSH_CERTIFICATE, &stop).await {
             return;

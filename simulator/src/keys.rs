@@ -83,7 +83,7 @@ impl KeyPool {
         Ok(())
     }
 
-    /// Adds a key made elsewhere, which must be used nowhere else.
+    /// Adds a key made elsewhere, which nothing else in this world may use.
     pub fn add(&self, key: PKey<Private>) {
         self.ready
             .lock()

@@ -43,7 +43,8 @@ enum What {
         #[command(flatten)]
         configured: Configured,
         /// The key id that `list` shows.
-        #[arg(value_name = "KID")]
+        // One in 64 begins with a hyphen (base64url).
+        #[arg(value_name = "KID", allow_hyphen_values = true)]
         kid: String,
         #[arg(long)]
         json: bool,

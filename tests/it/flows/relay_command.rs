@@ -284,8 +284,10 @@ journey! {
         assert!(refused["error"].as_str().expect("a text").contains("woken often enough"));
         assert_eq!(scene.refused("push_throttled").await, 1);
         assert_eq!(pushes(&scene, &mac), 1, "nobody wakes it");
-        let kept = scene.kept(&mac).await.verifications;
-        assert!(kept[0].part(Kind::SecurityInfo).expect("asked").woken_from.is_some());
+        eventually("it is written down that it waits for its budget", async || {
+            let kept = scene.kept(&mac).await.verifications;
+            kept[0].part(Kind::SecurityInfo).expect("asked").woken_from.is_some()
+        }).await;
         // Whoever comes by itself is asked all the same.
         mac.connect().await.expect("a session");
         assert!(old.told(&asked).await.names(&asked));

@@ -275,7 +275,11 @@ journey! {
         // The one made meanwhile signs until the one that was planned does.
         let listed = read(&["keys", "list"]);
         assert_eq!(listed["keys"][2]["signs_until"], listed["keys"][1]["signs_from"]);
-        assert!(!run(&["keys", "withdraw", "nobody"]).status.success());
+        for nobody in ["nobody", "-hidden", "--unknown"] {
+            let refused = run(&["keys", "withdraw", nobody]);
+            let fault = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert!(!refused.status.success() && fault.contains("there is no such key"), "{fault}");
+        }
         if backend == Kind::Sqlite {
             let shown = attestd(&["keys", "list", "--config", &config, "--insecure-http"]);
             let table = String::from_utf8_lossy(&shown.stdout).into_owned();

@@ -42,13 +42,7 @@ impl Database {
 
     /// A new database in the cluster of this run.
     pub async fn postgresql() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::SeqCst));
-        let cluster = Cluster::of_this_run();
-        cluster
-            .execute(&format!("CREATE DATABASE {name} TEMPLATE migrated"))
-            .await;
-        let url = cluster.url(&name);
+        let url = copy_of(MIGRATED).await;
         let store = Store::open_exclusive(&url, sealer()).await.expect("opens");
         Self {
             url,
@@ -104,6 +98,25 @@ impl Database {
         end.and_then(|part| part.split('?').next())
             .expect("a database of this harness")
     }
+}
+
+/// The database every other one is a copy of: all migrations, nothing else.
+pub const MIGRATED: &str = "migrated";
+
+/// A new copy of a PostgreSQL database that nobody is connected to; its address.
+pub async fn copy_of(template: &str) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::SeqCst));
+    copied(&name, template).await
+}
+
+/// As [`copy_of`], under a name.
+pub async fn copied(name: &str, template: &str) -> String {
+    let cluster = Cluster::of_this_run();
+    cluster
+        .execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
+        .await;
+    cluster.url(name)
 }
 
 /// A sealer for tests: it hides the plain text from a look at the file and knows its context, and
@@ -182,6 +195,8 @@ impl Cluster {
             .arg("-k")
             .arg(&folder)
             .args(["-c", "listen_addresses=", "-c", "fsync=off"])
+            // It would look into hundreds of databases in turn, none of which lives for long.
+            .args(["-c", "autovacuum=off", "-c", "full_page_writes=off"])
             .args(["-c", "max_connections=600", "-c", "shared_buffers=64MB"])
             .stdin(Stdio::piped())
             .stdout(log.try_clone().expect("a log file"))
@@ -221,8 +236,8 @@ impl Cluster {
     }
 
     async fn make_template(&self) {
-        self.execute("CREATE DATABASE migrated").await;
-        let store = Store::open(&self.url("migrated"), sealer())
+        self.execute(&format!("CREATE DATABASE {MIGRATED}")).await;
+        let store = Store::open(&self.url(MIGRATED), sealer())
             .await
             .expect("opens");
         store.migrate().await.expect("migrates");

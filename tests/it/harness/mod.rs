@@ -5,6 +5,7 @@ pub mod cert_rep;
 pub mod coordinator;
 pub mod database;
 pub mod following;
+pub mod ground;
 pub mod inside;
 pub mod internal_api;
 pub mod keys;

@@ -15,13 +15,14 @@ use attestd::config::Config;
 use attestd::flows::Context;
 use attestd::time::{Clock as _, ManualClock, SystemClock, Timestamp};
 use attestd_sim::certs::Issuer;
-use attestd_sim::keys::KeyKind;
+use attestd_sim::keys::{self, KeyKind};
 use attestd_sim::{Authorities, Clock, Mac, MacSpec, World, WorldOptions};
+use openssl::pkey::{PKey, Private};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::database::Database;
+use super::ground::Ground;
 use super::internal_api::InternalApi;
 
 /// Which database the server stands on.
@@ -53,8 +54,6 @@ pub struct Scene {
     world_clock: Clock,
     config: PathBuf,
     server: Option<Running>,
-    /// Keeps a PostgreSQL database.
-    _database: Option<Database>,
 }
 
 #[derive(Debug)]
@@ -73,6 +72,15 @@ fn authorities() -> Authorities {
             Authorities::new(Some(topic), SystemClock.now().millis()).expect("authorities")
         })
         .clone()
+}
+
+/// Keys for the first Macs of each world: made once, because worlds never meet.
+fn macs_keys() -> &'static [PKey<Private>] {
+    static KEYS: OnceLock<Vec<PKey<Private>>> = OnceLock::new();
+    KEYS.get_or_init(|| {
+        let make = |_| keys::generate(KeyKind::Rsa2048).expect("a key");
+        (0..8).map(make).collect()
+    })
 }
 
 impl Scene {
@@ -135,6 +143,9 @@ impl Scene {
             ..WorldOptions::default()
         };
         let world = World::start(options).await.expect("a world");
+        for key in macs_keys() {
+            world.keys().add(key.clone());
+        }
         let home = tempfile::tempdir().expect("a temporary folder");
         let files = world.write_files(home.path()).expect("the world's files");
 
@@ -145,14 +156,8 @@ impl Scene {
             format!("http://127.0.0.1:{port}")
         };
         let folder = home.path().join("server");
-        let made = attestd(&[
-            "init",
-            text(&folder),
-            "--base-url",
-            &base_url,
-            "--insecure-http",
-        ]);
-        assert!(made.status.success(), "{made:?}");
+        let ground = Ground::of(backend, push_certificate.then_some(&files)).await;
+        let database = ground.lay_out(&folder).await;
         let tls_root = public.tls.then(|| serve_tls(&folder, now.millis()));
         if let Some(root) = &tls_root {
             world.trust(root);
@@ -162,13 +167,9 @@ impl Scene {
         } else {
             ""
         };
-        let database = match backend {
-            Backend::Sqlite => None,
-            Backend::PostgreSql => Some(Database::postgresql().await),
-        };
         let database_table = match &database {
             None => String::new(),
-            Some(database) => format!("[database]\nurl = \"{}\"\n", database.url),
+            Some(url) => format!("[database]\nurl = \"{url}\"\n"),
         };
         let patience = if tables.contains("[verification]") {
             ""
@@ -206,20 +207,6 @@ impl Scene {
         );
         std::fs::write(&config, body).expect("a configuration");
 
-        let install = [
-            "push-cert",
-            "install",
-            "--insecure-http",
-            "--config",
-            text(&config),
-        ];
-        let certificate = ["--certificate", text(&files.push_certificate)];
-        let key = ["--key", text(&files.push_key)];
-        if push_certificate {
-            let installed = attestd(&[&install[..], &certificate, &key].concat());
-            assert!(installed.status.success(), "{installed:?}");
-        }
-
         let mut scene = Self {
             world,
             base_url,
@@ -230,27 +217,15 @@ impl Scene {
             world_clock,
             config,
             server: None,
-            _database: database,
         };
-        let token = scene.token("coordinator");
         scene.start().await;
-        scene.api.token = token;
+        scene.api.token.clone_from(&ground.token);
         scene
     }
 
     /// A new token of a role, as an operator makes one.
     pub fn token(&self, role: &str) -> String {
-        let create = [
-            "token",
-            "create",
-            "--insecure-http",
-            "--config",
-            text(&self.config),
-        ];
-        let made = attestd(&[&create[..], &["--role", role, "--label", "test", "--json"]].concat());
-        assert!(made.status.success(), "{made:?}");
-        let made: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
-        made["token"].as_str().expect("a token").to_owned()
+        new_token(&self.config, role)
     }
 
     /// Starts the server (again).
@@ -331,6 +306,21 @@ impl Scene {
     }
 }
 
+/// A new token of a role, as an operator makes one.
+pub fn new_token(config: &Path, role: &str) -> String {
+    let create = [
+        "token",
+        "create",
+        "--insecure-http",
+        "--config",
+        text(config),
+    ];
+    let made = attestd(&[&create[..], &["--role", role, "--label", "test", "--json"]].concat());
+    assert!(made.status.success(), "{made:?}");
+    let made: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    made["token"].as_str().expect("a token").to_owned()
+}
+
 /// Puts a TLS certificate for `localhost` into a server's folder, and gives back its root.
 fn serve_tls(folder: &Path, now_ms: i64) -> Vec<u8> {
     let issuer = Issuer::root("TLS root", "Simulated", KeyKind::P256, now_ms).expect("a root");
@@ -360,6 +350,6 @@ pub fn free_port() -> u16 {
         .expect("a free port")
 }
 
-fn text(path: &Path) -> &str {
+pub(super) fn text(path: &Path) -> &str {
     path.to_str().expect("a UTF-8 path")
 }
