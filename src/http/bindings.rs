@@ -46,6 +46,7 @@ struct BindingRequest {
 
 /// A session that is registered, and its Mac.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = RegisteredSessionV1)]
 struct Bound<'a> {
     #[serde(flatten)]
     binding: BindingV1<'a>,
@@ -54,6 +55,7 @@ struct Bound<'a> {
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = SessionApprovedV1)]
 struct ApprovedV1 {
     session: SessionId,
     changed: bool,

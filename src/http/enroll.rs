@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::body::Received;
+use super::description::Octets;
 use super::error::EnrollError;
 use super::{MAX_JSON, Public, error};
 use crate::enrollment::platform::{self, MacKind};
@@ -80,7 +81,7 @@ const INVALID: &str = "invalid_request_error";
     post, path = "/v1/enroll", tag = "Enrolment",
     request_body = Option<EnrollRequest>,
     responses(
-        (status = 200, description = "A signed profile, good for one Mac and one hour.", body = Vec<u8>, content_type = "application/x-apple-aspen-config", headers(("Link" = String, description = "Where the progress is told, `rel=status`."), ("Content-Disposition" = String))),
+        (status = 200, description = "A signed profile, good for one Mac and one hour.", body = Octets, content_type = "application/x-apple-aspen-config", headers(("Link" = String, description = "Where the progress is told, `rel=status`."), ("Content-Disposition" = String))),
         (status = 400, description = "The request is not valid.", body = EnrollError),
         (status = 413, description = "The request is too large.", body = EnrollError),
         (status = 429, description = "Too often; ask again.", body = EnrollError, headers(("Retry-After" = u32))),

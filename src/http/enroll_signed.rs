@@ -13,7 +13,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
 use super::body::Received;
-use super::description::Later;
+use super::description::{Later, Octets};
 use super::enroll::{Described, attached};
 use super::problem::Problem;
 use super::{Public, error};
@@ -31,7 +31,7 @@ const SURFACE: &str = "enroll_signed";
     params(Described),
     request_body = EnrollRequest,
     responses(
-        (status = 200, description = "A signed profile, good for one Mac and one hour.", body = Vec<u8>, content_type = "application/x-apple-aspen-config", headers(("Link" = String, description = "Where the progress is told, `rel=status`."), ("Content-Disposition" = String))),
+        (status = 200, description = "A signed profile, good for one Mac and one hour.", body = Octets, content_type = "application/x-apple-aspen-config", headers(("Link" = String, description = "Where the progress is told, `rel=status`."), ("Content-Disposition" = String))),
         (status = 409, response = Problem),
         (status = 429, response = Later),
     ),

@@ -16,6 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::body::Received;
+use super::description::Octets;
 use super::error::count;
 use super::{Internal, MAX_JSON};
 use crate::flows::relay_command::{self, Outcome, Wanted, Woken, relay_command};
@@ -259,7 +260,7 @@ async fn command(
     post, path = "/micromdm/v1/commands/{udid}", tag = "MicroMDM",
     security(("micromdm" = [])),
     params(("udid" = Udid, Path)),
-    request_body(content = String, content_type = "application/xml", description = "A command as a property list."),
+    request_body(content = Octets, content_type = "application/octet-stream", description = "A command as a property list."),
     responses(
         (status = 201, description = "It will be asked.", body = Accepted),
         (status = 401, description = "The key is wanted.", body = RefusalV1, headers(("WWW-Authenticate" = String))),

@@ -27,6 +27,7 @@ use crate::publication::posture_v1::PostureV1;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Demand {
+    #[param(inline)]
     at_least: Option<AtLeast>,
     /// base64url: echoed in a signed answer.
     nonce: Option<String>,

@@ -18,7 +18,7 @@ pub struct Problem {
     members: Map<String, Value>,
 }
 
-/// One problem as it is written.
+/// A problem.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = Problem, title = "Problem details (RFC 9457)")]
 pub struct Details {

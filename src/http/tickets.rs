@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use super::body::Received;
+use super::description::Octets;
 use super::enroll::{Described, attached};
 use super::internal::allowed;
 use super::problem::Problem;
@@ -71,7 +72,7 @@ struct Request {
     security(("token" = ["coordinator", "operator"])),
     request_body = Option<Request>,
     responses(
-        (status = 200, description = "The profile, for who accepts one.", body = Vec<u8>, content_type = "application/x-apple-aspen-config"),
+        (status = 200, description = "The profile, for who accepts one.", body = Octets, content_type = "application/x-apple-aspen-config"),
         (status = 201, description = "Where it is to be had.", body = TicketV1),
     ),
 )]

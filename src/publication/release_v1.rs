@@ -19,6 +19,7 @@ pub struct ReleasesV1<'a> {
 
 /// One of them.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ListedReleaseV1)]
 pub struct ListedV1<'a> {
     pub binary_hash: BinaryHash,
     pub platform: &'a Platform,
@@ -33,6 +34,7 @@ pub struct ListedV1<'a> {
 
 /// The other hashes of a release, where its registration named them.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ReleasePartsV1)]
 pub struct PartsV1<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<&'a str>,

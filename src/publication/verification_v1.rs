@@ -30,6 +30,7 @@ pub struct VerificationV1 {
 
 /// One kind of evidence.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = VerificationKindV1)]
 pub struct KindV1 {
     pub state: Progress,
     pub command_uuid: Option<CommandUuid>,

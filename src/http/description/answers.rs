@@ -1,6 +1,7 @@
 //! Refusals, described once: problem details (RFC 9457), with the headers that go with a status.
 
 use utoipa::openapi::response::ResponseBuilder;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{Components, ContentBuilder, HeaderBuilder, Ref, RefOr, Response};
 use utoipa::{PartialSchema, ToResponse, ToSchema};
 
@@ -14,6 +15,20 @@ pub struct Unauthorized;
 /// A problem that passes.
 #[derive(Debug, Clone, Copy)]
 pub struct Later;
+
+/// Octets that are no text.
+#[derive(Debug, Clone, Copy)]
+pub struct Octets;
+
+impl ToSchema for Octets {}
+
+impl PartialSchema for Octets {
+    fn schema() -> RefOr<utoipa::openapi::Schema> {
+        let octets = ObjectBuilder::new().schema_type(Type::String);
+        let binary = SchemaFormat::KnownFormat(KnownFormat::Binary);
+        octets.format(Some(binary)).into()
+    }
+}
 
 fn problem(about: &str) -> ResponseBuilder {
     let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Details::name())));

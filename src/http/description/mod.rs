@@ -10,15 +10,16 @@ use std::sync::LazyLock;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::security::{
     ClientCredentials, Flow, HttpAuthScheme, HttpBuilder, OAuth2, Scopes, SecurityScheme,
 };
 use utoipa::openapi::tag::{Tag, TagBuilder};
 use utoipa::openapi::{
-    Components, ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, PathItem,
+    Components, ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, PathItem, RefOr, Schema,
 };
 
-pub use self::answers::{Later, Unauthorized};
+pub use self::answers::{Later, Octets, Unauthorized};
 pub use self::elsewhere::Elsewhere;
 
 /// What the listener for Macs and the world answers in JSON.
@@ -181,10 +182,25 @@ fn complete(path: &str, method: &str, operation: &mut Operation) {
     if operation.request_body.is_some() {
         follows.push(("413", "Problem"));
     }
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        may_be_absent(body);
+    }
     for (status, answer) in follows {
         let answer = utoipa::openapi::Ref::from_response_name(answer);
         let answers = &mut operation.responses.responses;
         answers.entry(status.to_owned()).or_insert(answer.into());
+    }
+}
+
+/// A body that may be absent is not for that `null`, as `Option` has it.
+fn may_be_absent(body: &mut RequestBody) {
+    for content in body.content.values_mut() {
+        if let RefOr::T(content) = content
+            && let Some(RefOr::T(Schema::OneOf(either))) = &content.schema
+            && let Some(something @ RefOr::Ref(_)) = either.items.first()
+        {
+            content.schema = Some(something.clone());
+        }
     }
 }
 

@@ -34,6 +34,7 @@ pub struct Which {
 /// The stream that was named, or all that there are.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
+#[schema(as = StreamOrStreams)]
 enum OneOrAll {
     One(Configuration),
     All(Vec<Configuration>),
