@@ -4,7 +4,7 @@ A real attestd on a temporary folder, with a simulated Apple and Macs that enrol
 are asked for exist. Nothing may be answered with 5xx, nor with anything that the description does not say.
 Everything it starts ends with it, and nothing is left behind.
 
-usage: live.py ATTESTD ATTESTD_SIM SCHEMATHESIS
+usage: live.py ATTESTD ATTESTD_SIM PYTHON (the interpreter that has schemathesis)
 """
 
 import base64
@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -30,6 +31,11 @@ CHECKS = ",".join(
         "response_schema_conformance",
     ]
 )
+# Python 3.11 counts the depth of a syntax tree for all threads together (CPython issue 106905), and Hypothesis
+# reads source while another thread writes the report: threads take turns only where they wait.
+BEGIN = "import sys; sys.setswitchinterval(60); from schemathesis.cli import schemathesis; schemathesis()"
+# Polls of one receiver that may wait (http::shared_signals).
+POLLS = 4
 # Ends when the reader goes: a request for it never comes back. Journeys read it (follow_events).
 ENDLESS = ["/internal/v1/events"]
 
@@ -73,6 +79,7 @@ class Live:
         self.world, self.server = os.path.join(home, "world"), os.path.join(home, "server")
         self.config = os.path.join(self.server, "attestd.toml")
         self.running = []
+        self.stopped = False
         self.ports = [free_port() for _ in range(3)]
         self.public, self.internal = (f"http://127.0.0.1:{port}" for port in self.ports[:2])
 
@@ -82,7 +89,21 @@ class Live:
         self.running.append(process)
         return process
 
+    def wait_for_tokens(self, stream):
+        """Takes every place in which this receiver may wait: each further poll is answered at once, as RFC 8936
+        allows, and nobody waits for tokens that do not come."""
+        def wait():
+            while not self.stopped:
+                authorization = f"Bearer {self.signals}"
+                url = f"{self.internal}/ssf/poll/{stream}"
+                if ask("POST", url, {"maxEvents": 1}, Authorization=authorization)[0] != 200:
+                    time.sleep(0.5)
+
+        for _ in range(POLLS):
+            threading.Thread(target=wait, daemon=True).start()
+
     def stop(self):
+        self.stopped = True
         for process in reversed(self.running):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -252,7 +273,7 @@ def settings(live, names):
     return "\n".join(lines) + "\n"
 
 
-def run(live, schemathesis, listener, names, phases, examples):
+def run(live, python, listener, names, phases, examples):
     """One run; whether it found nothing."""
     url, path = {
         "public": (live.public, "/openapi.json"),
@@ -263,7 +284,7 @@ def run(live, schemathesis, listener, names, phases, examples):
         file.write(settings(live, names))
     print(f"-- {listener}, {'names that exist' if names else 'any names'}", flush=True)
     command = [
-        schemathesis, "--config-file", config, "run", url + path,
+        python, "-c", BEGIN, "--config-file", config, "run", url + path,
         "--checks", CHECKS, "--phases", phases, "--max-examples", str(examples),
         "--seed", SEED, "--generation-deterministic",
         "--request-timeout", "30", "--workers", "2", "--continue-on-failure",
@@ -273,16 +294,17 @@ def run(live, schemathesis, listener, names, phases, examples):
 
 
 def main():
-    attestd, sim, schemathesis = (os.path.abspath(path) for path in sys.argv[1:4])
+    attestd, sim, python = (os.path.abspath(path) for path in sys.argv[1:4])
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="attestd-live-") as home:
         live = Live(home, attestd, sim)
         try:
             live.begin()
             names = live.state()
+            live.wait_for_tokens(names["stream_id"])
             print(f"-- a server with: {', '.join(sorted(names))}", flush=True)
             passed = [
-                run(live, schemathesis, listener, known, phases, examples)
+                run(live, python, listener, known, phases, examples)
                 for listener in ("public", "internal")
                 for known, phases, examples in (
                     ({}, "examples,coverage,fuzzing", 10),

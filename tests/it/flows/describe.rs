@@ -8,12 +8,13 @@ use std::sync::LazyLock;
 use attestd::http::{internal_routes, public_routes};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::sign_result::asked_of_others;
+use crate::harness::old_coordinator::OldCoordinator;
 use crate::harness::plane::{OWNER, Plane};
 use crate::harness::provider::Provider as SigningKey;
 use crate::harness::scene::{Backend as Kind, Scene, attestd};
+use crate::harness::signals::SignalsClient;
 
 const LISTENERS: [(&str, &str); 2] = [
     ("public", "/openapi.json"),
@@ -56,16 +57,11 @@ static PUBLIC: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(&committed("public")).expect("JSON"));
 
 /// A server where everything is on that can be.
-async fn with_everything(backend: Kind) -> (Plane, TempDir) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let key = folder.path().join("key");
-    std::fs::write(&key, "k".repeat(8) + &"0123456789abcdef".repeat(3)).expect("written");
-    let table = format!(
-        "[shared_signals]\nurl = \"https://signals.example.org\"\ntenant = \"fleet\"\n\
-         [micromdm]\nkey_file = \"{}\"\nwebhook = \"https://c.example.org/v1/mdm/webhook\"\n",
-        key.display()
-    );
-    (Plane::changed(backend, &[], &table).await, folder)
+async fn with_everything(backend: Kind) -> (Plane, OldCoordinator) {
+    let relayed = OldCoordinator::new().await;
+    let signals = "[shared_signals]\nurl = \"https://signals.example.org\"\ntenant = \"fleet\"\n";
+    let tables = format!("{signals}{}", relayed.table());
+    (Plane::changed(backend, &[], &tables).await, relayed)
 }
 
 /// A request of anybody, or of the coordinator.
@@ -95,7 +91,7 @@ journey! {
 
 journey! {
     async fn every_operation_that_is_described_is_there_and_no_other(backend: Backend) {
-        let (plane, _keys) = with_everything(backend).await;
+        let (plane, _relayed) = with_everything(backend).await;
         for (listener, described) in [("public", &PUBLIC), ("internal", &INTERNAL)] {
             for (path, operations) in described["paths"].as_object().expect("paths") {
                 // An id that nobody has: whether a route is there is told by the method alone.
@@ -205,7 +201,7 @@ impl Answers {
 
 journey! {
     async fn what_a_coordinator_is_answered_is_what_is_described(backend: Backend) {
-        let (plane, _keys) = with_everything(backend).await;
+        let (plane, _relayed) = with_everything(backend).await;
         let scene = &plane.scene;
         let (mac, _life, provider) = {
             let (mac, life) = plane.mac_of(Some(OWNER)).await;
@@ -268,7 +264,6 @@ journey! {
         answers.keep(scene.api.request(Method::POST, &format!("{device}/revoke")), 403).await;
         answers.keep(get("/internal/v1/devices/dev_nobody"), 404).await;
         answers.keep(send(Method::POST, "/internal/v1/tickets", &json!("x".repeat(70_000))), 413).await;
-        answers.keep(get(&format!("{device}/posture?at_least=fresh&nonce=x")), 409).await;
         answers.judged_by(&INTERNAL).await;
     }
 }
@@ -322,6 +317,55 @@ journey! {
         let granted = scene.anybody(Method::POST, "/v2/enroll").body(asked.to_string());
         assert_eq!(scene.answer(granted).await.status, 200);
         answers.keep(scene.anybody(Method::POST, "/v2/enroll").body(asked.to_string()), 409).await;
+        answers.judged_by(&PUBLIC).await;
+    }
+}
+
+journey! {
+    async fn what_receivers_and_an_old_coordinator_are_answered_is_what_is_described(backend: Backend) {
+        let (plane, mut relayed) = with_everything(backend).await;
+        let scene = &plane.scene;
+        let (mac, _life) = plane.mac_of(None).await;
+        let mut answers = Answers::default();
+        let receiver = SignalsClient::new(scene, "r", &[]).await;
+        let send = |method, path: &str, body: &Value| receiver.request(method, path).body(body.to_string());
+        let token = scene.api.request(Method::POST, "/ssf/token").body("grant_type=password&client_id=x");
+        answers.keep(token, 400).await;
+        let wished = json!({ "delivery": { "method": "urn:ietf:rfc:8936" }, "description": "a" });
+        let stream = answers.keep(send(Method::POST, "/ssf/stream", &wished), 201).await;
+        answers.keep(send(Method::POST, "/ssf/stream", &wished), 409).await;
+        let id = stream["stream_id"].as_str().expect("an id");
+        answers.keep(receiver.request(Method::GET, "/ssf/stream"), 200).await;
+        answers.keep(receiver.request(Method::GET, &format!("/ssf/stream?stream_id={id}")), 200).await;
+        answers.keep(send(Method::PATCH, "/ssf/stream", &json!({ "stream_id": id })), 200).await;
+        let about = json!({ "stream_id": id, "status": "paused", "reason": "a" });
+        answers.keep(send(Method::POST, "/ssf/status", &about), 200).await;
+        answers.keep(receiver.request(Method::GET, &format!("/ssf/status?stream_id={id}")), 200).await;
+        answers.keep(send(Method::POST, "/ssf/status", &json!({ "stream_id": id, "status": "enabled" })), 200).await;
+        answers.keep(send(Method::POST, "/ssf/verify", &json!({ "stream_id": id })), 204).await;
+        answers.keep(send(Method::POST, "/ssf/verify", &json!({ "stream_id": id })), 429).await;
+        let polled = send(Method::POST, &format!("/ssf/poll/{id}"), &json!({ "returnImmediately": true }));
+        let polled = answers.keep(polled, 200).await;
+        assert!(polled["sets"].is_object(), "{polled:#}");
+        answers.keep(receiver.request(Method::DELETE, &format!("/ssf/stream?stream_id={id}")), 204).await;
+
+        relayed.points_at(scene);
+        let ask = |path: &str, body: &Value| relayed.request(Method::POST, path).body(body.to_string());
+        let known = json!({ "serial_number": mac.serial() });
+        let known = answers.keep(ask("/v1/devices", &known), 200).await;
+        let udid = known["devices"][0]["udid"].as_str().expect("a UDID");
+        let wanted = json!({ "udid": udid, "request_type": "SecurityInfo" });
+        answers.keep(ask("/v1/commands", &wanted), 201).await;
+        answers.keep(relayed.request(Method::GET, &format!("/push/{udid}")), 200).await;
+        answers.keep(ask("/v1/commands", &json!({ "udid": udid, "request_type": "EraseDevice" })), 403).await;
+        answers.keep(ask("/v1/devices", &json!({})), 400).await;
+        answers.keep(scene.api.request(Method::GET, &format!("/micromdm/push/{udid}")), 401).await;
+        answers.judged_by(&INTERNAL).await;
+
+        let mut answers = Answers::default();
+        for path in ["/.well-known/ssf-configuration", "/.well-known/oauth-authorization-server"] {
+            answers.keep(scene.anybody(Method::GET, path), 200).await;
+        }
         answers.judged_by(&PUBLIC).await;
     }
 }
