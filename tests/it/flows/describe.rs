@@ -329,8 +329,10 @@ journey! {
         let mut answers = Answers::default();
         let receiver = SignalsClient::new(scene, "r", &[]).await;
         let send = |method, path: &str, body: &Value| receiver.request(method, path).body(body.to_string());
-        let token = scene.api.request(Method::POST, "/ssf/token").body("grant_type=password&client_id=x");
-        answers.keep(token, 400).await;
+        let token = reqwest::Client::new().post(format!("{}/ssf/token", scene.api.url));
+        let token = token.body("grant_type=client_credentials&client_id=x&client_secret=y");
+        answers.keep(token, 401).await;
+        answers.keep(scene.api.request(Method::POST, "/ssf/token").body("a=1&a=1"), 400).await;
         let wished = json!({ "delivery": { "method": "urn:ietf:rfc:8936" }, "description": "a" });
         let stream = answers.keep(send(Method::POST, "/ssf/stream", &wished), 201).await;
         answers.keep(send(Method::POST, "/ssf/stream", &wished), 409).await;
