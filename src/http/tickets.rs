@@ -34,7 +34,7 @@ use crate::time::Timestamp;
 const SURFACE: &str = "ticket";
 
 /// Links to a profile; whoever has one of the first two can enrol a Mac by it, once.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Serialize, utoipa::ToSchema)]
 struct TicketV1<'a> {
     ticket_id: &'a TicketId,
     /// For the owner's browser.

@@ -148,8 +148,9 @@ fn written(mut document: OpenApi, mut components: Components) -> String {
             complete(path, method, operation);
         }
     }
-    // Nothing in it has a key that is no text.
-    let mut text = document.to_pretty_json().unwrap_or_default();
+    // Nothing in it has a key that is no text. Links of Rust's documentation lead nowhere here.
+    let text = document.to_pretty_json().unwrap_or_default();
+    let mut text = text.replace("[`", "`").replace("`]", "`");
     text.push('\n');
     text
 }

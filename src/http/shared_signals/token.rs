@@ -16,7 +16,7 @@ use crate::flows::Context;
 use crate::flows::grant_access::grant_access;
 use crate::publication::shared_signals::access::{LIFETIME, NoToken, TokenForm, TokenRequest};
 
-#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[derive(Serialize, utoipa::ToSchema)]
 #[schema(as = AccessTokenV1)]
 struct GrantedV1<'a> {
     access_token: &'a str,

@@ -1,5 +1,7 @@
 //! A stream: what its receiver wants of it, and what it is (SSF 1.0 section 8.1).
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -109,11 +111,19 @@ pub struct Configuration {
 }
 
 /// How tokens get to the receiver, without the header that pushes carry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = StreamDelivery)]
 struct DeliveryShown {
     method: &'static str,
     endpoint_url: String,
+}
+
+impl fmt::Debug for DeliveryShown {
+    /// The address may have a secret of the receiver's in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("DeliveryShown");
+        shown.field("method", &self.method).finish_non_exhaustive()
+    }
 }
 
 /// Whether tokens are sent, and why not (SSF 1.0 section 8.1.2).

@@ -280,7 +280,7 @@ fn every_route_is_described_or_listed() {
             .any(|word| text.replace("OpenApiRouter", "").contains(word))
         };
         for (line, text) in file.without_tests().lines() {
-            if adds(&text) && !MAY.contains(&file.path.as_str()) {
+            if adds(text) && !MAY.contains(&file.path.as_str()) {
                 faults.push(format!("{}:{line}: {}", file.path, text.trim()));
             }
         }
