@@ -12,13 +12,14 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
+import policy
 
 MOST_BYTES, MINUTE = 1 << 20, timedelta(minutes=1)
 CLAIMS = {  # the part or parts that a claim is about, and who proves it
     "subject": ("se_public_key", "arithmetic"), "registration": ("registration", "se_key"),
     "challenge": ("challenge", "se_key"), "status": ("challenge", "se_key"), "apple": ("mda", None), "key_named": ("mda", None),
     "apple_posture": ("mda", None), "security_info": ("security_info", None), "ear": ("ear", "service"),
-    "sealed": ("ear", "service"), "policy": ("policy", "arithmetic"), "log": ("log_entry_b64 tlog_proof", "log")}
+    "sealed": ("ear", "service"), "policy": ("policy", "arithmetic"), "judgement": ("policy", "service"), "log": ("log_entry_b64 tlog_proof", "log")}
 MEMBERS = {name for parts, _ in CLAIMS.values() for name in parts.split()} | {
     "bundle_version", "profile", "generated_at", "disclosure", "residence_proved", "subject", "subject_opening", "release"}
 STATUS = {**dict.fromkeys("hypervisor_active rdma_disabled secure_boot_enabled sip_enabled".split(), bool),
@@ -234,6 +235,14 @@ class Bundle:
         ends = ("/" + digest.hex(), "#sha256-" + base64.urlsafe_b64encode(digest).decode().rstrip("="))
         names = [name for module in self.result["submods"].values() for name in module["ear_appraisal_policy_ids"]]
         need(any(name.endswith(ends) for name in names), "the result names another policy")
+
+    def judgement(self, part):
+        rules = self.result and policy.to_allow(part["text"], self.result)
+        if not rules:
+            return "absent"
+        named = lambda: self.key_named(self.parts["mda"])
+        policy.allows(rules, self.result, self.parts.get("security_info"), self.leaf, named, moment)
+        return "asserted"
 
     def log(self, _):
         raw, token, number, line = b64(self.parts["log_entry_b64"]), self.parts["ear"], "(0|[1-9][0-9]{0,17})", r"(\S+)"
