@@ -257,7 +257,7 @@ class Bundle:
         notes = [(name, b64(text)) for _, name, text in map(str.split, lines.splitlines())]
         log, witnesses, quorum = self.trust["log_vkey"], self.trust.get("witness_vkeys", []), self.trust["witness_quorum"]
         need(origin == log.split("+")[0] and signed_by(log, 1, notes, body), "not signed by the log")
-        count = sum(signed_by(vkey, 4, notes, body) for vkey in set(witnesses))
+        count = len({vkey.split("+")[0] for vkey in witnesses if signed_by(vkey, 4, notes, body)})
         need(type(quorum) is int and count >= quorum, f"{count} witnesses of {quorum}")
 
 def read(path):

@@ -15,6 +15,7 @@ use super::read_binding::read_binding;
 use super::read_posture::judge;
 use super::sign_result::{freshness_nonce, sealed_result};
 use super::watch_clock::demand;
+use super::witness_log::prove;
 use super::{Context, Failure};
 use crate::attestation::Evidence as AppleEvidence;
 use crate::attestation::freshness::{Minted, Scheme};
@@ -32,6 +33,7 @@ use crate::publication::feed::Disclosure;
 use crate::publication::subject::{DEFINITION, Subject};
 use crate::store::{MacGlance, Read};
 use crate::time::Timestamp;
+use crate::transparency::Proof;
 use crate::transparency::entry::Entry;
 
 /// An answer to a challenge that is older says nothing of the present (C.5, step 4), with a minute for the
@@ -67,6 +69,18 @@ struct Kept {
 pub struct Bundle {
     pub body: Bytes,
     pub sha256: [u8; 32],
+    /// The proof in it leads to a head that is witnessed.
+    is_witnessed: bool,
+}
+
+impl Bundle {
+    fn new(body: Vec<u8>, is_witnessed: bool) -> Self {
+        Self {
+            sha256: sha256(&body),
+            body: body.into(),
+            is_witnessed,
+        }
+    }
 }
 
 impl Bundles {
@@ -89,6 +103,17 @@ impl Bundles {
         session_id: &SessionId,
     ) -> Result<Option<Arc<Bundle>>, Failure> {
         demand(ctx)?;
+        match self.newest(ctx, session_id).await? {
+            Some(bundle) => self.witnessed(ctx, session_id, bundle).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn newest(
+        &self,
+        ctx: &Context,
+        session_id: &SessionId,
+    ) -> Result<Option<Arc<Bundle>>, Failure> {
         if let Some(kept) = self.kept(session_id, ctx.clock.now()) {
             return Ok(Some(kept));
         }
@@ -120,10 +145,7 @@ impl Bundles {
         let Some(body) = publish_evidence(ctx, session_id, self.disclosure).await? else {
             return Ok(None);
         };
-        let bundle = Arc::new(Bundle {
-            sha256: sha256(&body),
-            body: body.into(),
-        });
+        let bundle = Arc::new(Bundle::new(body, false));
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= MOST {
             kept.clear();
@@ -134,6 +156,40 @@ impl Bundles {
         };
         kept.insert(session_id.clone(), made);
         Ok(Some(bundle))
+    }
+
+    /// The same with a proof that witnesses stand for, where they do in time.
+    async fn witnessed(
+        &self,
+        ctx: &Context,
+        session_id: &SessionId,
+        bundle: Arc<Bundle>,
+    ) -> Result<Arc<Bundle>, Failure> {
+        let log = ctx.log.as_ref().filter(|_| !bundle.is_witnessed);
+        let Some(log) = log else { return Ok(bundle) };
+        let read = || {
+            let written: Map<String, Value> = serde_json::from_slice(&bundle.body).ok()?;
+            let index = Proof::read(written.get("tlog_proof")?.as_str()?)
+                .ok()?
+                .index;
+            Some((written, index))
+        };
+        let Some((mut written, index)) = read() else {
+            return Ok(bundle);
+        };
+        let Some(proof) = prove(ctx, log, index).await? else {
+            return Ok(bundle);
+        };
+        written.insert("tlog_proof".to_owned(), json!(proof));
+        let body = Value::Object(written).to_string().into_bytes();
+        let with_proof = Arc::new(Bundle::new(body, true));
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        // Unless it was made anew meanwhile.
+        let same = kept.get_mut(session_id);
+        if let Some(kept) = same.filter(|kept| Arc::ptr_eq(&kept.bundle, &bundle)) {
+            kept.bundle = Arc::clone(&with_proof);
+        }
+        Ok(with_proof)
     }
 
     fn kept(&self, session_id: &SessionId, now: Timestamp) -> Option<Arc<Bundle>> {

@@ -7,8 +7,8 @@ use super::{By, Common, Fault, Standing, base64, text};
 use crate::ids::sha256;
 use crate::json;
 use crate::reason::Reason;
-use crate::transparency::note::{Note, VerifierKey};
-use crate::transparency::{Checkpoint, Malformed, Proof, tree};
+use crate::transparency::note::{Kind, Note, VerifierKey};
+use crate::transparency::{Checkpoint, Malformed, Proof, tree, witness};
 
 /// The result is an entry of the log, and witnesses saw the log.
 pub(super) fn log(
@@ -56,26 +56,20 @@ fn named(entry: &[u8], bundle: &Map<String, Value>, common: &Common<'_>) -> Resu
 
 /// By the log, and by as many witnesses as are wanted.
 fn signed(note: &Note<'_>, origin: &str, trust: &LogTrust) -> Result<(), Fault> {
-    let is_signed_by = |key: &VerifierKey<'_>| {
-        let found = note.is_signed_by(key);
-        found.ok_or_else(|| fault("a signature of a trusted key does not verify"))
-    };
-    let log = VerifierKey::read(&trust.log).ok_or_else(|| fault("log_vkey is no key"))?;
-    if log.name != origin || !is_signed_by(&log)? {
+    const WRONG: &str = "a signature of a trusted key does not verify";
+    let log = VerifierKey::read(&trust.log, Kind::Log);
+    let log = log.map_err(|unusable| fault(&format!("log_vkey: {unusable}")))?;
+    let is_signed = note.is_signed_by(&log).ok_or_else(|| fault(WRONG))?;
+    if log.name != origin || !is_signed {
         return Err(fault("the checkpoint is not signed by the trusted log"));
     }
-    let witnesses = trust.witnesses.iter().map(|key| VerifierKey::read(key));
-    let witnesses: Option<Vec<_>> = witnesses.collect();
-    let witnesses = witnesses.ok_or_else(|| fault("a witness is no key"))?;
-    let mut seen: Vec<&str> = Vec::new();
-    for key in &witnesses {
-        if is_signed_by(key)? {
-            seen.push(key.name);
-        }
-    }
-    seen.sort_unstable();
-    seen.dedup();
-    if seen.len() < trust.quorum {
+    let witnesses = trust.witnesses.iter();
+    let witnesses = witnesses.map(|key| VerifierKey::read(key, Kind::Witness));
+    let witnesses: Vec<_> = witnesses
+        .collect::<Result<_, _>>()
+        .map_err(|unusable| fault(&format!("witness_vkeys: {unusable}")))?;
+    let seen = witness::count(note, &witnesses).ok_or_else(|| fault(WRONG))?;
+    if seen < trust.quorum {
         return Err(fault("too few witnesses saw the checkpoint"));
     }
     Ok(())

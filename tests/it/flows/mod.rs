@@ -64,3 +64,4 @@ mod verify_now;
 mod verify_reply;
 mod wake;
 mod watch_clock;
+mod witness_log;

@@ -773,6 +773,7 @@ def logs():
     data[11] ^= 1
     bad("a witness's time is another", put(tlog_proof="\n".join([*late[:-2], f"\u2014 {name_2} {b64(data)}", ""])))
     one = logged(token, about, signers=WITNESSES[:1])
+    signed = one["tlog_proof"].split("\n\n")[1] + "\n"
     bad("a witness that signed something else, beside one that suffices",
         entry({**one, "tlog_proof": one["tlog_proof"] + note("witness2.example", 4, "something else\n")}), trust=[put(witness_quorum=1)])
     bad("without the log's signature", put(tlog_proof="\n".join(line for line in lines if not line.startswith("\u2014 " + ORIGIN))))
@@ -782,6 +783,10 @@ def logs():
     for member in ("log_vkey", "witness_quorum", "witness_vkeys"):
         bad(f"no {member} is trusted", trust=[drop("/" + member)])
     bad("a log's key of another kind", trust=[put(log_vkey=vkey(ORIGIN, 4))])
+    bad("a log that signs as a witness does", entry(logged(token, about, signers=(ORIGIN, *WITNESSES), log="nobody.example")),
+        trust=[put(log_vkey=vkey(ORIGIN, 4))])
+    bad("a witness that signs as a log does", entry({**one, "tlog_proof": one["tlog_proof"] + note("witness2.example", 1, signed)}),
+        trust=[put(witness_vkeys=[vkey("witness1.example", 4), vkey("witness2.example", 1)])])
     bad("a log's key that contradicts itself", trust=[put(log_vkey=vkey(ORIGIN, 1).replace(vkey(ORIGIN, 1).split("+")[1], "00000000"))])
     ok("nobody is asked to witness", entry(logged(token, about, signers=())), trust=[put(witness_quorum=0)])
 
