@@ -4,12 +4,9 @@ What is not in the bundle stays the service's word; docs/verify.md says what is 
 """
 import tomllib
 from datetime import datetime, timedelta, timezone
+from texts import moment, need
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-def need(holds, why):
-    if not holds:
-        raise ValueError(why)
 
 def span(text):
     return timedelta(**{UNITS[text[-1]]: int(text[:-1])})
@@ -26,11 +23,11 @@ def to_allow(text, result):
     except (ValueError, LookupError, TypeError, AttributeError):
         return None  # another service's rules
 
-def allows(rules, result, report, leaf, key_named, moment):
+def allows(rules, result, report, leaf, key_named):
     """Raises unless they do. `report` is the part `security_info`, `leaf` Apple's certificate, or None; `key_named`
-    raises unless Apple's statement names the key; `moment` reads a time."""
+    raises unless Apple's statement names the key."""
     require, exp = rules["require"], datetime.fromtimestamp(result["exp"], timezone.utc)
-    if require["security_info"] and report:
+    if require["security_info"] and report is not None:
         fields, observed_at = report["fields"], moment(report["observed_at"])
         demanded = {"SystemIntegrityProtectionEnabled": True, "FDE_Enabled": require["filevault"],
                     "AuthenticatedRootVolumeEnabled": require["authenticated_root"]}
@@ -41,6 +38,7 @@ def allows(rules, result, report, leaf, key_named, moment):
         need(exp <= observed_at + span(rules["security_info"]["usable_for"]), "the result outlasts what the Mac reported")
     if require["apple_chain"] and leaf:
         need(exp <= leaf.not_valid_after.replace(tzinfo=timezone.utc), "the result outlasts Apple's certificate")
-    levels = [module.get("attestd", {}).get("trust_level") for module in result["submods"].values()]
-    if rules["hardware"]["key_binding"] and "hardware" in levels and leaf:
+    said = [module.get("attestd") for module in result["submods"].values()]
+    is_hardware = any(isinstance(more, dict) and more.get("trust_level") == "hardware" for more in said)
+    if rules["hardware"]["key_binding"] and is_hardware and leaf:
         key_named()
