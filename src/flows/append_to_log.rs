@@ -53,6 +53,8 @@ pub struct Head {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logged {
     pub entry: Vec<u8>,
+    /// Its place in the log.
+    pub index: u64,
     /// A `tlog-proof`.
     pub proof: String,
 }
@@ -214,7 +216,11 @@ pub(super) async fn append_in(
                 checkpoint: &head.note,
             };
             let proof = proof.to_string();
-            Some(Logged { entry, proof })
+            Some(Logged {
+                entry,
+                index,
+                proof,
+            })
         })
         .collect::<Option<_>>()
         .ok_or(INCOMPLETE)?;

@@ -1,6 +1,6 @@
 //! The evidence about a provider and its Mac, as anybody may have it: with what proves each claim.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ use super::append_to_log::append;
 use super::read_binding::read_binding;
 use super::read_posture::judge;
 use super::sign_result::{freshness_nonce, sealed_result};
+use super::tell_log::place_of;
 use super::watch_clock::demand;
-use super::witness_log::prove;
+use super::witness_log::{prove, prove_under, published};
 use super::{Context, Failure};
 use crate::attestation::Evidence as AppleEvidence;
 use crate::attestation::freshness::{Minted, Scheme};
@@ -23,10 +24,10 @@ use crate::ids::{CommandUuid, SessionId, sha256};
 use crate::mdm::device_information::{Attestation, DeviceInformation};
 use crate::mdm::report::Report;
 use crate::posture::{Occasion, Posture};
-use crate::provider::Session;
+use crate::provider::{BinaryHash, Platform, Session};
 use crate::publication::bundle::result::seal_of;
 use crate::publication::bundle::v1::{
-    BundleV1, Challenge, Head, Mda, Nonce, Opening, Policy, Registration, SecurityInfo,
+    BundleV1, Challenge, Head, Mda, Nonce, Opening, Policy, Registration, Release, SecurityInfo,
 };
 use crate::publication::ear::Ear;
 use crate::publication::feed::Disclosure;
@@ -250,6 +251,9 @@ pub async fn publish_evidence(
             let posture = judge(ctx, &looked_at, now);
             if Ear::is_due(&posture) {
                 bundle.policy = Some(policy(ctx));
+                if glance.release.is_ok() {
+                    bundle.release = release(ctx, &tx, session).await?;
+                }
                 result = Some((posture, freshness));
             }
         }
@@ -286,6 +290,41 @@ fn policy(ctx: &Context) -> Policy {
         url: format!("{}/v1/policies/{}", ctx.settings.server_id, policy.sha256),
         text: policy.text.clone(),
     }
+}
+
+/// The registered release that a session runs, once the log has it. A session that was said to run several
+/// programs shows none.
+async fn release(ctx: &Context, tx: &Read, session: &Session) -> Result<Option<Release>, Failure> {
+    let Some(log) = &ctx.log else { return Ok(None) };
+    let programs: BTreeSet<_> = session.binaries().collect();
+    let program = match programs.first() {
+        Some(Some(program)) if programs.len() == 1 => BinaryHash::parse(program),
+        _ => None,
+    };
+    let Some(program) = program else {
+        return Ok(None);
+    };
+    let Some(known) = tx.release(&program, &Platform::default()).await? else {
+        return Ok(None);
+    };
+    let Some(index) = place_of(tx, &known).await? else {
+        return Ok(None);
+    };
+    let head = published(ctx, log).await?;
+    let Some(head) = head.filter(|head| index < head.checkpoint.size) else {
+        return Ok(None);
+    };
+    let entry = tx.log_entries(index..index + 1).await?;
+    let entry = entry.first();
+    let entry = entry.ok_or(Failure::Inconsistent("the log lacks an entry"))?;
+    Ok(Some(Release {
+        version: known.version.to_string(),
+        platform: known.platform.to_string(),
+        binary_hash: known.binary_hash.to_string(),
+        url: format!("{}/v1/releases/{program}", ctx.settings.server_id),
+        log_entry_b64: STANDARD.encode(entry),
+        tlog_proof: prove_under(tx, &head, index).await?,
+    }))
 }
 
 async fn registration(tx: &Read, session_id: &SessionId) -> Result<Option<Registration>, Failure> {

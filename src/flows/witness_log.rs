@@ -14,7 +14,7 @@ use super::append_to_log::{Head, Log, head};
 use super::watch_clock::trouble;
 use super::{Context, Failure};
 use crate::outbound::{Line, Reach, Target};
-use crate::store::{Cosigned, Store};
+use crate::store::{Cosigned, Read, Store};
 use crate::time::Timestamp;
 use crate::transparency::note::{Kind, UnusableKey, VerifierKey};
 use crate::transparency::witness::{ADD_CHECKPOINT, Answer, Asked, Cosignature, Fault};
@@ -236,16 +236,25 @@ pub async fn prove(ctx: &Context, log: &Log, index: u64) -> Result<Option<String
     let Some(head) = log.witnesses.with_entry(index).await else {
         return Ok(None);
     };
+    prove_under(&ctx.store.read().await?, &head, index)
+        .await
+        .map(Some)
+}
+
+/// A proof that an entry is in the log under this head.
+///
+/// # Errors
+/// When it is not, or cannot be read.
+pub(super) async fn prove_under(tx: &Read, head: &Head, index: u64) -> Result<String, Failure> {
     const INCOMPLETE: Failure = Failure::Inconsistent("the log lacks hashes");
     let path = tree::inclusion(index, head.checkpoint.size).ok_or(INCOMPLETE)?;
-    let hashes = ctx.store.read().await?;
-    let hashes = hashes.log_hashes(&tree::wanted(&path)).await?;
+    let hashes = tx.log_hashes(&tree::wanted(&path)).await?;
     let proof = Proof {
         index,
         hashes: hashes.proof(&path).ok_or(INCOMPLETE)?,
         checkpoint: &head.note,
     };
-    Ok(Some(proof.to_string()))
+    Ok(proof.to_string())
 }
 
 /// Asks every witness that is due, each by itself.

@@ -158,7 +158,7 @@ fn read<'a>(
 type Judge = fn(&Map<String, Value>, &Common<'_>) -> Option<Result<Standing, Fault>>;
 
 /// The claims in the order of the contract; `None` is what is not claimed.
-const CLAIMS: [(&str, Judge); 13] = [
+const CLAIMS: [(&str, Judge); 14] = [
     ("subject", subject),
     ("registration", provider::registration),
     ("challenge", provider::challenge),
@@ -172,6 +172,7 @@ const CLAIMS: [(&str, Judge); 13] = [
     ("policy", result::policy),
     ("judgement", judgement::judgement),
     ("log", log::log),
+    ("release", log::release),
 ];
 
 fn findings(bundle: &Map<String, Value>, common: &Common<'_>) -> Vec<Finding> {

@@ -189,6 +189,47 @@ journey! {
 }
 
 journey! {
+    async fn the_program_that_a_provider_runs_is_proved_to_be_published(backend: Backend) {
+        let plane = Plane::changed(backend, &[], "").await;
+        let scene = &plane.scene;
+        let operator = scene.api.with_token(scene.token("operator"));
+        let registry = "/internal/v1/releases";
+        let release = json!({ "binary_hash": "a1".repeat(32), "version": "0.8.16" });
+        let registered = operator.request(Method::POST, registry).json(&release).send().await;
+        assert!(registered.expect("an answer").status().is_success());
+        attestd::flows::tell_log::run_once(scene.ctx()).await.expect("told");
+        let (_mac, life, _provider) = plane.routed().await;
+        drop(life);
+        let whole = published(&plane).await;
+        assert_eq!(whole["release"]["version"], json!("0.8.16"), "{whole:#}");
+        let (status, said) = checked(&plane, &whole, &[]).await;
+        assert_eq!(status, Some(0), "{said:#}");
+        assert!(standings(&said).contains(&"release proved log".to_owned()), "{said:#}");
+        assert_eq!(checked(&plane, &whole, &["--require", "release"]).await.0, Some(0));
+        for (pointer, value) in [
+            ("/release/version", json!("0.8.17")),
+            ("/release/binary_hash", json!("a2".repeat(32))),
+            ("/release/url", json!("https://example.org")),
+            ("/release/log_entry_b64", whole["log_entry_b64"].clone()),
+            ("/release/tlog_proof", whole["tlog_proof"].clone()),
+        ] {
+            let mut changed = whole.clone();
+            *changed.pointer_mut(pointer).expect(pointer) = value;
+            assert_eq!(checked(&plane, &changed, &[]).await.0, Some(1), "{pointer}");
+        }
+
+        // Once it is withdrawn it is not shown as one that is published.
+        let withdrawal = json!({ "binary_hash": "a1".repeat(32), "reason": "a fault" });
+        let withdrawn = operator.request(Method::POST, &format!("{registry}/revoke")).json(&withdrawal).send().await;
+        assert!(withdrawn.expect("an answer").status().is_success());
+        attestd::flows::tell_log::run_once(scene.ctx()).await.expect("told");
+        let later = bundle(&plane, Disclosure::Full).await.expect("a bundle");
+        assert_eq!(later.get("release"), None);
+        assert_eq!(checked(&plane, &later, &["--require", "release"]).await.0, Some(1));
+    }
+}
+
+journey! {
     async fn a_bundle_says_what_has_ended_and_nothing_of_who_has_gone(backend: Backend) {
         let plane = Plane::new(backend).await;
         let (_mac, life, _provider) = plane.routed().await;

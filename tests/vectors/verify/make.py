@@ -791,6 +791,67 @@ def logs():
     ok("nobody is asked to witness", entry(logged(token, about, signers=())), trust=[put(witness_quorum=0)])
 
 
+def in_log(raw, index=3, size=9, origin=ORIGIN, signers=WITNESSES):
+    """An entry, and the proof that it is in the log."""
+    leaves = [sha256(b"\0", compact({"v": 1, "type": "filler", "n": n})) for n in range(size)]
+    leaves[index] = sha256(b"\0", raw)
+    body = f"{origin}\n{size}\n{b64(tree(leaves))}\n"
+    proof = "".join(b64(other) + "\n" for other in way(leaves, index))
+    signatures = note(origin, 1, body) + "".join(note(signer, 4, body) for signer in signers)
+    return {"log_entry_b64": b64(raw), "tlog_proof": f"c2sp.org/tlog-proof@v1\nindex {index}\n{proof}\n{body}\n{signatures}"}
+
+
+def released(said=None, entry=None, **how):
+    """The part `release`: what it says, and what its entry says."""
+    about = {"version": "0.8.16", "platform": "macos-arm64", "binary_hash": "a1" * 32}
+    logged_as = {"v": 1, "type": "release", "iat": NOW - 86400, "revoked": False, **about, **(entry or {})}
+    return {**about, **(said or {}), **in_log(compact({name: value for name, value in logged_as.items() if value is not None}), **how)}
+
+
+def releases():
+    bad = lambda title, part, *edits, **how: case("release: " + title, {"ear": "proved", "release": "failed"}, put(release=part), *edits, **how)
+    ok = lambda title, part, *edits, **how: case("release: " + title, {"registration": "proved", "status": "proved", "release": "proved"},
+                                                 put(release=part), *edits, by={"release": "log"}, **how)
+    case("release: none is none", {"release": "absent"})
+    ok("of the program that the provider runs", released())
+    ok("with more about it", {**released(), "url": "https://mdm.darkbloom.example/v1/releases/" + "a1" * 32})
+    ok("the blob names the program, too", released(), put(registration=registration({"binaryHash": "a1" * 32})))
+    ok("the blob names none, with an empty text", released(), put(registration=registration({"binaryHash": ""})))
+    ok("nobody says which program runs", released({"binary_hash": "b2" * 32}, {"binary_hash": "b2" * 32}),
+       put(challenge=challenge(status={"binary_hash": None})))
+    ok("the only entry", released(index=0, size=1))
+    ok("one witness where one is asked for", released(signers=WITNESSES[:1]), trust=[put(witness_quorum=1)])
+    case("release: nobody answered", {"challenge": "absent", "release": "proved"}, put(release=released()), drop("/challenge"))
+    case("release: nobody registered", {"registration": "absent", "release": "proved"}, put(release=released()), drop("/registration"))
+    other = {"binary_hash": "b2" * 32}
+    bad("of another program than that of the answer", released(other, other))
+    bad("of another program than that of the blob", released(), put(registration=registration({"binaryHash": "c3" * 32})))
+    bad("a blob that cannot be read", released(), put(registration={**registration(), "attestation_raw_b64": "AAAA"}))
+    for member, value in (("version", "0.8.17"), ("platform", "linux"), ("binary_hash", "a2" * 32)):
+        bad(f"the entry has another {member}", released(entry={member: value}))
+        bad(f"another {member} is said", released({member: value}))
+        bad(f"the entry has no {member}", released(entry={member: None}))
+        bad(f"no {member} is said", {name: said for name, said in released().items() if name != member})
+        bad(f"a {member} that is no text, on both sides", released({member: 7}, {member: 7}))
+    bad("it was withdrawn", released(entry={"revoked": True}))
+    bad("revoked is no flag", released(entry={"revoked": 0}))
+    bad("revoked is not said", released(entry={"revoked": None}))
+    bad("an entry of another kind", released(entry={"type": "policy"}))
+    bad("an entry of another version", released(entry={"v": 2}))
+    bad("a version that is true", released(entry={"v": True}))
+    bad("an entry that is no object", {**released(), **in_log(b"[]")})
+    bad("no proof", {name: said for name, said in released().items() if name != "tlog_proof"})
+    bad("no entry", {name: said for name, said in released().items() if name != "log_entry_b64"})
+    bad("another entry", {**released(), "log_entry_b64": b64(compact({"v": 1}))})
+    bad("the proof of another", {**released(), "tlog_proof": released(entry={"version": "0.8.17"})["tlog_proof"]})
+    bad("another log", released(origin="log.example"))
+    bad("one witness where two are asked for", released(signers=WITNESSES[:1]))
+    bad("no text", "released")
+    bad("nothing", {})
+    bad("no log is trusted", released(), trust=[drop("/log_vkey")])
+    bad("no quorum is said", released(), trust=[drop("/witness_quorum")])
+
+
 def dependents():
     """What rests on a claim that failed has failed with it; what does not has not."""
     others = {"subject": "proved", "registration": "proved", "challenge": "proved", "status": "proved", "security_info": "asserted"}
@@ -816,7 +877,7 @@ def fixture():
 
 
 def main():
-    for fill in (fixture, forms, subjects, registrations, challenges, statuses, apples, infos, ears, seals, policies, judgements, logs, dependents):
+    for fill in (fixture, forms, subjects, registrations, challenges, statuses, apples, infos, ears, seals, policies, judgements, logs, releases, dependents):
         fill()
     names = [made["name"] for made in CASES]
     assert len(set(names)) == len(names), "two cases of one name"
