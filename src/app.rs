@@ -1,5 +1,7 @@
 //! The composition root: settings in, a running service out. Only here are shells made and joined.
 
+mod witnesses;
+
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -14,6 +16,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub use self::witnesses::witnesses;
 use crate::acme::NonceKey;
 use crate::apns::{Apns, ApnsSettings, Endpoint};
 use crate::attestation::Anchors;
@@ -124,7 +127,9 @@ impl App {
         keep_policy(&store, &policy, clock.now()).await?;
         let log = match config.transparency.enabled {
             true => {
-                Some(Log::open(&store, seal.as_ref(), entropy.as_ref(), &config.base_url).await?)
+                let (sealer, witnesses) = (seal.as_ref(), witnesses(config)?);
+                let base_url = &config.base_url;
+                Some(Log::open(&store, sealer, entropy.as_ref(), base_url, witnesses).await?)
             }
             false => None,
         };

@@ -45,6 +45,10 @@ pub struct Metrics {
     feed_renewals: Counter,
     event_followers: Gauge,
     feed_entries: Counter,
+    witness_answers: Family<OutcomeLabels, Counter>,
+    log_size: Gauge,
+    log_witnessed_size: Gauge,
+    log_witnessed_at: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,6 +101,10 @@ impl Metrics {
             feed_renewals: Counter::<u64, AtomicU64>::default(),
             event_followers: Gauge::default(),
             feed_entries: Counter::<u64, AtomicU64>::default(),
+            witness_answers: Family::default(),
+            log_size: Gauge::default(),
+            log_witnessed_size: Gauge::default(),
+            log_witnessed_at: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -184,7 +192,46 @@ impl Metrics {
             "Entries of the public feed that were written and compressed, because they were new or had changed",
             metrics.feed_entries.clone(),
         );
+        registry.register(
+            "log_witness_answers",
+            "Heads of the transparency log shown to witnesses, by what became of them",
+            metrics.witness_answers.clone(),
+        );
+        registry.register(
+            "log_entries_published",
+            "Entries of the transparency log under its newest head",
+            metrics.log_size.clone(),
+        );
+        registry.register(
+            "log_entries_witnessed",
+            "Entries of the transparency log under the newest head that enough witnesses signed",
+            metrics.log_witnessed_size.clone(),
+        );
+        registry.register(
+            "log_witnessed_at_seconds",
+            "When a witness signed last what made a head a witnessed one, seconds since 1970; 0 before",
+            metrics.log_witnessed_at.clone(),
+        );
         Arc::new(metrics)
+    }
+
+    /// The transparency log has so many entries.
+    pub fn log_grew(&self, size: u64) {
+        self.log_size.set(i64::try_from(size).unwrap_or(i64::MAX));
+    }
+
+    /// A head of so many entries is witnessed, as of so many seconds since 1970.
+    pub fn log_witnessed(&self, at: i64, size: u64) {
+        self.log_witnessed_at.set(at);
+        self.log_witnessed_size
+            .set(i64::try_from(size).unwrap_or(i64::MAX));
+    }
+
+    /// A witness was shown a head.
+    pub fn witness_answered(&self, outcome: &'static str) {
+        self.witness_answers
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
     }
 
     /// The public feed was looked through, and so many entries of it had changed.

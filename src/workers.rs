@@ -14,7 +14,7 @@ use crate::flows::wake::Turn;
 use crate::flows::{
     Context, Failure, challenge, deliver_webhooks, follow_events, judge_anew, push_signals,
     read_status, refuse, relay_answer, rotate_push_certificate, sweep, tell_log, tell_of_end,
-    transmit_signals, wake, watch_clock,
+    transmit_signals, wake, watch_clock, witness_log,
 };
 
 /// How often what is due is looked for.
@@ -38,6 +38,8 @@ const RECEIVERS_GATHER: Duration = Duration::from_millis(50);
 const LOG: Duration = Duration::from_secs(5);
 /// How often at most: one head for whatever happens meanwhile.
 const LOG_GATHER: Duration = Duration::from_secs(1);
+/// How often a witness is shown a head at most.
+const WITNESS_GATHER: Duration = Duration::from_millis(500);
 /// How often old sessions, challenges and events are removed.
 const TIDY: Duration = Duration::from_secs(60 * 60);
 /// How often a newly installed push certificate is looked for.
@@ -96,6 +98,10 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     }
     if ctx.log.is_some() {
         workers.spawn(tell_the_log(Arc::clone(ctx), stop.clone()));
+        let witnesses = ctx.log.iter().flat_map(|log| log.witnesses.each());
+        for which in 0..witnesses.count() {
+            workers.spawn(show_to_witness(Arc::clone(ctx), which, stop.clone()));
+        }
     }
     workers.spawn(tell_coordinator(Arc::clone(ctx), stop.clone()));
     workers.spawn(every(
@@ -358,6 +364,9 @@ async fn tell_the_log(ctx: Arc<Context>, stop: CancellationToken) {
     let mut appended = ctx.store.events_appended();
     loop {
         report(&ctx, "tell_log", tell_log::run_once(&ctx).await);
+        if let Some(log) = &ctx.log {
+            witness_log::measure(&ctx, log);
+        }
         if pause(LOG_GATHER, &stop).await {
             return;
         }
@@ -365,6 +374,31 @@ async fn tell_the_log(ctx: Arc<Context>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOG) => {}
             Ok(()) = appended.changed() => {}
+        }
+    }
+}
+
+/// Shows one witness each new head: one that hangs holds up no other.
+async fn show_to_witness(ctx: Arc<Context>, which: usize, stop: CancellationToken) {
+    let Some(log) = &ctx.log else { return };
+    let Some(witness) = log.witnesses.each().get(which) else {
+        return;
+    };
+    let mut growth = log.growth();
+    loop {
+        growth.mark_unchanged();
+        report(
+            &ctx,
+            "witness_log",
+            witness_log::ask(&ctx, log, witness).await,
+        );
+        if pause(WITNESS_GATHER, &stop).await {
+            return;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOG) => {}
+            Ok(()) = growth.changed() => {}
         }
     }
 }

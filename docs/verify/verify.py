@@ -4,58 +4,31 @@
     verify.py bundle FILE --trust TRUST.json [--at 2026-09-20T12:00:00Z]
 
 The rules, the trust file and what the answer means are in docs/verify.md; each method of `Bundle` is a row of its table.
-Needs Python 3.11, `cryptography` 38 and apple_root.pem beside it; reads only the files it is given and asks nobody.
+Needs Python 3.11, `cryptography` 38, and texts.py, policy.py and apple_root.pem beside it; reads only the files it is given and asks nobody.
 """
-import argparse, base64, hashlib, hmac, itertools, json, re, ssl, sys
+import argparse, base64, hmac, json, re, ssl, sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
+import policy
+from texts import b64, b64url, canonical, moment, need, read_json, sha256
 
 MOST_BYTES, MINUTE = 1 << 20, timedelta(minutes=1)
 CLAIMS = {  # the part or parts that a claim is about, and who proves it
     "subject": ("se_public_key", "arithmetic"), "registration": ("registration", "se_key"),
     "challenge": ("challenge", "se_key"), "status": ("challenge", "se_key"), "apple": ("mda", None), "key_named": ("mda", None),
     "apple_posture": ("mda", None), "security_info": ("security_info", None), "ear": ("ear", "service"),
-    "sealed": ("ear", "service"), "policy": ("policy", "arithmetic"), "log": ("log_entry_b64 tlog_proof", "log")}
+    "sealed": ("ear", "service"), "policy": ("policy", "arithmetic"), "judgement": ("policy", "service"),
+    "log": ("log_entry_b64 tlog_proof", "log"), "release": ("release", "log")}
 MEMBERS = {name for parts, _ in CLAIMS.values() for name in parts.split()} | {
-    "bundle_version", "profile", "generated_at", "disclosure", "residence_proved", "subject", "subject_opening", "release"}
+    "bundle_version", "profile", "generated_at", "disclosure", "residence_proved", "subject", "subject_opening"}
 STATUS = {**dict.fromkeys("hypervisor_active rdma_disabled secure_boot_enabled sip_enabled".split(), bool),
           **dict.fromkeys("nonce timestamp active_model_hash binary_hash grpc_binary_hash image_bridge_hash python_hash "
                           "runtime_hash".split(), str), "model_hashes": dict, "template_hashes": dict}
 APPLE_ROOT_SHA256 = "ccf59ef8fcb3017d97f8b5fa6fa90e7a3f9283f76b55ac6cf6eda8b8b949f05b"
 
-def need(holds, why):
-    if not holds:
-        raise ValueError(why)
-# Bytes and texts. Each has one spelling: another one is refused, even where it would mean the same.
-def sha256(*parts):
-    return hashlib.sha256(b"".join(parts)).digest()
-def b64(text, size=None):
-    data = base64.b64decode(text, validate=True)
-    need(base64.b64encode(data).decode() == text, "not the one spelling of this base64")
-    need(size in (None, len(data)), f"{len(data)} bytes where {size} belong")
-    return data
-def b64url(text, size=None):
-    need(re.fullmatch("[A-Za-z0-9_-]*", text), "no base64url")
-    return b64(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), size)
-def moment(text):
-    need(re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,3})?Z", text), "no time in UTC")
-    return datetime.fromisoformat(text)
-def canonical(value):
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
-def distinct(pairs):
-    return need(len(dict(pairs)) == len(pairs), "a name stands twice") or dict(pairs)
-def read_json(data):
-    """An object that reads the same to everyone: UTF-8, no name twice, no number or text that is none."""
-    value = json.loads(data.decode("utf-8"), object_pairs_hook=distinct)
-    text = canonical(value)  # refuses NaN, numbers beyond all bounds, and half of a surrogate pair
-    steps = ((byte in b"[{") - (byte in b"]}") for byte in re.sub(rb'"(?:[^"\\]|\\.)*"', b"", text))
-    if max(itertools.accumulate(steps), default=0) > 127:
-        raise RecursionError("nested deeper than 127")
-    need(isinstance(value, dict), "no object")
-    return value
 def point(raw):
     raw = b"\x04" + raw if len(raw) == 64 else raw
     need(len(raw) == 65 and raw[0] == 4, "no key of 64 bytes, nor of 65 that begin with 04")
@@ -127,13 +100,11 @@ class Bundle:
         self.key, self.made = point(b64(self.text)), moment(parts["generated_at"])
         self.blob = None if "registration" in parts else {}  # as long as it was not read
         self.leaf, self.anchor, self.said, self.result = None, None, {}, None
-
     def subject(self, _):
         if "subject_opening" not in self.parts:
             return "asserted"
         made = hmac.digest(b64(self.parts["subject_opening"]["salt_b64"]), self.text.encode(), "sha256")
         need(b64url(self.parts["subject"]) == made, "the opening gives another subject")
-
     def registration(self, part):
         raw = b64(part["attestation_raw_b64"])
         self.blob = read_json(raw)
@@ -142,14 +113,12 @@ class Bundle:
         need(self.blob["encryptionPublicKey"] == part["encryption_public_key"], "encryptionPublicKey is another")
         for name in ("sipEnabled", "secureBootEnabled", "secureEnclaveAvailable"):
             need(self.blob[name] is True, f"{name} is not true")
-
     def challenge(self, part):
         b64(part["nonce"], 32)
         check(self.key, b64(part["signature_b64"]), (part["nonce"] + part["timestamp"]).encode())
         asked = moment(part["timestamp"])
         need(moment(part["received_at"]) >= asked - MINUTE, "answered before it was asked")
         need(self.made - 16 * MINUTE <= asked <= self.made + MINUTE, "not of the time of the bundle")
-
     def status(self, part):
         if not part.keys() & {"status_raw_b64", "status_signature_b64"}:
             return "absent"
@@ -164,7 +133,6 @@ class Bundle:
         need(form == raw, "not the canonical form of what it says")
         need((said["nonce"], said["timestamp"]) == (part["nonce"], part["timestamp"]), "to another challenge")
         need(said["sip_enabled"] and said.get("secure_boot_enabled", True), "SIP or Secure Boot is off")
-
     def apple(self, part):
         if "chain_b64" not in part:
             need(re.fullmatch("[0-9a-f]{64}", part["chain_sha256"]), "chain_sha256 is no SHA-256")
@@ -181,27 +149,22 @@ class Bundle:
         for depth, (der, cert, issuer) in enumerate(zip(chain, path, path[1:] + path[-1:])):
             check_certificate(depth, der, cert, issuer, self.at)
         self.leaf, self.anchor = path[0], "apple" if pinned == APPLE_ROOT_SHA256 else "custom"
-
     def extension(self, suffix):
         need(self.leaf, "rests on apple")  # the raw bytes of one of its extensions, never unwrapped
         oid = x509.ObjectIdentifier("1.2.840.113635.100.8." + suffix)
         return self.leaf.extensions.get_extension_for_oid(oid).value.value
-
     def key_named(self, part):
         made = nonce(part["nonce"]["scheme"], part["nonce"].get("inputs", {}), self.text)
         need(self.extension("11.1") == made, "the freshness code is another")
-
     def apple_posture(self, _):
         for suffix, good in (("13.1", b"\x02\x01\0"), ("13.2", b"Full Security"), ("13.3", b"\x02\x01\0")):
             need(self.extension(suffix) == good, f"{suffix} is {self.extension(suffix)!r}")
         serial = self.extension("9.1")
         need(serial and serial == self.blob.get("serialNumber", serial.decode()).encode(), "9.1 is another serial number")
-
     def security_info(self, part):
         need(part["fields"]["SystemIntegrityProtectionEnabled"] is True, "SIP is not on")
         need(part["fields"]["SecureBoot.SecureBootLevel"] == "full", "Secure Boot is not full")
         return "asserted"
-
     def ear(self, part):
         head, body, signature = part.split(".")
         header, said, raw = read_json(b64url(head)), read_json(b64url(body)), b64url(signature, 64)
@@ -220,14 +183,12 @@ class Bundle:
                  for module in said["submods"].values()]
         no_better(said.get("ear_status", "none"), ranks)
         self.result = said
-
     def sealed(self, _):
         seal = self.said.get("attestd", {})
         if "evidence_sha256" not in seal:
             return "absent"
         rest = {name: part for name, part in self.parts.items() if name not in ("ear", "log_entry_b64", "tlog_proof")}
         need(self.result and seal["evidence_sha256"] == sha256(canonical(rest)).hex(), "rests on ear, or is not what was sealed")
-
     def policy(self, part):
         need(self.result, "rests on ear")
         digest = sha256(part["text"].encode())
@@ -235,11 +196,17 @@ class Bundle:
         names = [name for module in self.result["submods"].values() for name in module["ear_appraisal_policy_ids"]]
         need(any(name.endswith(ends) for name in names), "the result names another policy")
 
-    def log(self, _):
-        raw, token, number, line = b64(self.parts["log_entry_b64"]), self.parts["ear"], "(0|[1-9][0-9]{0,17})", r"(\S+)"
-        entry, proof = read_json(raw), self.parts["tlog_proof"]
-        names = (sha256(token.encode()).hex(), self.parts["subject"])
-        need((entry["ear_sha256"], entry["subject"]) == names, "the entry names another result or subject")
+    def judgement(self, part):
+        rules = self.result and policy.to_allow(part["text"], self.result)
+        if not rules:
+            return "absent"
+        named = lambda: self.key_named(self.parts["mda"])
+        policy.allows(rules, self.result, self.parts.get("security_info"), self.leaf, named)
+        return "asserted"
+
+    def logged(self, part):
+        """The entry that a part brings, which is in the log that is trusted."""
+        raw, proof, number, line = b64(part["log_entry_b64"]), part["tlog_proof"], "(0|[1-9][0-9]{0,17})", r"(\S+)"
         form = (rf"c2sp\.org/tlog-proof@v1\n(?:extra \S+\n)?index {number}\n((?:\S+\n)*)\n"
                 rf"({line}\n{number}\n{line}\n(?:[^\n]+\n)*)\n((?:— \S+ \S+\n)+)")
         index, others, body, origin, size, root, lines = re.fullmatch(form, proof).groups()
@@ -248,8 +215,20 @@ class Bundle:
         notes = [(name, b64(text)) for _, name, text in map(str.split, lines.splitlines())]
         log, witnesses, quorum = self.trust["log_vkey"], self.trust.get("witness_vkeys", []), self.trust["witness_quorum"]
         need(origin == log.split("+")[0] and signed_by(log, 1, notes, body), "not signed by the log")
-        count = sum(signed_by(vkey, 4, notes, body) for vkey in set(witnesses))
+        count = len({vkey.split("+")[0] for vkey in witnesses if signed_by(vkey, 4, notes, body)})
         need(type(quorum) is int and count >= quorum, f"{count} witnesses of {quorum}")
+        return read_json(raw)
+    def log(self, _):
+        entry, names = self.logged(self.parts), (sha256(self.parts["ear"].encode()).hex(), self.parts["subject"])
+        need((entry["ear_sha256"], entry["subject"]) == names, "the entry names another result or subject")
+    def release(self, part):
+        entry, program, answer = self.logged(part), part["binary_hash"], self.parts.get("challenge", {})
+        need(canonical([entry["type"], entry["v"], entry["revoked"]]) == b'["release",1,false]', "the entry registers no release")
+        need(all(type(part[name]) is str and entry[name] == part[name] for name in ("version", "platform", "binary_hash")),
+             "the entry is of another release")
+        said = read_json(b64(answer["status_raw_b64"])) if "status_raw_b64" in answer else {}
+        need(self.blob.get("binaryHash") in (None, "", program) and said.get("binary_hash", program) == program,
+             "the provider says that it runs another program")
 
 def read(path):
     return open(path, "rb").read(MOST_BYTES + 1)

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use attestd::transparency::note::{Note, VerifierKey};
+use attestd::transparency::note::{Kind, Note, VerifierKey};
 use attestd::transparency::{Checkpoint, Proof, Tile, tile};
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
@@ -17,7 +17,8 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     if let Some(tile) = Tile::parse(text) {
         assert_eq!(tile.path(), text);
     }
-    let _ = VerifierKey::read(text);
+    let _ = VerifierKey::read(text, Kind::Log);
+    let _ = VerifierKey::read(text, Kind::Witness);
     if let Ok(note) = Note::read(text) {
         let _ = Checkpoint::read(&note);
     }

@@ -24,6 +24,7 @@ mod m0015_signed_results;
 mod m0016_shared_signals;
 mod m0017_relayed_commands;
 mod m0018_transparency_log;
+mod m0019_log_witnesses;
 
 /// The history.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0016_shared_signals::Migration),
             Box::new(m0017_relayed_commands::Migration),
             Box::new(m0018_transparency_log::Migration),
+            Box::new(m0019_log_witnesses::Migration),
         ]
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Configured, UNUSABLE_CONFIGURATION, output};
-use crate::app::{database_url, master_key, policy, relaying, release_key};
+use crate::app::{database_url, master_key, policy, relaying, release_key, witnesses};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
@@ -39,6 +39,7 @@ fn check(arguments: &Arguments) -> anyhow::Result<()> {
     master_key(&config)?;
     release_key(&config)?;
     relaying(&config)?;
+    witnesses(&config)?;
     let database = without_password(&database_url(&config)?);
     let policy = policy(&config)?;
     if arguments.json {

@@ -1,12 +1,11 @@
 //! The interface of a coordinator that was written for MicroMDM.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::Unusable;
-use crate::network::is_public;
+use super::url::check_target;
 
 /// Whose calls are answered as MicroMDM answered them, and where answers of Macs are told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,30 +27,8 @@ pub struct MicroMdm {
 
 impl MicroMdm {
     pub(super) fn check(&self) -> Result<(), Unusable> {
-        let url = &self.webhook;
-        let refused = |why| Err(Unusable::MicroMdmWebhook { why });
-        let Some((scheme, rest)) = url.split_once("://") else {
-            return refused("it must be https://host[:port]/path, without user or fragment");
-        };
-        let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        if authority.is_empty() || authority.contains('@') || url.contains('#') {
-            return refused("it must be https://host[:port]/path, without user or fragment");
-        }
-        if scheme != "https" && (scheme != "http" || !self.allow_private) {
-            return refused(
-                "plain http is for targets that may be private: micromdm.allow_private",
-            );
-        }
-        // A name is judged by what it leads to, whenever it is looked up.
-        let host = match authority.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or_default(),
-            None => authority.split(':').next().unwrap_or_default(),
-        };
-        let address = host.parse::<IpAddr>();
-        if !self.allow_private && address.is_ok_and(|address| !is_public(address)) {
-            return refused("its address is not of the public Internet: micromdm.allow_private");
-        }
-        Ok(())
+        check_target(&self.webhook, self.allow_private)
+            .map_err(|why| Unusable::MicroMdmWebhook { why })
     }
 
     /// Paths, which are relative to the configuration.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::log::{Log, LogFormat};
 pub use self::micromdm::MicroMdm;
 pub use self::shared_signals::SharedSignals;
-pub use self::transparency::Transparency;
+pub use self::transparency::{Transparency, Witness};
 pub use self::unusable::Unusable;
 pub(crate) use self::url::check_base_url;
 use self::url::has_password;
@@ -293,6 +293,7 @@ impl Config {
             micromdm.check()?;
         }
         self.shared_signals.check(insecure_http)?;
+        self.transparency.check()?;
         for (span, name) in [
             (
                 self.enrollment.identity_lifetime,
@@ -384,6 +385,7 @@ impl Config {
         if let Some(micromdm) = &mut self.micromdm {
             micromdm.files().for_each(absolute);
         }
+        self.transparency.files().for_each(absolute);
         for path in [
             &mut self.database.url_file,
             &mut self.public.tls_certificate,

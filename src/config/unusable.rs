@@ -64,6 +64,8 @@ pub enum Unusable {
     },
     #[error("micromdm.webhook is not used: {why}")]
     MicroMdmWebhook { why: &'static str },
+    #[error("transparency.witnesses: {0}")]
+    Witnesses(String),
     #[error("database: give url or url_file, not both")]
     TwoDatabases,
     #[error("policy: give name or file, not both")]

@@ -1,6 +1,9 @@
 //! Addresses that settings name.
 
+use std::net::IpAddr;
+
 use super::Unusable;
+use crate::network::is_public;
 
 /// Whether Macs may be told this URL: https, or with `insecure_http` plain http on loopback.
 pub(crate) fn check_base_url(url: &str, insecure_http: bool) -> Result<(), Unusable> {
@@ -21,6 +24,29 @@ pub(crate) fn check_base_url(url: &str, insecure_http: bool) -> Result<(), Unusa
         "http" => Err(Unusable::InsecureBaseUrl(url.to_owned())),
         _ => Err(Unusable::BaseUrl(url.to_owned())),
     }
+}
+
+/// Whether messages may be sent to this address; says why not. What a name leads to is judged whenever it is
+/// looked up.
+pub(super) fn check_target(url: &str, allow_private: bool) -> Result<(), &'static str> {
+    const FORM: &str = "it must be https://host[:port]/path, without user or fragment";
+    let (scheme, rest) = url.split_once("://").ok_or(FORM)?;
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    if authority.is_empty() || authority.contains('@') || url.contains('#') {
+        return Err(FORM);
+    }
+    if scheme != "https" && (scheme != "http" || !allow_private) {
+        return Err("plain http is for targets that may be private: allow_private");
+    }
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let address = host.parse::<IpAddr>();
+    if !allow_private && address.is_ok_and(|address| !is_public(address)) {
+        return Err("its address is not of the public Internet: allow_private");
+    }
+    Ok(())
 }
 
 pub(super) fn has_password(url: &str) -> bool {

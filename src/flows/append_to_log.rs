@@ -5,9 +5,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::service_secret::service_secret;
+use super::witness_log::{self, Witnesses};
 use super::{Context, Failure};
 use crate::entropy::Entropy;
 use crate::secret::Sealer;
@@ -30,6 +31,9 @@ pub struct Log {
     waiting: Mutex<Vec<Waiting>>,
     turn: tokio::sync::Mutex<()>,
     head: Mutex<Option<(Instant, Arc<Head>)>>,
+    /// How large it is, for whoever waits for it to grow.
+    size: watch::Sender<u64>,
+    pub witnesses: Witnesses,
 }
 
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub struct Head {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logged {
     pub entry: Vec<u8>,
+    /// Its place in the log.
+    pub index: u64,
     /// A `tlog-proof`.
     pub proof: String,
 }
@@ -63,18 +69,28 @@ impl Log {
         sealer: &dyn Sealer,
         entropy: &dyn Entropy,
         base_url: &str,
+        witnesses: Witnesses,
     ) -> Result<Self, Failure> {
         let seed = service_secret(store, sealer, entropy, "log_key").await?;
         let place = base_url
             .split_once("://")
             .map_or(base_url, |(_, rest)| rest);
         let signer = NoteSigner::new(&format!("{place}{PATH}"), seed.expose());
-        Ok(Self {
+        let log = Self {
             signer: signer.ok_or(Failure::Inconsistent("the log has no name"))?,
             waiting: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             head: Mutex::default(),
-        })
+            size: watch::Sender::new(0),
+            witnesses,
+        };
+        witness_log::begin(store, &log).await?;
+        Ok(log)
+    }
+
+    /// How large the log is, as far as this node knows.
+    pub fn growth(&self) -> watch::Receiver<u64> {
+        self.size.subscribe()
     }
 
     /// What others check its heads by.
@@ -82,7 +98,7 @@ impl Log {
         self.signer.verifier_key()
     }
 
-    fn read(&self, note: String) -> Result<Head, Failure> {
+    pub(super) fn read(&self, note: String) -> Result<Head, Failure> {
         const UNREADABLE: Failure = Failure::Inconsistent("the head of the log cannot be read");
         let read = Note::read(&note).and_then(|note| Checkpoint::read(&note));
         let checkpoint = read.map_err(|_| UNREADABLE)?;
@@ -107,6 +123,12 @@ impl Log {
             _ => Arc::new(head),
         };
         *kept = Some((Instant::now(), Arc::clone(&newest)));
+        let size = newest.checkpoint.size;
+        self.size.send_if_modified(|known| {
+            let grew = size > *known;
+            *known = size.max(*known);
+            grew
+        });
         newest
     }
 }
@@ -194,7 +216,11 @@ pub(super) async fn append_in(
                 checkpoint: &head.note,
             };
             let proof = proof.to_string();
-            Some(Logged { entry, proof })
+            Some(Logged {
+                entry,
+                index,
+                proof,
+            })
         })
         .collect::<Option<_>>()
         .ok_or(INCOMPLETE)?;

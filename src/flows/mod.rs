@@ -43,7 +43,7 @@
 //! | [`rotate_push_certificate`] | the yearly push certificate |
 //! | [`rotate_result_key`] | the keys that results are signed by |
 //! | [`publish_evidence`] | anybody wants to check it all |
-//! | [`append_to_log`] | something is said to all; [`tell_log`] follows what there is to say |
+//! | [`append_to_log`] | something is said to all; [`tell_log`] follows what there is to say, [`witness_log`] shows it to witnesses |
 //! | [`service_secret`] | the service starts: what it keeps secret for ever is read, or drawn |
 //! | [`sign_result`] | somebody wants a result that needs no trust in whoever brings it |
 //! | [`check_policy`] | what another policy would change is asked before it is switched on |
@@ -107,6 +107,7 @@ pub mod verify_now;
 pub mod wake;
 pub mod watch_clock;
 pub mod webhook;
+pub mod witness_log;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The evidence about a provider and its Mac, as anybody may have it: with what proves each claim.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ use super::append_to_log::append;
 use super::read_binding::read_binding;
 use super::read_posture::judge;
 use super::sign_result::{freshness_nonce, sealed_result};
+use super::tell_log::place_of;
 use super::watch_clock::demand;
+use super::witness_log::{prove, prove_under, published};
 use super::{Context, Failure};
 use crate::attestation::Evidence as AppleEvidence;
 use crate::attestation::freshness::{Minted, Scheme};
@@ -22,16 +24,17 @@ use crate::ids::{CommandUuid, SessionId, sha256};
 use crate::mdm::device_information::{Attestation, DeviceInformation};
 use crate::mdm::report::Report;
 use crate::posture::{Occasion, Posture};
-use crate::provider::Session;
+use crate::provider::{BinaryHash, Platform, Session};
 use crate::publication::bundle::result::seal_of;
 use crate::publication::bundle::v1::{
-    BundleV1, Challenge, Head, Mda, Nonce, Opening, Policy, Registration, SecurityInfo,
+    BundleV1, Challenge, Head, Mda, Nonce, Opening, Policy, Registration, Release, SecurityInfo,
 };
 use crate::publication::ear::Ear;
 use crate::publication::feed::Disclosure;
 use crate::publication::subject::{DEFINITION, Subject};
 use crate::store::{MacGlance, Read};
 use crate::time::Timestamp;
+use crate::transparency::Proof;
 use crate::transparency::entry::Entry;
 
 /// An answer to a challenge that is older says nothing of the present (C.5, step 4), with a minute for the
@@ -67,6 +70,18 @@ struct Kept {
 pub struct Bundle {
     pub body: Bytes,
     pub sha256: [u8; 32],
+    /// The proof in it leads to a head that is witnessed.
+    is_witnessed: bool,
+}
+
+impl Bundle {
+    fn new(body: Vec<u8>, is_witnessed: bool) -> Self {
+        Self {
+            sha256: sha256(&body),
+            body: body.into(),
+            is_witnessed,
+        }
+    }
 }
 
 impl Bundles {
@@ -89,6 +104,17 @@ impl Bundles {
         session_id: &SessionId,
     ) -> Result<Option<Arc<Bundle>>, Failure> {
         demand(ctx)?;
+        match self.newest(ctx, session_id).await? {
+            Some(bundle) => self.witnessed(ctx, session_id, bundle).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn newest(
+        &self,
+        ctx: &Context,
+        session_id: &SessionId,
+    ) -> Result<Option<Arc<Bundle>>, Failure> {
         if let Some(kept) = self.kept(session_id, ctx.clock.now()) {
             return Ok(Some(kept));
         }
@@ -120,10 +146,7 @@ impl Bundles {
         let Some(body) = publish_evidence(ctx, session_id, self.disclosure).await? else {
             return Ok(None);
         };
-        let bundle = Arc::new(Bundle {
-            sha256: sha256(&body),
-            body: body.into(),
-        });
+        let bundle = Arc::new(Bundle::new(body, false));
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= MOST {
             kept.clear();
@@ -134,6 +157,40 @@ impl Bundles {
         };
         kept.insert(session_id.clone(), made);
         Ok(Some(bundle))
+    }
+
+    /// The same with a proof that witnesses stand for, where they do in time.
+    async fn witnessed(
+        &self,
+        ctx: &Context,
+        session_id: &SessionId,
+        bundle: Arc<Bundle>,
+    ) -> Result<Arc<Bundle>, Failure> {
+        let log = ctx.log.as_ref().filter(|_| !bundle.is_witnessed);
+        let Some(log) = log else { return Ok(bundle) };
+        let read = || {
+            let written: Map<String, Value> = serde_json::from_slice(&bundle.body).ok()?;
+            let index = Proof::read(written.get("tlog_proof")?.as_str()?)
+                .ok()?
+                .index;
+            Some((written, index))
+        };
+        let Some((mut written, index)) = read() else {
+            return Ok(bundle);
+        };
+        let Some(proof) = prove(ctx, log, index).await? else {
+            return Ok(bundle);
+        };
+        written.insert("tlog_proof".to_owned(), json!(proof));
+        let body = Value::Object(written).to_string().into_bytes();
+        let with_proof = Arc::new(Bundle::new(body, true));
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        // Unless it was made anew meanwhile.
+        let same = kept.get_mut(session_id);
+        if let Some(kept) = same.filter(|kept| Arc::ptr_eq(&kept.bundle, &bundle)) {
+            kept.bundle = Arc::clone(&with_proof);
+        }
+        Ok(with_proof)
     }
 
     fn kept(&self, session_id: &SessionId, now: Timestamp) -> Option<Arc<Bundle>> {
@@ -194,6 +251,9 @@ pub async fn publish_evidence(
             let posture = judge(ctx, &looked_at, now);
             if Ear::is_due(&posture) {
                 bundle.policy = Some(policy(ctx));
+                if glance.release.is_ok() {
+                    bundle.release = release(ctx, &tx, session).await?;
+                }
                 result = Some((posture, freshness));
             }
         }
@@ -230,6 +290,41 @@ fn policy(ctx: &Context) -> Policy {
         url: format!("{}/v1/policies/{}", ctx.settings.server_id, policy.sha256),
         text: policy.text.clone(),
     }
+}
+
+/// The registered release that a session runs, once the log has it. A session that was said to run several
+/// programs shows none.
+async fn release(ctx: &Context, tx: &Read, session: &Session) -> Result<Option<Release>, Failure> {
+    let Some(log) = &ctx.log else { return Ok(None) };
+    let programs: BTreeSet<_> = session.binaries().collect();
+    let program = match programs.first() {
+        Some(Some(program)) if programs.len() == 1 => BinaryHash::parse(program),
+        _ => None,
+    };
+    let Some(program) = program else {
+        return Ok(None);
+    };
+    let Some(known) = tx.release(&program, &Platform::default()).await? else {
+        return Ok(None);
+    };
+    let Some(index) = place_of(tx, &known).await? else {
+        return Ok(None);
+    };
+    let head = published(ctx, log).await?;
+    let Some(head) = head.filter(|head| index < head.checkpoint.size) else {
+        return Ok(None);
+    };
+    let entry = tx.log_entries(index..index + 1).await?;
+    let entry = entry.first();
+    let entry = entry.ok_or(Failure::Inconsistent("the log lacks an entry"))?;
+    Ok(Some(Release {
+        version: known.version.to_string(),
+        platform: known.platform.to_string(),
+        binary_hash: known.binary_hash.to_string(),
+        url: format!("{}/v1/releases/{program}", ctx.settings.server_id),
+        log_entry_b64: STANDARD.encode(entry),
+        tlog_proof: prove_under(tx, &head, index).await?,
+    }))
 }
 
 async fn registration(tx: &Read, session_id: &SessionId) -> Result<Option<Registration>, Failure> {

@@ -82,9 +82,10 @@ async fn say_what_is_in_use(ctx: &Context, log: &Log) -> Result<(), Failure> {
     let in_use = not_said(&tx, in_use).await?;
     let now = ctx.clock.now();
     let entries = in_use.iter().map(|said| said.entry.encode(now)).collect();
-    let (_, head) = append_in(&mut tx, log, entries).await?;
-    for said in in_use {
-        tx.set_fact(&said.fact, &said.state).await?;
+    let (logged, head) = append_in(&mut tx, log, entries).await?;
+    for (said, logged) in in_use.iter().zip(logged) {
+        let state = format!("{} {}", said.state, logged.index);
+        tx.set_fact(&said.fact, &state).await?;
     }
     if releases_changed {
         tx.set_fact(RELEASES, &generation).await?;
@@ -96,14 +97,16 @@ async fn say_what_is_in_use(ctx: &Context, log: &Log) -> Result<(), Failure> {
 
 /// Up to which generation releases were logged.
 const RELEASES: &str = "logged_releases";
+const REGISTERED: &str = "registered";
+const REVOKED: &str = "revoked";
 
 fn of_release(release: &Release) -> InUse {
     let revoked = release.revoked.is_some();
     let binary_hash = release.binary_hash.to_string();
     let platform = release.platform.to_string();
     InUse {
-        fact: format!("logged_release:{platform}:{binary_hash}"),
-        state: if revoked { "revoked" } else { "registered" }.to_owned(),
+        fact: fact_of(release),
+        state: if revoked { REVOKED } else { REGISTERED }.to_owned(),
         entry: Entry::Release {
             version: release.version.to_string(),
             platform,
@@ -113,10 +116,36 @@ fn of_release(release: &Release) -> InUse {
     }
 }
 
+fn fact_of(release: &Release) -> String {
+    format!(
+        "logged_release:{}:{}",
+        release.platform, release.binary_hash
+    )
+}
+
+/// Where in the log a release was registered; `None` while it was not, and once it was withdrawn.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) async fn place_of(tx: &Read, release: &Release) -> Result<Option<u64>, Failure> {
+    let known = tx.fact(&fact_of(release)).await?;
+    let place = known.as_deref().and_then(placed);
+    let place = place.filter(|(state, _)| *state == REGISTERED);
+    Ok(place.map(|(_, index)| index))
+}
+
+/// What a fact says was logged, and where.
+fn placed(fact: &str) -> Option<(&str, u64)> {
+    let (state, index) = fact.rsplit_once(' ')?;
+    Some((state, index.parse().ok()?))
+}
+
 async fn not_said(tx: &Read, in_use: Vec<InUse>) -> Result<Vec<InUse>, Failure> {
     let mut not_said = Vec::new();
     for thing in in_use {
-        if tx.fact(&thing.fact).await?.as_ref() != Some(&thing.state) {
+        let known = tx.fact(&thing.fact).await?;
+        let said = known.as_deref().and_then(placed).map(|(state, _)| state);
+        if said != Some(thing.state.as_str()) {
             not_said.push(thing);
         }
     }

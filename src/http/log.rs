@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Response};
 use super::feed::Peer;
 use super::problem::{Problem, not_found};
 use super::{Public, error};
-use crate::flows::append_to_log::{head, tile as read_tile};
+use crate::flows::append_to_log::tile as read_tile;
+use crate::flows::witness_log::published;
 use crate::transparency::Tile;
 
 /// What is full never changes.
@@ -16,7 +17,7 @@ const SHORT: HeaderValue = HeaderValue::from_static("public, max-age=5");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
-/// `GET /log/checkpoint`: the newest head.
+/// `GET /log/checkpoint`: the newest head, with what witnesses signed.
 pub async fn checkpoint(State(public): State<Public>, peer: Peer, headers: HeaderMap) -> Response {
     if !public.log_limit.allows(peer.as_deref(), &headers) {
         return Problem::too_often().into_response();
@@ -24,7 +25,7 @@ pub async fn checkpoint(State(public): State<Public>, peer: Peer, headers: Heade
     let Some(log) = &public.ctx.log else {
         return not_found().await.into_response();
     };
-    match head(&public.ctx, log).await {
+    match published(&public.ctx, log).await {
         Ok(Some(head)) => answer(TEXT, SHORT, head.note.clone().into_bytes()),
         Ok(None) => not_found().await.into_response(),
         Err(failure) => error::to_internal(&failure),

@@ -10,6 +10,7 @@ pub mod note;
 pub mod proof;
 pub mod tile;
 pub mod tree;
+pub mod witness;
 
 pub use self::checkpoint::Checkpoint;
 pub use self::proof::Proof;

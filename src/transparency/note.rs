@@ -10,6 +10,27 @@ use crate::ids::sha256;
 /// Signature types of verifier keys (`signed-note`, `tlog-cosignature`).
 const ED25519_NOTE: u8 = 1;
 const ED25519_COSIGNATURE: u8 = 4;
+const ML_DSA_44_COSIGNATURE: u8 = 6;
+
+/// Whose key it is: a witness signs another text than a log, so that neither can pass for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Ed25519, type 01.
+    Log,
+    /// Ed25519, type 04.
+    Witness,
+}
+
+/// Why a key is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableKey {
+    #[error("it is no verifier key: name+key id+base64, the id that of the name and the key")]
+    Malformed,
+    #[error("it is of ML-DSA-44 (type 06), of which nothing is verified here: Ed25519 (type 04)")]
+    MlDsa,
+    #[error("it is of type {is:02x}, but {wanted:02x} belongs here")]
+    OtherKind { is: u8, wanted: u8 },
+}
 
 /// A text and its signatures.
 #[derive(Debug)]
@@ -52,6 +73,13 @@ impl<'a> Note<'a> {
         }
         Some(found)
     }
+
+    /// The first signature by this key, as far as its name and id say, with the id before it.
+    pub fn signature_of(&self, key: &VerifierKey<'_>) -> Option<&[u8]> {
+        let mut by = self.signatures.iter().filter(|(name, _)| *name == key.name);
+        let signature = by.find(|(_, signature)| signature.starts_with(&key.id));
+        signature.map(|(_, signature)| signature.as_slice())
+    }
 }
 
 /// A key of a signed note: `name+keyID+base64(type‖key)`.
@@ -59,42 +87,62 @@ impl<'a> Note<'a> {
 pub struct VerifierKey<'a> {
     pub name: &'a str,
     id: [u8; 4],
-    kind: u8,
+    kind: Kind,
     key: Vec<u8>,
 }
 
 impl<'a> VerifierKey<'a> {
-    /// Reads one.
-    pub fn read(text: &'a str) -> Option<Self> {
-        let (rest, key) = split_at_plus(text)?;
-        let (name, id) = rest.rsplit_once('+')?;
-        let key = STANDARD.decode(key).ok()?;
-        let (kind, public) = key.split_first()?;
-        let id: [u8; 4] = hex::decode(id).ok()?.try_into().ok()?;
-        (key_id(name, &key) == id && public.len() == 32).then(|| Self {
-            name,
-            id,
-            kind: *kind,
-            key: public.to_vec(),
-        })
+    /// Reads one of this kind.
+    pub fn read(text: &'a str, kind: Kind) -> Result<Self, UnusableKey> {
+        use UnusableKey::Malformed;
+        let (rest, key) = split_at_plus(text).ok_or(Malformed)?;
+        let (name, id) = rest.rsplit_once('+').ok_or(Malformed)?;
+        let key = STANDARD.decode(key).map_err(|_| Malformed)?;
+        let id = hex::decode(id).map_err(|_| Malformed)?;
+        if key_id(name, &key).as_slice() != id {
+            return Err(Malformed);
+        }
+        let (is, public) = key.split_first().ok_or(Malformed)?;
+        let wanted = kind.byte();
+        match (*is, kind) {
+            (ML_DSA_44_COSIGNATURE, Kind::Witness) => Err(UnusableKey::MlDsa),
+            (is, _) if is != wanted => Err(UnusableKey::OtherKind { is, wanted }),
+            _ if public.len() != 32 => Err(Malformed),
+            _ => Ok(Self {
+                name,
+                id: key_id(name, &key),
+                kind,
+                key: public.to_vec(),
+            }),
+        }
     }
 
     fn verifies(&self, text: &str, signature: &[u8]) -> bool {
         let key = UnparsedPublicKey::new(&ED25519, &self.key);
         match self.kind {
-            ED25519_NOTE => key.verify(text.as_bytes(), signature).is_ok(),
-            ED25519_COSIGNATURE => {
-                signature
-                    .split_first_chunk::<8>()
-                    .is_some_and(|(time, rest)| {
-                        let time = u64::from_be_bytes(*time);
-                        let message = format!("cosignature/v1\ntime {time}\n{text}");
-                        key.verify(message.as_bytes(), rest).is_ok()
-                    })
-            }
-            _ => false,
+            Kind::Log => key.verify(text.as_bytes(), signature).is_ok(),
+            Kind::Witness => signature
+                .split_first_chunk::<8>()
+                .is_some_and(|(time, rest)| {
+                    let message = cosigned(u64::from_be_bytes(*time), text);
+                    key.verify(message.as_bytes(), rest).is_ok()
+                }),
         }
     }
+}
+
+impl Kind {
+    fn byte(self) -> u8 {
+        match self {
+            Self::Log => ED25519_NOTE,
+            Self::Witness => ED25519_COSIGNATURE,
+        }
+    }
+}
+
+/// What a witness signs (`tlog-cosignature`): that it saw this, and when, in seconds since 1970.
+fn cosigned(time: u64, text: &str) -> String {
+    format!("cosignature/v1\ntime {time}\n{text}")
 }
 
 /// The key may have a `+` of base64; the two before it are the separators.
@@ -170,8 +218,8 @@ mod tests {
         let signer = NoteSigner::new("log.example/posture", &[7; 32]).expect("a signer");
         let other = NoteSigner::new("log.example/posture", &[8; 32]).expect("a signer");
         let (key, stranger) = (signer.verifier_key(), other.verifier_key());
-        let key = VerifierKey::read(&key).expect("a key");
-        let stranger = VerifierKey::read(&stranger).expect("a key");
+        let key = VerifierKey::read(&key, Kind::Log).expect("a key");
+        let stranger = VerifierKey::read(&stranger, Kind::Log).expect("a key");
         let signed = signer.sign("one\ntwo\n");
         let note = Note::read(&signed).expect("a note");
         assert_eq!(note.text, "one\ntwo\n");
@@ -186,6 +234,27 @@ mod tests {
     fn a_name_with_a_plus_or_a_blank_is_none() {
         for name in ["", "a b", "a+b", "a\nb"] {
             assert!(NoteSigner::new(name, &[7; 32]).is_none(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_of_the_kind_that_is_wanted_or_none() {
+        let of = |kind: u8, length: usize| {
+            let key = [&[kind], &vec![7; length][..]].concat();
+            let id = hex::encode(key_id("w.example", &key));
+            format!("w.example+{id}+{}", STANDARD.encode(key))
+        };
+        let read = |text: &str, kind| VerifierKey::read(text, kind).map(|key| key.name.to_owned());
+        let (log, witness) = (of(1, 32), of(4, 32));
+        assert_eq!(read(&log, Kind::Log), Ok("w.example".to_owned()));
+        assert_eq!(read(&witness, Kind::Witness), Ok("w.example".to_owned()));
+        let other = |is, wanted| Err(UnusableKey::OtherKind { is, wanted });
+        assert_eq!(read(&witness, Kind::Log), other(4, 1));
+        assert_eq!(read(&log, Kind::Witness), other(1, 4));
+        assert_eq!(read(&of(6, 1312), Kind::Witness), Err(UnusableKey::MlDsa));
+        assert_eq!(read(&of(6, 1312), Kind::Log), other(6, 1));
+        for text in ["", "w.example", &of(4, 31), &witness.replace('+', "-")] {
+            assert_eq!(read(text, Kind::Witness), Err(UnusableKey::Malformed));
         }
     }
 }

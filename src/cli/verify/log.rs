@@ -8,10 +8,10 @@ use serde_json::json;
 use super::source::{Reach, Source};
 use super::{Answer, Unreadable, input};
 use crate::reason::Reason;
-use crate::transparency::note::{Note, VerifierKey};
+use crate::transparency::note::{Kind, Note, VerifierKey};
 use crate::transparency::tile::Content;
 use crate::transparency::tree::{consistency, is_consistent, wanted};
-use crate::transparency::{Checkpoint, Hashes, Tile};
+use crate::transparency::{Checkpoint, Hashes, Tile, witness};
 
 /// The longest head that is read: a checkpoint, and some witnesses.
 const MAX_HEAD: usize = 64 * 1024;
@@ -31,6 +31,12 @@ pub(super) struct Arguments {
     /// Its verifier key, from a source that you trust.
     #[arg(long, value_name = "KEY")]
     vkey: String,
+    /// The verifier key of a witness that you trust; may be given several times.
+    #[arg(long, value_name = "KEY")]
+    witness: Vec<String>,
+    /// How many of these witnesses must have signed the head. All of them, where it is not said.
+    #[arg(long, value_name = "NUMBER")]
+    quorum: Option<usize>,
     /// A head that was seen before: the log must have grown out of it. One that is not there yet is passed
     /// over.
     #[arg(long, value_name = "FILE")]
@@ -46,8 +52,14 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Unreadable> {
-    let key = VerifierKey::read(&arguments.vkey);
-    let key = key.ok_or_else(|| Unreadable("--vkey is no verifier key".to_owned()))?;
+    let unusable = |what: &'static str| move |fault| Unreadable(format!("{what}: {fault}"));
+    let key = VerifierKey::read(&arguments.vkey, Kind::Log).map_err(unusable("--vkey"))?;
+    let witnesses = arguments.witness.iter();
+    let witnesses = witnesses.map(|key| VerifierKey::read(key, Kind::Witness));
+    let witnesses: Vec<_> = witnesses
+        .collect::<Result<_, _>>()
+        .map_err(unusable("--witness"))?;
+    let quorum = arguments.quorum.unwrap_or(witnesses.len());
     let bytes = arguments.at("/checkpoint", MAX_HEAD)?;
     let note = text(bytes, &"the checkpoint")?;
     let mut answer = Answer::new(None);
@@ -60,6 +72,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Unreadable> {
     };
     answer.member("size", json!(head.size));
     answer.member("root", json!(hex::encode(head.root)));
+    let seen = Note::read(&note)
+        .ok()
+        .and_then(|note| witness::count(&note, &witnesses));
+    answer.member("witnesses", json!(seen));
+    if seen.is_none_or(|seen| seen < quorum) {
+        let detail = "too few witnesses saw the head, or what one signed does not verify";
+        answer.refuse(&[Reason::SignatureInvalid], detail.to_owned());
+    }
     let former = arguments.since.as_deref().filter(|since| since.exists());
     if let Some(since) = former {
         let former = text(input::bytes_to(since, MAX_HEAD)?, &since.display())?;

@@ -12,6 +12,8 @@ use crate::publication::jws::compact;
 use super::super::jws;
 use super::trust::{LogTrust, Trust, TrustedKey};
 use super::*;
+use crate::transparency::note::NoteSigner;
+use crate::transparency::{Checkpoint, Proof, tree};
 
 const BUNDLE: &str = include_str!("../../../tests/vectors/verify/bundle.json");
 const JWKS: &str = include_str!("../../../tests/vectors/verify/jwks.json");
@@ -96,6 +98,38 @@ fn what_is_not_trusted_fails() {
     assert_eq!(failed(&withdrawn), ["ear"]);
 }
 
+/// The release that the example's provider runs, in a log of two entries.
+fn release() -> (Value, LogTrust) {
+    let about =
+        json!({ "version": "0.8.16", "platform": "macos-arm64", "binary_hash": "a1".repeat(32) });
+    let mut entry = about.clone();
+    entry["v"] = json!(1);
+    entry["type"] = json!("release");
+    entry["revoked"] = json!(false);
+    let entry = entry.to_string().into_bytes();
+    let other = tree::leaf(b"{}");
+    let head = Checkpoint {
+        origin: "log.example/log".to_owned(),
+        size: 2,
+        root: tree::node(&other, &tree::leaf(&entry)),
+    };
+    let signer = NoteSigner::new(&head.origin, &[7; 32]).expect("a signer");
+    let proof = Proof {
+        index: 1,
+        hashes: vec![other],
+        checkpoint: &head.sign(&signer),
+    };
+    let mut part = about;
+    part["log_entry_b64"] = json!(STANDARD.encode(entry));
+    part["tlog_proof"] = json!(proof.to_string());
+    let trust = LogTrust {
+        log: signer.verifier_key(),
+        witnesses: Vec::new(),
+        quorum: 0,
+    };
+    (part, trust)
+}
+
 /// The example with a result that seals it, and the key of that result.
 fn sealed() -> (Value, Trust) {
     let mut bundle = bundle();
@@ -107,6 +141,8 @@ fn sealed() -> (Value, Trust) {
         "policy".to_owned(),
         json!({ "id": "strict/0", "text": "rules" }),
     );
+    let (part, log) = release();
+    members.insert("release".to_owned(), part);
     let token = jws::Token::parse(example.as_str().expect("text"), TYP).expect("a token");
     let mut claims = token.payload;
     claims.insert(
@@ -122,7 +158,7 @@ fn sealed() -> (Value, Trust) {
     let ear = compact(&claims, TYP, &jwk.kid, Algorithm::Es256, &key).expect("signed");
     members.insert("ear".to_owned(), json!(ear));
     let mut trust = trust();
-    trust.log = None;
+    trust.log = Some(log);
     trust.keys = vec![TrustedKey {
         jwk,
         nbf: Some(0),
@@ -178,7 +214,10 @@ fn a_sealed_bundle_holds_and_names_its_policy() {
         .map(|it| it.claim)
         .collect();
     assert_eq!(claims.len(), found.len(), "{found:#?}");
-    assert_eq!(claims[claims.len() - 3..], ["ear", "sealed", "policy"]);
+    assert_eq!(
+        claims[claims.len() - 4..],
+        ["ear", "sealed", "policy", "release"]
+    );
 }
 
 proptest! {
@@ -205,6 +244,25 @@ proptest! {
             members.insert(format!("{name}_"), value);
         }
         prop_assert!(is_refused(&bundle, &trust), "{name}");
+    }
+
+    /// The claim stands by itself: nothing in its part can be changed, seal or not.
+    #[test]
+    fn one_changed_character_of_a_release_is_refused(which: prop::sample::Index, position: usize, by in 0..94_u8) {
+        let mut bundle = bundle();
+        let (part, log) = release();
+        let trust = Trust { log: Some(log), ..trust() };
+        for member in ["log_entry_b64", "tlog_proof"] {
+            bundle.as_object_mut().expect("an object").remove(member);
+        }
+        bundle["release"] = part;
+        prop_assert!(!is_refused(&bundle, &trust));
+        let mut all = Vec::new();
+        leaves(&bundle["release"], "", &mut all);
+        let pointer = &all[which.index(all.len())];
+        let value = bundle["release"].pointer_mut(pointer).expect("is there");
+        change(value, position, by);
+        prop_assert!(is_refused(&bundle, &trust), "{pointer}");
     }
 
     /// What the log and its witnesses signed.

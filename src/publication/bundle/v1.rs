@@ -38,6 +38,9 @@ pub struct BundleV1 {
     /// Only with a result that names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<Policy>,
+    /// What the registry says of the program that the provider says it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<Release>,
 }
 
 /// What opens the subject.
@@ -123,6 +126,19 @@ pub struct Policy {
     pub text: String,
 }
 
+/// A release that was registered, and the proof that it was logged.
+#[derive(Debug, Clone, Serialize)]
+pub struct Release {
+    pub version: String,
+    pub platform: String,
+    /// Hexadecimal.
+    pub binary_hash: String,
+    pub url: String,
+    pub log_entry_b64: String,
+    /// Under a head that was newer than the entry, and older than the result.
+    pub tlog_proof: String,
+}
+
 /// What every bundle has.
 #[derive(Debug)]
 pub struct Head {
@@ -150,6 +166,7 @@ impl BundleV1 {
             security_info: None,
             mda: None,
             policy: None,
+            release: None,
         }
     }
 }

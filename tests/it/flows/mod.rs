@@ -65,3 +65,4 @@ mod verify_now;
 mod verify_reply;
 mod wake;
 mod watch_clock;
+mod witness_log;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use attestd::flows::append_to_log::{Log, append, head};
 use attestd::flows::tell_log;
-use attestd::transparency::note::{Note, VerifierKey};
+use attestd::transparency::note::{Kind, Note, VerifierKey};
 use attestd::transparency::{Checkpoint, Proof, tree};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -196,7 +196,7 @@ journey! {
         drop(add(1_000_000));
         let added = futures_util::future::join_all((0..300).map(add)).await;
         let key = key(&scene).await;
-        let key = VerifierKey::read(&key).expect("a key");
+        let key = VerifierKey::read(&key, Kind::Log).expect("a key");
         let mut heads = Vec::new();
         for (number, logged) in (0_u32..).zip(added) {
             let logged = logged.expect("added");

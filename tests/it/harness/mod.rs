@@ -18,3 +18,4 @@ pub mod receiver;
 pub mod scene;
 pub mod signals;
 pub mod talk;
+pub mod witness;

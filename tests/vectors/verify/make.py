@@ -23,6 +23,7 @@ NOW = 1789905600  # 2026-09-20T12:00:00Z
 ISSUER = "https://mdm.darkbloom.example"
 ORIGIN = "log.darkbloom.example/posture/2026"
 UNSEALED = ("ear", "log_entry_b64", "tlog_proof")
+RULES = (HERE.parents[2] / "profiles/policies/strict.toml").read_text()
 POLICY = '{"id":"device/2026-09-01","requires":["sip","secure_boot_full"]}'
 
 
@@ -683,6 +684,51 @@ def policies():
     bad("no result", drop("/ear"))
 
 
+def judgements():
+    def judged(title, standing, text=RULES, change=None, module=None, edits=(), **claims_too):
+        known = {"policy": "proved", "judgement": standing, **claims_too}
+        case("judgement: " + title, known, put(
+            policy={"id": "strict", "text": text}, ear=jws(claims(change, module, policy=text)),
+            security_info__fields__FDE_Enabled=True), *edits)
+
+    info = "security_info__"
+    hardware = {"attestd": {"trust_level": "hardware"}}
+    other = put(mda=mda(transcript(OTHER_KEY, *minted(10_250))))
+    judged("all that is demanded", "asserted")
+    judged("a warning", "asserted", change={"ear_status": "warning"}, module={"ear_status": "warning", "ear_trustworthiness_vector": {"configuration": 36}})
+    case("judgement: rules of another form", {"policy": "proved", "judgement": "absent"})
+    judged("rules without a table", "absent", RULES.replace("[require]", "[demand]"))
+    judged("rules with a span that is none", "absent", RULES.replace('usable_for = "24h"', 'usable_for = "long"'))
+    judged("nothing good is said", "absent", change={"ear_status": "none"}, module={"ear_status": "none"})
+    judged("what is bad is bad", "absent", change={"ear_status": "contraindicated"},
+           module={"ear_status": "contraindicated", "ear_trustworthiness_vector": {"configuration": 96}}, edits=[put(**{info + "fields__FDE_Enabled": False})])
+    judged("the result is over", "absent", change={"iat": NOW - 7200, "exp": NOW - 3600}, policy="failed", ear="failed")
+    judged("FileVault off", "failed", edits=[put(**{info + "fields__FDE_Enabled": False})])
+    judged("nothing of FileVault", "failed", edits=[drop("/security_info/fields/FDE_Enabled")])
+    judged("FileVault off, and not demanded", "asserted", RULES.replace("filevault = true", "filevault = false"), edits=[put(**{info + "fields__FDE_Enabled": False})])
+    sealed_system = RULES.replace("authenticated_root = false", "authenticated_root = true")
+    judged("the sealed system is demanded", "failed", sealed_system)
+    judged("the sealed system is shown", "asserted", sealed_system, edits=[put(**{info + "fields__AuthenticatedRootVolumeEnabled": True})])
+    judged("reported in the second of the result", "asserted", edits=[put(**{info + "observed_at": "2026-09-20T12:00:00.999Z"})])
+    judged("reported after the result", "failed", edits=[put(**{info + "observed_at": "2026-09-20T12:00:01Z"})])
+    judged("reported at no time", "failed", edits=[drop("/security_info/observed_at")])
+    hour = RULES.replace('fresh_for = "2h"\nusable_for = "24h"\nask_again = "48m"', 'fresh_for = "40m"\nusable_for = "60m"\nask_again = "30m"')
+    judged("what was reported ends before the result", "failed", hour)
+    judged("the result ends with what was reported", "asserted", hour, change={"exp": NOW + 3587})
+    judged("SecurityInfo is not there", "asserted", edits=[drop("/security_info")])
+    judged("SecurityInfo is off, and not demanded", "asserted", RULES.replace("security_info = true", "security_info = false"),
+           edits=[put(**{info + "fields__FDE_Enabled": False})])
+    short = [put(mda=mda(HOW, last=datetime(2026, 9, 20, 12, 30)))]
+    judged("Apple's certificate ends before the result", "failed", edits=short)
+    judged("Apple's certificate ends, and none is demanded", "asserted", RULES.replace("apple_chain = true", "apple_chain = false").replace("key_binding = true", "key_binding = false"), edits=short)
+    judged("the chain is not shown", "asserted", module=hardware, edits=[put(mda__chain_sha256="0" * 64), drop("/mda/chain_b64")])
+    judged("hardware, and the key is named", "asserted", module=hardware)
+    judged("hardware, and another key is named", "failed", module=hardware, edits=[other], key_named="failed")
+    judged("another key is named, and the level is not hardware", "asserted", edits=[other], key_named="failed")
+    judged("hardware without a binding that is demanded", "asserted", RULES.replace("key_binding = true", "key_binding = false"), module=hardware,
+           edits=[other], key_named="failed")
+
+
 def logs():
     token, about = SEALED["ear"], SEALED["subject"]
     entry = lambda parts: put(**parts)
@@ -727,6 +773,7 @@ def logs():
     data[11] ^= 1
     bad("a witness's time is another", put(tlog_proof="\n".join([*late[:-2], f"\u2014 {name_2} {b64(data)}", ""])))
     one = logged(token, about, signers=WITNESSES[:1])
+    signed = one["tlog_proof"].split("\n\n")[1] + "\n"
     bad("a witness that signed something else, beside one that suffices",
         entry({**one, "tlog_proof": one["tlog_proof"] + note("witness2.example", 4, "something else\n")}), trust=[put(witness_quorum=1)])
     bad("without the log's signature", put(tlog_proof="\n".join(line for line in lines if not line.startswith("\u2014 " + ORIGIN))))
@@ -736,8 +783,73 @@ def logs():
     for member in ("log_vkey", "witness_quorum", "witness_vkeys"):
         bad(f"no {member} is trusted", trust=[drop("/" + member)])
     bad("a log's key of another kind", trust=[put(log_vkey=vkey(ORIGIN, 4))])
+    bad("a log that signs as a witness does", entry(logged(token, about, signers=(ORIGIN, *WITNESSES), log="nobody.example")),
+        trust=[put(log_vkey=vkey(ORIGIN, 4))])
+    bad("a witness that signs as a log does", entry({**one, "tlog_proof": one["tlog_proof"] + note("witness2.example", 1, signed)}),
+        trust=[put(witness_vkeys=[vkey("witness1.example", 4), vkey("witness2.example", 1)])])
     bad("a log's key that contradicts itself", trust=[put(log_vkey=vkey(ORIGIN, 1).replace(vkey(ORIGIN, 1).split("+")[1], "00000000"))])
     ok("nobody is asked to witness", entry(logged(token, about, signers=())), trust=[put(witness_quorum=0)])
+
+
+def in_log(raw, index=3, size=9, origin=ORIGIN, signers=WITNESSES):
+    """An entry, and the proof that it is in the log."""
+    leaves = [sha256(b"\0", compact({"v": 1, "type": "filler", "n": n})) for n in range(size)]
+    leaves[index] = sha256(b"\0", raw)
+    body = f"{origin}\n{size}\n{b64(tree(leaves))}\n"
+    proof = "".join(b64(other) + "\n" for other in way(leaves, index))
+    signatures = note(origin, 1, body) + "".join(note(signer, 4, body) for signer in signers)
+    return {"log_entry_b64": b64(raw), "tlog_proof": f"c2sp.org/tlog-proof@v1\nindex {index}\n{proof}\n{body}\n{signatures}"}
+
+
+def released(said=None, entry=None, **how):
+    """The part `release`: what it says, and what its entry says."""
+    about = {"version": "0.8.16", "platform": "macos-arm64", "binary_hash": "a1" * 32}
+    logged_as = {"v": 1, "type": "release", "iat": NOW - 86400, "revoked": False, **about, **(entry or {})}
+    return {**about, **(said or {}), **in_log(compact({name: value for name, value in logged_as.items() if value is not None}), **how)}
+
+
+def releases():
+    bad = lambda title, part, *edits, **how: case("release: " + title, {"ear": "proved", "release": "failed"}, put(release=part), *edits, **how)
+    ok = lambda title, part, *edits, **how: case("release: " + title, {"registration": "proved", "status": "proved", "release": "proved"},
+                                                 put(release=part), *edits, by={"release": "log"}, **how)
+    case("release: none is none", {"release": "absent"})
+    ok("of the program that the provider runs", released())
+    ok("with more about it", {**released(), "url": "https://mdm.darkbloom.example/v1/releases/" + "a1" * 32})
+    ok("the blob names the program, too", released(), put(registration=registration({"binaryHash": "a1" * 32})))
+    ok("the blob names none, with an empty text", released(), put(registration=registration({"binaryHash": ""})))
+    ok("nobody says which program runs", released({"binary_hash": "b2" * 32}, {"binary_hash": "b2" * 32}),
+       put(challenge=challenge(status={"binary_hash": None})))
+    ok("the only entry", released(index=0, size=1))
+    ok("one witness where one is asked for", released(signers=WITNESSES[:1]), trust=[put(witness_quorum=1)])
+    case("release: nobody answered", {"challenge": "absent", "release": "proved"}, put(release=released()), drop("/challenge"))
+    case("release: nobody registered", {"registration": "absent", "release": "proved"}, put(release=released()), drop("/registration"))
+    other = {"binary_hash": "b2" * 32}
+    bad("of another program than that of the answer", released(other, other))
+    bad("of another program than that of the blob", released(), put(registration=registration({"binaryHash": "c3" * 32})))
+    bad("a blob that cannot be read", released(), put(registration={**registration(), "attestation_raw_b64": "AAAA"}))
+    for member, value in (("version", "0.8.17"), ("platform", "linux"), ("binary_hash", "a2" * 32)):
+        bad(f"the entry has another {member}", released(entry={member: value}))
+        bad(f"another {member} is said", released({member: value}))
+        bad(f"the entry has no {member}", released(entry={member: None}))
+        bad(f"no {member} is said", {name: said for name, said in released().items() if name != member})
+        bad(f"a {member} that is no text, on both sides", released({member: 7}, {member: 7}))
+    bad("it was withdrawn", released(entry={"revoked": True}))
+    bad("revoked is no flag", released(entry={"revoked": 0}))
+    bad("revoked is not said", released(entry={"revoked": None}))
+    bad("an entry of another kind", released(entry={"type": "policy"}))
+    bad("an entry of another version", released(entry={"v": 2}))
+    bad("a version that is true", released(entry={"v": True}))
+    bad("an entry that is no object", {**released(), **in_log(b"[]")})
+    bad("no proof", {name: said for name, said in released().items() if name != "tlog_proof"})
+    bad("no entry", {name: said for name, said in released().items() if name != "log_entry_b64"})
+    bad("another entry", {**released(), "log_entry_b64": b64(compact({"v": 1}))})
+    bad("the proof of another", {**released(), "tlog_proof": released(entry={"version": "0.8.17"})["tlog_proof"]})
+    bad("another log", released(origin="log.example"))
+    bad("one witness where two are asked for", released(signers=WITNESSES[:1]))
+    bad("no text", "released")
+    bad("nothing", {})
+    bad("no log is trusted", released(), trust=[drop("/log_vkey")])
+    bad("no quorum is said", released(), trust=[drop("/witness_quorum")])
 
 
 def dependents():
@@ -765,7 +877,7 @@ def fixture():
 
 
 def main():
-    for fill in (fixture, forms, subjects, registrations, challenges, statuses, apples, infos, ears, seals, policies, logs, dependents):
+    for fill in (fixture, forms, subjects, registrations, challenges, statuses, apples, infos, ears, seals, policies, judgements, logs, releases, dependents):
         fill()
     names = [made["name"] for made in CASES]
     assert len(set(names)) == len(names), "two cases of one name"
