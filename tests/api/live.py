@@ -21,7 +21,6 @@ import time
 import urllib.error
 import urllib.request
 
-SEED = "20260923"
 CHECKS = ",".join(
     [
         "not_a_server_error",
@@ -286,7 +285,7 @@ def run(live, python, listener, names, phases, examples):
     command = [
         python, "-c", BEGIN, "--config-file", config, "run", url + path,
         "--checks", CHECKS, "--phases", phases, "--max-examples", str(examples),
-        "--seed", SEED, "--generation-deterministic",
+        "--generation-deterministic",
         "--request-timeout", "30", "--workers", "2", "--continue-on-failure",
         "--warnings", "off", "--no-color", "--output-sanitize", "false",
     ]
@@ -307,8 +306,8 @@ def main():
                 run(live, python, listener, known, phases, examples)
                 for listener in ("public", "internal")
                 for known, phases, examples in (
-                    ({}, "examples,coverage,fuzzing", 10),
-                    (names, "fuzzing", 15),
+                    ({}, "examples,coverage,fuzzing", 15),
+                    (names, "fuzzing", 25),
                 )
             ]
             alive = ask("GET", f"{live.internal}/readyz")[0] == 200

@@ -127,7 +127,8 @@ pub struct Policy {
 }
 
 /// A release that was registered, and the proof that it was logged.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = BundleRelease)]
 pub struct Release {
     pub version: String,
     pub platform: String,
