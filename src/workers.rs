@@ -387,11 +387,12 @@ async fn show_to_witness(ctx: Arc<Context>, which: usize, stop: CancellationToke
     let mut growth = log.growth();
     loop {
         growth.mark_unchanged();
-        report(
-            &ctx,
-            "witness_log",
-            witness_log::ask(&ctx, log, witness).await,
-        );
+        // A service that stops waits for nobody: whoever had signed is asked again.
+        let asked = tokio::select! {
+            () = stop.cancelled() => return,
+            asked = witness_log::ask(&ctx, log, witness) => asked,
+        };
+        report(&ctx, "witness_log", asked);
         if pause(WITNESS_GATHER, &stop).await {
             return;
         }

@@ -27,7 +27,7 @@ pub struct MicroMdm {
 
 impl MicroMdm {
     pub(super) fn check(&self) -> Result<(), Unusable> {
-        check_target(&self.webhook, self.allow_private)
+        check_target(&self.webhook, self.allow_private, "micromdm")
             .map_err(|why| Unusable::MicroMdmWebhook { why })
     }
 

@@ -81,7 +81,11 @@ impl Transparency {
             if witness.url.contains('?') || witness.url.ends_with('/') {
                 return refused("url has neither a query nor a slash at its end".to_owned());
             }
-            if let Err(why) = check_target(&witness.url, witness.allow_private) {
+            if let Err(why) = check_target(
+                &witness.url,
+                witness.allow_private,
+                "transparency.witnesses",
+            ) {
                 return refused(format!("url {:?}: {why}", witness.url));
             }
         }

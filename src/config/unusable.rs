@@ -63,7 +63,7 @@ pub enum Unusable {
         why: &'static str,
     },
     #[error("micromdm.webhook is not used: {why}")]
-    MicroMdmWebhook { why: &'static str },
+    MicroMdmWebhook { why: String },
     #[error("transparency.witnesses: {0}")]
     Witnesses(String),
     #[error("database: give url or url_file, not both")]

@@ -26,17 +26,19 @@ pub(crate) fn check_base_url(url: &str, insecure_http: bool) -> Result<(), Unusa
     }
 }
 
-/// Whether messages may be sent to this address; says why not. What a name leads to is judged whenever it is
-/// looked up.
-pub(super) fn check_target(url: &str, allow_private: bool) -> Result<(), &'static str> {
+/// Whether messages may be sent to this address, which stands in this table; says why not. What a name leads to
+/// is judged whenever it is looked up.
+pub(super) fn check_target(url: &str, allow_private: bool, table: &str) -> Result<(), String> {
     const FORM: &str = "it must be https://host[:port]/path, without user or fragment";
     let (scheme, rest) = url.split_once("://").ok_or(FORM)?;
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     if authority.is_empty() || authority.contains('@') || url.contains('#') {
-        return Err(FORM);
+        return Err(FORM.to_owned());
     }
     if scheme != "https" && (scheme != "http" || !allow_private) {
-        return Err("plain http is for targets that may be private: allow_private");
+        return Err(format!(
+            "plain http is for targets that may be private: {table}.allow_private"
+        ));
     }
     let host = match authority.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
@@ -44,7 +46,9 @@ pub(super) fn check_target(url: &str, allow_private: bool) -> Result<(), &'stati
     };
     let address = host.parse::<IpAddr>();
     if !allow_private && address.is_ok_and(|address| !is_public(address)) {
-        return Err("its address is not of the public Internet: allow_private");
+        return Err(format!(
+            "its address is not of the public Internet: {table}.allow_private"
+        ));
     }
     Ok(())
 }

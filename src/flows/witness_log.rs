@@ -146,13 +146,14 @@ impl Witnesses {
         };
         let head = Arc::new(head);
         let is_new = self.newest.send_if_modified(|newest| {
-            let size = newest.as_ref().map_or(0, |newest| newest.checkpoint.size);
             // One of the same size may have been signed by one more.
-            let grows = head.checkpoint.size >= size;
-            if grows {
+            let is_new = newest.as_ref().is_none_or(|newest| {
+                head.checkpoint.size >= newest.checkpoint.size && head.note != newest.note
+            });
+            if is_new {
                 *newest = Some(head);
             }
-            grows
+            is_new
         });
         if is_new {
             let mut shown = self.shown();
@@ -290,6 +291,8 @@ pub async fn ask(ctx: &Context, log: &Log, witness: &Witness) -> Result<(), Fail
     };
     let kept = tx.cosignatures().await?;
     drop(tx);
+    // Another node may have asked.
+    log.witnesses.announce(log.witnesses.witnessed(&kept, log)?);
     let head = log.read(note)?;
     let last = kept.iter().find(|it| it.witness == witness.vkey);
     let old = last.map_or(0, |last| last.size);

@@ -7,10 +7,12 @@ use std::time::Duration;
 use attestd::attestation::Scheme;
 use attestd::config::Config;
 use attestd::ids::{CommandUuid, EvidenceId, sha256};
+use attestd::posture::policy::STRICT;
 use attestd::verification::Kind;
 use attestd_sim::{Mac, MacSpec};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::inside::eventually;
@@ -291,6 +293,57 @@ journey! {
         // Whoever comes by itself is asked all the same.
         mac.connect().await.expect("a session");
         assert!(old.told(&asked).await.names(&asked));
+    }
+}
+
+journey! {
+    async fn who_asks_for_what_apple_will_not_make_yet_is_told_when_to_come_again(backend: Backend) {
+        // Apple's leaf begins a day before it is issued. By a policy that lets it count for little more than a week, it
+        // is too old before Apple makes another.
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, mut policy) = (folder.path().join("policy.toml"), STRICT.to_owned());
+        for (from, to) in [("usable_for = \"14d\"", "usable_for = \"169h\""), ("spread = \"12h\"", "spread = \"1m\"")] {
+            assert!(policy.contains(from), "{from}");
+            policy = policy.replace(from, to);
+        }
+        std::fs::write(&file, policy).expect("written");
+        let tables = format!("{ATTESTED}[policy]\nfile = \"{}\"\n", file.display());
+        let (old, scene) = OldCoordinator::with_server(backend, &tables).await;
+        let mac = quiet_mac(&scene).await;
+        let (status, _) = old.attest(&mac.udid(), &name(1), Some(&[9; 32])).await;
+        assert_eq!(status, 201);
+        mac.connect().await.expect("a session");
+        assert!(old.told(&name(1)).await.repeats(&[9; 32]));
+
+        scene.pass(6 * DAY + DAY / 2);
+        let raw = format!("/v1/commands/{}", mac.udid());
+        let asked = old.request(Method::POST, &raw).header("Content-Type", "application/xml");
+        let refused = asked.body(attestation(&name(2), Some(&[8; 32]))).send().await.expect("an answer");
+        assert_eq!(refused.status(), 429);
+        let wait: u64 = refused.headers()["retry-after"].to_str().expect("text").parse().expect("seconds");
+        let wait = Duration::from_secs(wait);
+        assert!((DAY / 4..=DAY).contains(&wait), "{wait:?}");
+        let refused: Value = refused.json().await.expect("JSON");
+        assert_eq!(refused["reason"], "apple_rate_limit");
+        assert!(!refused["error"].as_str().expect("a text").is_empty());
+        // The other call, which has no nonce, is told the same, and each is counted.
+        let queries = json!(["DevicePropertiesAttestation"]);
+        let (status, answer) = old.command(&json!({
+            "udid": mac.udid(), "request_type": "DeviceInformation", "queries": queries,
+        })).await;
+        assert_eq!((status, &answer["reason"]), (429, &json!("apple_rate_limit")));
+        assert_eq!(scene.refused("apple_rate_limit").await, 2);
+        mac.connect().await.expect("a session");
+        assert_eq!(statements(&mac), 1, "Apple is not asked");
+        assert_eq!(outcome(&scene, &name(2)).await, None, "nobody waits for it");
+
+        // Who comes again then is answered with Apple's next statement.
+        scene.pass(wait + MINUTE);
+        let (status, _) = old.attest(&mac.udid(), &name(3), Some(&[8; 32])).await;
+        assert_eq!(status, 201);
+        mac.connect().await.expect("a session");
+        assert!(old.told(&name(3)).await.repeats(&[8; 32]));
+        assert_eq!(statements(&mac), 2);
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use attestd::flows::append_to_log::{append, head};
 use attestd::flows::{tell_log, witness_log};
+use attestd::time::{Clock as _, SystemClock};
 use attestd::transparency::note::{Kind, Note, VerifierKey};
 use attestd::transparency::{Checkpoint, witness};
 use reqwest::Method;
@@ -13,7 +14,7 @@ use tokio::process::Command;
 use super::publish_evidence::{checked_by, published, standings};
 use crate::harness::inside::eventually;
 use crate::harness::plane::Plane;
-use crate::harness::scene::Scene;
+use crate::harness::scene::{Backend, Scene};
 use crate::harness::witness::{Manner, Witness};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
@@ -66,13 +67,7 @@ fn later(scene: &Scene, witnesses: &[&Witness], span: Duration) {
 }
 
 async fn two() -> (Witness, Witness) {
-    let now = i64::try_from(
-        std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .expect("after 1970")
-            .as_secs(),
-    );
-    let now = now.expect("fits");
+    let now = SystemClock.now().millis() / 1000;
     (
         Witness::start("one.example/w", now).await,
         Witness::start("two.example/w", now).await,
@@ -254,6 +249,30 @@ journey! {
         assert_eq!(seen(&scene, &[&one]).await, (size + 71, 0));
         assert_eq!(one.seen(), size + 70);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgresql_a_node_publishes_what_a_witness_signed_for_another() {
+    let (one, _) = two().await;
+    let scene = Scene::configured(Backend::PostgreSql, &settings(1, &[&one])).await;
+    let other = scene.second_node().await;
+    tell_log::run_once(scene.ctx()).await.expect("told");
+    introduce(&scene, &[&one]).await;
+    ask(&scene).await;
+    let size = grow(&scene).await;
+    eventually("it is signed", async || {
+        ask(&scene).await;
+        seen(&scene, &[&one]).await == (size, 1)
+    })
+    .await;
+    let asked = one.asked().len();
+    witness_log::run_once(&other).await.expect("looked");
+    let log = other.log.as_ref().expect("a log");
+    let head = witness_log::published(&other, log).await.expect("read");
+    let head = head.expect("a head");
+    assert_eq!(head.checkpoint.size, size);
+    assert!(head.note.contains("one.example/w"), "{}", head.note);
+    assert_eq!(one.asked().len(), asked, "it is not asked twice");
 }
 
 journey! {
