@@ -22,7 +22,8 @@ pub struct Malformed(pub &'static str);
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $parse:expr, $debug:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
+        #[schema(value_type = String)]
         pub struct $name(String);
 
         impl $name {
@@ -241,7 +242,8 @@ fn is_uuid(text: &str) -> bool {
 macro_rules! hash_name {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
+        #[schema(value_type = String)]
         pub struct $name([u8; 32]);
 
         impl $name {

@@ -8,6 +8,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
 
 /// An object whose members are distinct, at every depth.
 ///
@@ -139,6 +141,22 @@ impl<'de> Visitor<'de> for Reader {
             }
         }
         Ok(Value::Object(members))
+    }
+}
+
+/// The schema of a text that has a form of its own.
+pub fn text_schema(description: &str) -> RefOr<Schema> {
+    words_schema(description, &[])
+}
+
+/// The schema of a text that is one of these words; of any text where there are none.
+pub fn words_schema(description: &str, words: &[&str]) -> RefOr<Schema> {
+    let text = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some(description));
+    match words {
+        [] => text.into(),
+        words => text.enum_values(Some(words.iter().copied())).into(),
     }
 }
 

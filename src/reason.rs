@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// Who can do something about a reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Actor {
     /// Nobody needs to: the service goes on by itself.
@@ -62,6 +62,17 @@ macro_rules! reasons {
             /// The reason with this code.
             pub fn from_code(code: &str) -> Option<Self> {
                 match code { $($code => Some(Self::$name),)* _ => None }
+            }
+        }
+
+        impl utoipa::ToSchema for Reason {}
+
+        impl utoipa::PartialSchema for Reason {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                crate::json::words_schema(
+                    "Why something was refused, is unknown, or is held against a Mac.",
+                    &[$($code,)*],
+                )
             }
         }
     };

@@ -18,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 VECTORS = HERE.parents[1] / "tests" / "vectors" / "verify"
 AT = "2026-09-20T12:00:30Z"
 sys.dont_write_bytecode = True
+sys.path.insert(0, str(HERE))
 SPEC = importlib.util.spec_from_file_location("verify", HERE / "verify.py")
 verify = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(verify)

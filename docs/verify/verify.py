@@ -4,22 +4,24 @@
     verify.py bundle FILE --trust TRUST.json [--at 2026-09-20T12:00:00Z]
 
 The rules, the trust file and what the answer means are in docs/verify.md; each method of `Bundle` is a row of its table.
-Needs Python 3.11, `cryptography` 38 and apple_root.pem beside it; reads only the files it is given and asks nobody.
+Needs Python 3.11, `cryptography` 38, and texts.py, policy.py and apple_root.pem beside it; reads only the files it is given and asks nobody.
 """
-import argparse, base64, hashlib, hmac, itertools, json, re, ssl, sys
+import argparse, base64, hmac, json, re, ssl, sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
+import policy
+from texts import b64, b64url, canonical, moment, need, read_json, sha256
 
 MOST_BYTES, MINUTE = 1 << 20, timedelta(minutes=1)
 CLAIMS = {  # the part or parts that a claim is about, and who proves it
     "subject": ("se_public_key", "arithmetic"), "registration": ("registration", "se_key"),
     "challenge": ("challenge", "se_key"), "status": ("challenge", "se_key"), "apple": ("mda", None), "key_named": ("mda", None),
     "apple_posture": ("mda", None), "security_info": ("security_info", None), "ear": ("ear", "service"),
-    "sealed": ("ear", "service"), "policy": ("policy", "arithmetic"), "log": ("log_entry_b64 tlog_proof", "log"),
-    "release": ("release", "log")}
+    "sealed": ("ear", "service"), "policy": ("policy", "arithmetic"), "judgement": ("policy", "service"),
+    "log": ("log_entry_b64 tlog_proof", "log"), "release": ("release", "log")}
 MEMBERS = {name for parts, _ in CLAIMS.values() for name in parts.split()} | {
     "bundle_version", "profile", "generated_at", "disclosure", "residence_proved", "subject", "subject_opening"}
 STATUS = {**dict.fromkeys("hypervisor_active rdma_disabled secure_boot_enabled sip_enabled".split(), bool),
@@ -27,36 +29,6 @@ STATUS = {**dict.fromkeys("hypervisor_active rdma_disabled secure_boot_enabled s
                           "runtime_hash".split(), str), "model_hashes": dict, "template_hashes": dict}
 APPLE_ROOT_SHA256 = "ccf59ef8fcb3017d97f8b5fa6fa90e7a3f9283f76b55ac6cf6eda8b8b949f05b"
 
-def need(holds, why):
-    if not holds:
-        raise ValueError(why)
-# Bytes and texts. Each has one spelling: another one is refused, even where it would mean the same.
-def sha256(*parts):
-    return hashlib.sha256(b"".join(parts)).digest()
-def b64(text, size=None):
-    data = base64.b64decode(text, validate=True)
-    need(base64.b64encode(data).decode() == text, "not the one spelling of this base64")
-    need(size in (None, len(data)), f"{len(data)} bytes where {size} belong")
-    return data
-def b64url(text, size=None):
-    need(re.fullmatch("[A-Za-z0-9_-]*", text), "no base64url")
-    return b64(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), size)
-def moment(text):
-    need(re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,3})?Z", text), "no time in UTC")
-    return datetime.fromisoformat(text)
-def canonical(value):
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
-def distinct(pairs):
-    return need(len(dict(pairs)) == len(pairs), "a name stands twice") or dict(pairs)
-def read_json(data):
-    """An object that reads the same to everyone: UTF-8, no name twice, no number or text that is none."""
-    value = json.loads(data.decode("utf-8"), object_pairs_hook=distinct)
-    text = canonical(value)  # refuses NaN, numbers beyond all bounds, and half of a surrogate pair
-    steps = ((byte in b"[{") - (byte in b"]}") for byte in re.sub(rb'"(?:[^"\\]|\\.)*"', b"", text))
-    if max(itertools.accumulate(steps), default=0) > 127:
-        raise RecursionError("nested deeper than 127")
-    need(isinstance(value, dict), "no object")
-    return value
 def point(raw):
     raw = b"\x04" + raw if len(raw) == 64 else raw
     need(len(raw) == 65 and raw[0] == 4, "no key of 64 bytes, nor of 65 that begin with 04")
@@ -223,6 +195,15 @@ class Bundle:
         ends = ("/" + digest.hex(), "#sha256-" + base64.urlsafe_b64encode(digest).decode().rstrip("="))
         names = [name for module in self.result["submods"].values() for name in module["ear_appraisal_policy_ids"]]
         need(any(name.endswith(ends) for name in names), "the result names another policy")
+
+    def judgement(self, part):
+        rules = self.result and policy.to_allow(part["text"], self.result)
+        if not rules:
+            return "absent"
+        named = lambda: self.key_named(self.parts["mda"])
+        policy.allows(rules, self.result, self.parts.get("security_info"), self.leaf, named)
+        return "asserted"
+
     def logged(self, part):
         """The entry that a part brings, which is in the log that is trusted."""
         raw, proof, number, line = b64(part["log_entry_b64"]), part["tlog_proof"], "(0|[1-9][0-9]{0,17})", r"(\S+)"

@@ -9,7 +9,7 @@ pub const APPLE_ROOT: &[u8] =
     include_bytes!("../../certs/apple_enterprise_attestation_root_ca.pem");
 
 /// Whose root a result rests on. A result gained with another root than Apple's always says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Anchor {
     Apple,

@@ -10,7 +10,8 @@ use crate::ids::{CommandUuid, DeviceId, sha256, transcript};
 use crate::time::Timestamp;
 
 /// How a nonce was derived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = NonceScheme)]
 pub enum Scheme {
     /// [`NonceInputs::nonce`].
     #[serde(rename = "transcript-v1")]
@@ -21,7 +22,7 @@ pub enum Scheme {
 }
 
 /// The inputs of a `transcript-v1` nonce.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NonceInputs {
     /// This service's canonical name.
     pub server_id: String,
@@ -33,7 +34,7 @@ pub struct NonceInputs {
 }
 
 /// What the freshness code in a leaf says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case", tag = "class")]
 pub enum Freshness {
     /// It is the nonce of the very command that was answered.

@@ -9,6 +9,7 @@ mod import;
 mod init;
 mod input;
 mod keys;
+mod openapi;
 mod output;
 mod policy;
 mod push_cert;
@@ -74,6 +75,8 @@ enum Command {
     Import(import::Arguments),
     /// Check evidence offline: no server, no database, one JSON object as answer.
     Verify(verify::Arguments),
+    /// The description of the API (OpenAPI 3.1).
+    Openapi(openapi::Arguments),
 }
 
 /// Which configuration a command works with.
@@ -108,5 +111,6 @@ pub fn run() -> ExitCode {
         Command::Device(arguments) => output::exit("device", device::run(&arguments)),
         Command::Import(arguments) => output::exit("import", import::run(&arguments)),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Openapi(arguments) => openapi::run(&arguments),
     }
 }

@@ -34,7 +34,7 @@ pub struct Identity {
 }
 
 /// How an identity came to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum IdentityKind {
     /// SCEP: proves nothing about the hardware.

@@ -53,7 +53,8 @@ pub struct Enrollment {
 }
 
 /// How far an enrollment is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = EnrollmentState)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Authenticate was accepted. macOS may still roll the profile back: the Mac does not count
@@ -90,7 +91,7 @@ impl PushAddress {
 }
 
 /// What the Mac said of its hardware and system in Authenticate; self-reported, for display.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Hardware {
     pub model: Option<String>,
     pub model_name: Option<String>,

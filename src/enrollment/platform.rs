@@ -7,7 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 /// How a Mac gets the identity it speaks with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = IdentityProtocol)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// ACME with device-attest-01: a hardware-bound key that Apple vouches for.
@@ -18,7 +19,7 @@ pub enum Protocol {
 }
 
 /// What a Mac is made of, in the words of whoever asks for its profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MacKind {
     AppleSilicon,

@@ -6,7 +6,20 @@ use crate::reason::Reason;
 use crate::time::Timestamp;
 
 /// The steps, in the order in which they happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
+#[schema(as = EnrolmentStep)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
     /// The profile was handed out.
@@ -28,7 +41,8 @@ pub enum Step {
 }
 
 /// Where a step stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = StepStanding)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     Waiting,

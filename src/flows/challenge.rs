@@ -20,6 +20,7 @@ use crate::posture::continuity::gap;
 use crate::provider::challenge::{AnswerRefusal, Asked, FinishedExchange};
 use crate::provider::liveness::Taken;
 use crate::provider::{Challenge, Response, Session, VerifiedAnswer};
+use crate::publication::challenge_v1::{Outcome, OutcomeV1};
 use crate::publication::event;
 use crate::reason::Reason;
 use crate::store::{Event, Glance, IssuedChallenge, StoreError, Write};
@@ -352,15 +353,15 @@ async fn keep_fresh(
 
 fn outcome_of(exchange: &Exchange<'_>, taken: Taken) -> Value {
     let (outcome, reasons) = match (exchange.verified, taken) {
-        (Err(AnswerRefusal::Late), _) => ("refused", vec![Reason::AnswerTimeout]),
-        (_, Taken::Unsolicited) => ("unchanged", vec![Reason::AnswerUnsolicited]),
-        (Err(refusal), Taken::Counted) => ("refused", vec![refusal.reason()]),
+        (Err(AnswerRefusal::Late), _) => (Outcome::Refused, vec![Reason::AnswerTimeout]),
+        (_, Taken::Unsolicited) => (Outcome::Unchanged, vec![Reason::AnswerUnsolicited]),
+        (Err(refusal), Taken::Counted) => (Outcome::Refused, vec![refusal.reason()]),
         (Ok(answer), Taken::Counted) => match answer.negatives() {
-            negatives if negatives.is_empty() => ("good", negatives),
-            negatives => ("refused", negatives),
+            negatives if negatives.is_empty() => (Outcome::Good, negatives),
+            negatives => (Outcome::Refused, negatives),
         },
     };
-    json!({ "outcome": outcome, "reasons": reasons })
+    json!(OutcomeV1 { outcome, reasons })
 }
 
 /// Writes down which challenges were not answered, and says that the next are due: whoever reads

@@ -3,8 +3,6 @@
 //! One stream for each receiver. What it says is read before anything here; what is not its own to say is
 //! refused, and an address it may not name, too.
 
-use serde_json::Value;
-
 use super::transmit_signals::{Signals, envelope};
 use super::{Context, Failure};
 use crate::ids::StreamId;
@@ -14,7 +12,8 @@ use crate::publication::shared_signals::Malformed;
 use crate::publication::shared_signals::event_token::Claims;
 use crate::publication::shared_signals::receiver::Receiver;
 use crate::publication::shared_signals::stream::{
-    Delivery, MIN_VERIFICATION_INTERVAL, Request, Status, Stream, Wishes,
+    Configuration, Delivery, MIN_VERIFICATION_INTERVAL, Request, Status, StatusShown, Stream,
+    Wishes,
 };
 use crate::publication::shared_signals::subject::Subject;
 use crate::store::{NewSignal, SignalStream, StoreError, Write};
@@ -68,7 +67,7 @@ pub async fn create(
     signals: &Signals,
     receiver: &Receiver,
     request: &Request,
-) -> Outcome<Value> {
+) -> Outcome<Configuration> {
     let now = ctx.clock.now();
     if request.stream_id.is_some() {
         let refused = Malformed("stream_id is the transmitter's to choose".to_owned());
@@ -133,7 +132,7 @@ pub async fn change(
     receiver: &Receiver,
     request: &Request,
     manner: Manner,
-) -> Outcome<Value> {
+) -> Outcome<Configuration> {
     let Some(stream_id) = &request.stream_id else {
         let refused = Malformed("stream_id is missing".to_owned());
         return Ok(Err(refused.into()));
@@ -185,7 +184,7 @@ pub async fn set_status(
     receiver: &Receiver,
     stream_id: &str,
     (status, reason): (Status, Option<String>),
-) -> Outcome<Value> {
+) -> Outcome<StatusShown> {
     // What happened before is told by the status that was.
     super::transmit_signals::run_once(ctx).await?;
     let mut tx = ctx.store.write().await?;

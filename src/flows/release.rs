@@ -8,7 +8,8 @@ use super::Failure;
 use crate::provider::release::{Registration, ReleaseRefusal};
 use crate::provider::{BinaryHash, Platform, Release, Version};
 use crate::publication::event;
-use crate::store::{Event, ReleaseAction, ReleaseEntry, Store, StoreError, Write};
+pub use crate::store::ReleaseEntry;
+use crate::store::{Event, ReleaseAction, Store, StoreError, Write};
 use crate::time::Timestamp;
 
 /// How often a change is decided again when somebody else changed the same release meanwhile.

@@ -12,12 +12,12 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::error;
 use super::internal::{allowed, no_store};
 use super::problem::Problem;
-use super::revocations::operators_note;
+use super::revocations::{Note, operators_note};
 use crate::enrollment::ticket::{NOT_AN_ACCOUNT, is_account};
 use crate::flows::approve_binding::{self, approve_binding};
 use crate::flows::authorize::Act;
@@ -30,9 +30,11 @@ use crate::provider::{EncryptionKey, Registration, SePublicKey, Version};
 use crate::publication::binding_v1::{BindingV1, Suggested};
 use crate::publication::posture_v1::PostureV1;
 
-#[derive(Debug, Deserialize)]
+/// A provider session, as it registers.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct BindingRequest {
+    /// The text as the provider sent it.
     se_public_key: String,
     encryption_public_key: String,
     claimed_serial_number: Option<SerialNumber>,
@@ -42,7 +44,9 @@ struct BindingRequest {
     provider_version: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+/// A session that is registered, and its Mac.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = RegisteredSessionV1)]
 struct Bound<'a> {
     #[serde(flatten)]
     binding: BindingV1<'a>,
@@ -50,14 +54,29 @@ struct Bound<'a> {
     suggested: Option<Suggested>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = SessionApprovedV1)]
+struct ApprovedV1 {
+    session: SessionId,
+    changed: bool,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Ending {
     /// Seconds.
     resumable_for: Option<u64>,
 }
 
-/// `PUT /internal/v1/bindings/{session}`.
+/// Registers a provider session. A blob that is not good is an answer, not an error.
+#[utoipa::path(
+    put, path = "/internal/v1/bindings/{session}", tag = "Sessions",
+    security(("token" = ["coordinator", "operator"])),
+    params(("session" = SessionId, Path)),
+    request_body = BindingRequest,
+    responses((status = 200, description = "The session as it stands.", body = Bound), (status = 409, response = Problem)),
+)]
 pub async fn put(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -130,7 +149,13 @@ fn read_registration(body: &[u8]) -> Result<Registration, String> {
     })
 }
 
-/// `GET /internal/v1/bindings/{session}`.
+/// Whether requests may be routed to a session, why not, and until when.
+#[utoipa::path(
+    get, path = "/internal/v1/bindings/{session}", tag = "Sessions",
+    security(("token" = ["coordinator", "operator", "auditor"])),
+    params(("session" = SessionId, Path)),
+    responses((status = 200, description = "The session, judged now.", body = BindingV1), (status = 404, response = Problem)),
+)]
 pub async fn get(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -155,7 +180,13 @@ pub async fn get(
     }
 }
 
-/// `DELETE /internal/v1/bindings/{session}?resumable_for=90`.
+/// Ends a session.
+#[utoipa::path(
+    delete, path = "/internal/v1/bindings/{session}", tag = "Sessions",
+    security(("token" = ["coordinator", "operator"])),
+    params(("session" = SessionId, Path), Ending),
+    responses((status = 204, description = "It has ended."), (status = 404, response = Problem)),
+)]
 pub async fn delete(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -179,7 +210,14 @@ pub async fn delete(
     }
 }
 
-/// `POST /internal/v1/bindings/{session}/approve`, for operators.
+/// Joins a session to the Mac it claims, on an operator's word.
+#[utoipa::path(
+    post, path = "/internal/v1/bindings/{session}/approve", tag = "Sessions",
+    security(("token" = ["operator"])),
+    params(("session" = SessionId, Path)),
+    request_body = Option<Note>,
+    responses((status = 200, description = "It is joined to its Mac.", body = ApprovedV1), (status = 404, response = Problem), (status = 409, response = Problem)),
+)]
 pub async fn approve(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -194,9 +232,10 @@ pub async fn approve(
         return Problem::binding_not_found().into_response();
     };
     match approve_binding(&ctx, &session_id, &note).await {
-        Ok(approve_binding::Outcome::Approved { changed }) => {
-            no_store(json!({ "session": session_id, "changed": changed }))
-        }
+        Ok(approve_binding::Outcome::Approved { changed }) => no_store(ApprovedV1 {
+            session: session_id,
+            changed,
+        }),
         Ok(approve_binding::Outcome::BindingNotFound) => {
             Problem::binding_not_found().into_response()
         }

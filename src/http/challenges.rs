@@ -8,7 +8,11 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::error;
 use super::internal::{allowed, no_store};
@@ -18,14 +22,95 @@ use crate::flows::challenge::{Answered, Issued, answer, hand_over, issue};
 use crate::flows::read_binding::standing;
 use crate::flows::{Context, Failure};
 use crate::ids::{ChallengeId, SessionId};
+use crate::posture::trust::Level;
 use crate::provider::Challenge;
+use crate::publication::binding_v1::BindingV1;
+use crate::publication::challenge_v1::OutcomeV1;
 use crate::time::Timestamp;
+
+/// A challenge for the provider to sign.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct ChallengeV1<'a> {
+    challenge_id: &'a ChallengeId,
+    session: &'a SessionId,
+    nonce: &'a str,
+    timestamp: &'a str,
+    answer_by: Timestamp,
+    /// Where it is answered well at once; after a time-out the next is due at once.
+    next_due: Timestamp,
+}
+
+/// What an answer came to.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct ConcludedV1<'a> {
+    #[serde(flatten)]
+    #[schema(value_type = OutcomeV1)]
+    outcome: Value,
+    /// `null` for an exchange that was handed over.
+    challenge_id: Option<&'a ChallengeId>,
+    /// Absent where the session is gone.
+    #[serde(flatten)]
+    #[schema(value_type = SinceV1)]
+    since: Option<SinceV1<'a>>,
+}
+
+/// The session since.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = SessionSinceV1)]
+struct SinceV1<'a> {
+    #[schema(required = false)]
+    session: &'a SessionId,
+    last_good_at: Option<Timestamp>,
+    next_due: Option<Timestamp>,
+    #[schema(required = false)]
+    routable: bool,
+    routable_until: Option<Timestamp>,
+    #[schema(required = false)]
+    trust_level: Level,
+    #[schema(required = false)]
+    binding: BindingV1<'a>,
+}
 
 /// What is asked for: a challenge of ours, or that an exchange of the coordinator's own be counted.
 #[derive(Debug)]
 struct Request<'a> {
     session_id: SessionId,
     exchange: Option<Exchange<'a>>,
+}
+
+impl ToSchema for Request<'_> {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "ChallengeRequest".into()
+    }
+}
+
+/// Read member by member, because the response is kept byte for byte.
+impl PartialSchema for Request<'_> {
+    fn schema() -> RefOr<Schema> {
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let challenge = ObjectBuilder::new()
+            .property("type", text())
+            .property("nonce", text())
+            .property("timestamp", text())
+            .required("nonce")
+            .required("timestamp");
+        let response = ObjectBuilder::new()
+            .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+            .description(Some(
+                "The provider's frame; `null` when it did not answer in time.",
+            ));
+        ObjectBuilder::new()
+            .description(Some(
+                "A session to be challenged; or, with the other three, a finished exchange.",
+            ))
+            .property("session", SessionId::schema())
+            .property("challenge", challenge)
+            .property("response", response)
+            .property("received_at", Timestamp::schema())
+            .required("session")
+            .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+            .into()
+    }
 }
 
 #[derive(Debug)]
@@ -36,7 +121,18 @@ struct Exchange<'a> {
     received_at: Timestamp,
 }
 
-/// `POST /internal/v1/challenges`.
+/// Asks for a challenge, or hands over an exchange that the coordinator had with the provider itself.
+#[utoipa::path(
+    post, path = "/internal/v1/challenges", tag = "Challenges",
+    security(("token" = ["coordinator", "operator"])),
+    request_body = Request,
+    responses(
+        (status = 200, description = "An exchange of the coordinator's own was looked at.", body = ConcludedV1),
+        (status = 201, description = "A challenge to hand on.", body = ChallengeV1),
+        (status = 404, response = Problem),
+        (status = 409, response = Problem),
+    ),
+)]
 pub async fn start(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -68,15 +164,14 @@ pub async fn start(
     match issue(&ctx, &session_id).await {
         Ok(Issued::Challenge(issued, answer_by)) => {
             let rules = ctx.policy.rules.challenge.rules();
-            let body = json!({
-                "challenge_id": issued.challenge_id,
-                "session": session_id,
-                "nonce": issued.challenge.nonce(),
-                "timestamp": issued.challenge.timestamp(),
-                "answer_by": answer_by,
-                // Where it is answered well at once; after a time-out the next is due at once.
-                "next_due": issued.challenge.issued_at().plus(rules.every),
-            });
+            let body = ChallengeV1 {
+                challenge_id: &issued.challenge_id,
+                session: &session_id,
+                nonce: issued.challenge.nonce(),
+                timestamp: issued.challenge.timestamp(),
+                answer_by,
+                next_due: issued.challenge.issued_at().plus(rules.every),
+            };
             let headers = [(header::CACHE_CONTROL, "no-store")];
             (StatusCode::CREATED, headers, Json(body)).into_response()
         }
@@ -89,8 +184,14 @@ pub async fn start(
     }
 }
 
-/// `POST /internal/v1/challenges/{challenge_id}/response`: the provider's `attestation_response` as
-/// it came.
+/// The provider's answer to a challenge.
+#[utoipa::path(
+    post, path = "/internal/v1/challenges/{challenge_id}/response", tag = "Challenges",
+    security(("token" = ["coordinator", "operator"])),
+    params(("challenge_id" = ChallengeId, Path)),
+    request_body(content = serde_json::Map<String, Value>, description = "The frame `attestation_response`, as it came."),
+    responses((status = 200, description = "What it came to.", body = ConcludedV1), (status = 404, response = Problem)),
+)]
 pub async fn respond(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -120,20 +221,26 @@ fn concluded(
     answered: Result<Answered, Failure>,
 ) -> Response {
     match answered {
-        Ok(Answered::Concluded(mut told, glance)) => {
+        Ok(Answered::Concluded(outcome, glance)) => {
             let now = ctx.clock.now();
-            told["challenge_id"] = json!(challenge_id);
-            if let Some(glance) = &glance {
-                let binding = standing(glance).publish(&ctx.policy, now);
-                told["session"] = json!(binding.session);
-                told["last_good_at"] = json!(binding.last_good_at);
-                told["next_due"] = json!(binding.next_challenge_at);
-                told["routable"] = json!(binding.routable);
-                told["routable_until"] = json!(binding.routable_until);
-                told["trust_level"] = json!(binding.trust_level);
-                told["binding"] = json!(binding);
-            }
-            no_store(told)
+            let standing = glance.as_ref().map(standing);
+            let since = standing.map(|standing| {
+                let binding = standing.publish(&ctx.policy, now);
+                SinceV1 {
+                    session: binding.session,
+                    last_good_at: binding.last_good_at,
+                    next_due: binding.next_challenge_at,
+                    routable: binding.routable,
+                    routable_until: binding.routable_until,
+                    trust_level: binding.trust_level,
+                    binding,
+                }
+            });
+            no_store(ConcludedV1 {
+                outcome,
+                challenge_id,
+                since,
+            })
         }
         Ok(Answered::BindingNotFound) => Problem::binding_not_found().into_response(),
         Ok(Answered::ChallengeNotFound) => Problem::challenge_not_found().into_response(),

@@ -7,14 +7,28 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use serde_json::json;
+use serde::Serialize;
 
 use super::error;
 use super::internal::no_store;
-use super::revocations::operators_note;
+use super::revocations::{Note, operators_note};
 use crate::flows::Context;
 use crate::flows::watch_clock;
+use crate::time::Timestamp;
 
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ClockAcceptedV1)]
+struct AcceptedV1 {
+    accepted_at: Timestamp,
+}
+
+/// The clock is right, whatever was seen before.
+#[utoipa::path(
+    post, path = "/internal/v1/clock/accept", tag = "Service",
+    security(("token" = ["operator"])),
+    request_body = Option<Note>,
+    responses((status = 200, description = "It is believed.", body = AcceptedV1)),
+)]
 pub async fn accept(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -25,7 +39,7 @@ pub async fn accept(
         Err(refusal) => return refusal,
     };
     match watch_clock::accept(&ctx, &note).await {
-        Ok(accepted_at) => no_store(json!({ "accepted_at": accepted_at })),
+        Ok(accepted_at) => no_store(AcceptedV1 { accepted_at }),
         Err(failure) => error::to_internal(&failure),
     }
 }

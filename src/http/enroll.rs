@@ -12,6 +12,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::body::Received;
+use super::description::Octets;
+use super::error::EnrollError;
 use super::{MAX_JSON, Public, error};
 use crate::enrollment::platform::{self, MacKind};
 use crate::enrollment::profile::file_name;
@@ -23,9 +25,10 @@ use crate::ids::SerialNumber;
 use crate::mdm::PROFILE;
 use crate::reason::Reason;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct EnrollRequest {
+    /// The ticket is bound to it.
     #[serde(default)]
     serial_number: Option<String>,
     #[serde(default)]
@@ -37,8 +40,9 @@ struct EnrollRequest {
 }
 
 /// What a request says of the Mac that a profile is for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Described {
     pub identity: Option<Protocol>,
     pub hardware: Option<MacKind>,
@@ -72,6 +76,19 @@ const SURFACE: &str = "enroll";
 
 const INVALID: &str = "invalid_request_error";
 
+/// A profile for a Mac, in the historic form.
+#[utoipa::path(
+    post, path = "/v1/enroll", tag = "Enrolment",
+    request_body = Option<EnrollRequest>,
+    responses(
+        (status = 200, description = "A signed profile, good for one Mac and one hour.", body = Octets, content_type = "application/x-apple-aspen-config", headers(("Link" = String, description = "Where the progress is told, `rel=status`."), ("Content-Disposition" = String))),
+        (status = 400, description = "The request is not valid.", body = EnrollError),
+        (status = 413, description = "The request is too large.", body = EnrollError),
+        (status = 429, description = "Too often; ask again.", body = EnrollError, headers(("Retry-After" = u32))),
+        (status = 500, description = "The service has a fault.", body = EnrollError),
+        (status = 503, description = "Not now; ask again.", body = EnrollError),
+    ),
+)]
 pub async fn enroll(
     State(public): State<Public>,
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,

@@ -13,6 +13,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
 use super::body::Received;
+use super::description::{Later, Octets};
 use super::enroll::{Described, attached};
 use super::problem::Problem;
 use super::{Public, error};
@@ -24,6 +25,17 @@ use crate::reason::Reason;
 /// Its name in metrics and audit.
 const SURFACE: &str = "enroll_signed";
 
+/// A profile for the Mac of a provider, whose Secure Enclave key signs for it.
+#[utoipa::path(
+    post, path = "/v2/enroll", tag = "Enrolment",
+    params(Described),
+    request_body = EnrollRequest,
+    responses(
+        (status = 200, description = "A signed profile, good for one Mac and one hour.", body = Octets, content_type = "application/x-apple-aspen-config", headers(("Link" = String, description = "Where the progress is told, `rel=status`."), ("Content-Disposition" = String))),
+        (status = 409, response = Problem),
+        (status = 429, response = Later),
+    ),
+)]
 pub async fn enroll(
     State(public): State<Public>,
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
@@ -76,5 +88,5 @@ fn refused(public: &Public, reason: Reason, detail: &str) -> Response {
         Reason::NonceUnusable => Problem::request_repeated(),
         _ => Problem::invalid_request(detail),
     };
-    problem.member("reason", reason.code()).into_response()
+    problem.reason(reason).into_response()
 }

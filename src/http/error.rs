@@ -3,9 +3,10 @@
 //! Macs are never answered 401, and 403 only to make a Mac remove its enrollment, which nothing
 //! here does: either could unenrol a fleet (Apple `mdm/checkin`, "unrecognized device").
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::Json;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
 
 use super::problem::Problem;
 use crate::flows::refuse::{Refused, note};
@@ -78,11 +79,25 @@ pub fn to_internal(failure: &Failure) -> Response {
     }
 }
 
+/// A refusal of `/v1/enroll`.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct EnrollError<'a> {
+    error: EnrollErrorBody<'a>,
+}
+
+/// What is the matter.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct EnrollErrorBody<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// For people.
+    message: &'a str,
+}
+
 /// The error shape of `/v1/enroll`, as its clients have always known it.
 pub fn enroll_error(status: StatusCode, kind: &'static str, message: &str) -> Response {
-    let body = json!({ "error": { "type": kind, "message": message } });
-    let json = HeaderValue::from_static("application/json");
-    (status, [(header::CONTENT_TYPE, json)], body.to_string()).into_response()
+    let error = EnrollErrorBody { kind, message };
+    (status, Json(EnrollError { error })).into_response()
 }
 
 /// A failure in the error shape of `/v1/enroll`.

@@ -19,6 +19,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
+use super::description::Later;
 use super::internal::{allowed, bearer};
 use super::problem::Problem;
 use super::progress::{HEARTBEAT, LAST_EVENT_ID, refused};
@@ -37,10 +38,13 @@ pub const MOST: (usize, usize) = (512, 64);
 /// How often it is asked whether whoever listens still may.
 const MAY_STILL: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Question {
+    /// A cursor.
     after: Option<String>,
+    /// Names of events, with commas between them.
     events: Option<String>,
     device_id: Option<String>,
 }
@@ -54,6 +58,16 @@ impl Question {
     }
 }
 
+/// What happens, from a cursor on, as Server-Sent Events.
+#[utoipa::path(
+    get, path = "/internal/v1/events", tag = "Events",
+    security(("token" = ["coordinator", "operator", "auditor"])),
+    params(Question, ("Last-Event-ID" = Option<String>, Header, description = "The cursor where the reader was; goes before `after`.")),
+    responses(
+        (status = 200, description = "Server-Sent Events: `id` is a cursor, `event` a name, `data` a JSON object.", body = String, content_type = "text/event-stream"),
+        (status = 429, response = Later),
+    ),
+)]
 pub async fn events(
     State(internal): State<Internal>,
     headers: HeaderMap,

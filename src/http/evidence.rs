@@ -5,12 +5,24 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::conditional::{CONTENT_DIGEST, digest, is_unchanged};
+use super::description::Later;
 use super::feed::{Peer, read};
 use super::problem::Problem;
 use super::{Public, error};
+use crate::publication::bundle::v1::SealedV1;
 use crate::publication::feed::ProviderId;
 
 /// The evidence about one provider of the feed.
+#[utoipa::path(
+    get, path = "/v1/evidence/{provider_id}", tag = "Evidence",
+    params(("provider_id" = ProviderId, Path)),
+    responses(
+        (status = 200, description = "The bundle.", body = SealedV1, headers(("ETag" = String), ("Cache-Control" = String), ("Content-Digest" = String))),
+        (status = 304, description = "As it was."),
+        (status = 404, response = Problem),
+        (status = 429, response = Later),
+    ),
+)]
 pub async fn bundle(
     State(public): State<Public>,
     peer: Peer,

@@ -17,15 +17,24 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
 
 use super::conditional::{is_unchanged, takes_gzip};
+use super::description::Later;
 use super::problem::Problem;
 use super::streams::{Full, Place};
 use super::{Public, error};
 use crate::flows::publish_feed::{Document, KEPT_BY_OTHERS, Part};
-use crate::publication::feed::ProviderId;
+use crate::publication::feed::{FeedV1, ProviderId};
 
 pub(super) type Peer = Option<Extension<ConnectInfo<SocketAddr>>>;
 
-/// The whole feed.
+/// Every provider that is connected, and what is believed of each.
+#[utoipa::path(
+    get, path = "/v1/providers/attestation", tag = "Feed",
+    responses(
+        (status = 200, description = "As of now, compressed for who takes gzip.", body = FeedV1, headers(("ETag" = String), ("Cache-Control" = String))),
+        (status = 304, description = "As it was."),
+        (status = 429, response = Later),
+    ),
+)]
 pub async fn whole(State(public): State<Public>, peer: Peer, headers: HeaderMap) -> Response {
     let document = match read(&public, &peer, &headers).await {
         Ok(document) => document,
@@ -38,6 +47,16 @@ pub async fn whole(State(public): State<Public>, peer: Peer, headers: HeaderMap)
 }
 
 /// The same of one provider.
+#[utoipa::path(
+    get, path = "/v1/providers/{provider_id}/attestation", tag = "Feed",
+    params(("provider_id" = ProviderId, Path)),
+    responses(
+        (status = 200, description = "As of now, compressed for who takes gzip.", body = FeedV1, headers(("ETag" = String), ("Cache-Control" = String))),
+        (status = 304, description = "As it was."),
+        (status = 404, response = Problem),
+        (status = 429, response = Later),
+    ),
+)]
 pub async fn about_one(
     State(public): State<Public>,
     peer: Peer,

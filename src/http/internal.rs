@@ -7,17 +7,17 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::error;
 use super::problem::Problem;
-use crate::enrollment::State as EnrollmentState;
+use crate::attestation::Anchor;
+use crate::enrollment::{Hardware, IdentityKind, State as EnrollmentState};
 use crate::flows::authorize::{Act, Standing, authorize};
 use crate::flows::read_posture::{Found, Name, find};
 use crate::flows::read_status::read_status;
 use crate::flows::{Context, Failure};
-use crate::ids::{DeviceId, SerialNumber, Udid};
+use crate::ids::{CertificateHash, DeviceId, SerialNumber, Topic, Udid};
 use crate::provider::SePublicKey;
 use crate::time::Timestamp;
 
@@ -41,11 +41,13 @@ pub async fn allowed(ctx: &Context, headers: &HeaderMap, act: Act) -> Result<(),
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct LookUp {
     serial_number: Option<String>,
     udid: Option<String>,
+    /// Of a provider, in either spelling.
     se_public_key: Option<String>,
 }
 
@@ -67,8 +69,14 @@ impl LookUp {
     }
 }
 
-/// `GET /internal/v1/devices?serial_number=…|udid=…|se_public_key=…`. An empty list is "known not to exist"; a store
-/// that cannot be read is a 503, never an empty list.
+/// Macs by one of their names: serial number, UDID, or the key of a session. An empty list is "known not to
+/// exist"; a store that cannot be read is a 503, never an empty list.
+#[utoipa::path(
+    get, path = "/internal/v1/devices", tag = "Macs",
+    security(("token" = ["coordinator", "operator", "auditor"])),
+    params(LookUp),
+    responses((status = 200, description = "Whoever claims the name, the one that stands first; none is an empty list.", body = DevicesV1)),
+)]
 pub async fn devices(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -89,13 +97,19 @@ pub async fn devices(
         Ok(found) => {
             let now = ctx.clock.now();
             let devices: Vec<_> = found.iter().map(|found| describe(found, now)).collect();
-            no_store(json!({ "devices": devices }))
+            no_store(DevicesV1 { devices })
         }
         Err(failure) => error::to_internal(&failure),
     }
 }
 
-/// `GET /internal/v1/devices/{device_id}`.
+/// One Mac, by its id.
+#[utoipa::path(
+    get, path = "/internal/v1/devices/{device_id}", tag = "Macs",
+    security(("token" = ["coordinator", "operator", "auditor"])),
+    params(("device_id" = DeviceId, Path)),
+    responses((status = 200, description = "The Mac.", body = DeviceV1), (status = 404, response = Problem)),
+)]
 pub async fn device(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -116,7 +130,52 @@ pub async fn device(
     }
 }
 
-fn describe(found: &Found, now: Timestamp) -> Value {
+/// Those who claim one name.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct DevicesV1<'a> {
+    devices: Vec<DeviceV1<'a>>,
+}
+
+/// A Mac, as it is enrolled.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct DeviceV1<'a> {
+    device_id: &'a DeviceId,
+    serial_number: Option<&'a SerialNumber>,
+    udid: &'a Udid,
+    enrolled: bool,
+    enrollment_state: EnrollmentState,
+    /// Always `device`.
+    enrollment_channel: &'static str,
+    /// The Mac that stands where this one would.
+    contends_with: Option<&'a DeviceId>,
+    serial_held_since: Option<Timestamp>,
+    identity: Option<IdentityV1<'a>>,
+    hardware: &'a Hardware,
+    authenticated_at: Timestamp,
+    enrolled_at: Option<Timestamp>,
+    last_seen: Option<Timestamp>,
+    push: PushV1,
+}
+
+/// The certificate that speaks for it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct IdentityV1<'a> {
+    kind: IdentityKind,
+    /// `valid`, or the reason why it is not.
+    state: &'static str,
+    not_before: Timestamp,
+    not_after: Timestamp,
+    sha256: &'a CertificateHash,
+}
+
+/// Whether it can be woken.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct PushV1 {
+    /// `ok`, `token_invalid` or `none`.
+    state: &'static str,
+}
+
+fn describe(found: &Found, now: Timestamp) -> DeviceV1<'_> {
     let Found {
         enrollment,
         identity,
@@ -127,34 +186,39 @@ fn describe(found: &Found, now: Timestamp) -> Value {
         Some(_) => "token_invalid",
         None => "none",
     };
-    json!({
-        "device_id": enrollment.device_id,
-        "serial_number": enrollment.serial,
-        "udid": enrollment.udid,
-        "enrolled": enrollment.state == EnrollmentState::Enrolled,
-        "enrollment_state": enrollment.state,
-        "enrollment_channel": "device",
-        "contends_with": enrollment.contends_with,
-        "serial_held_since": enrollment.serial_held_since(),
-        "identity": identity.as_ref().map(|identity| json!({
-            "kind": identity.kind,
-            "state": match identity.usable(now) {
+    DeviceV1 {
+        device_id: &enrollment.device_id,
+        serial_number: enrollment.serial.as_ref(),
+        udid: &enrollment.udid,
+        enrolled: enrollment.state == EnrollmentState::Enrolled,
+        enrollment_state: enrollment.state,
+        enrollment_channel: "device",
+        contends_with: enrollment.contends_with.as_ref(),
+        serial_held_since: enrollment.serial_held_since(),
+        identity: identity.as_ref().map(|identity| IdentityV1 {
+            kind: identity.kind,
+            state: match identity.usable(now) {
                 Ok(()) => "valid",
                 Err(reason) => reason.code(),
             },
-            "not_before": identity.not_before,
-            "not_after": identity.not_after,
-            "sha256": identity.certificate,
-        })),
-        "hardware": enrollment.hardware,
-        "authenticated_at": enrollment.authenticated_at,
-        "enrolled_at": enrollment.enrolled_at,
-        "last_seen": last_seen,
-        "push": { "state": push },
-    })
+            not_before: identity.not_before,
+            not_after: identity.not_after,
+            sha256: &identity.certificate,
+        }),
+        hardware: &enrollment.hardware,
+        authenticated_at: enrollment.authenticated_at,
+        enrolled_at: enrollment.enrolled_at,
+        last_seen: *last_seen,
+        push: PushV1 { state: push },
+    }
 }
 
-/// `GET /internal/v1/status`.
+/// What the service works with, and how it is.
+#[utoipa::path(
+    get, path = "/internal/v1/status", tag = "Service",
+    security(("token" = ["coordinator", "operator", "auditor", "viewer"])),
+    responses((status = 200, description = "The state.", body = StatusV1)),
+)]
 pub async fn status(State(ctx): State<Arc<Context>>, headers: HeaderMap) -> Response {
     if let Err(refusal) = allowed(&ctx, &headers, Act::ReadStatus).await {
         return refusal;
@@ -165,54 +229,107 @@ pub async fn status(State(ctx): State<Arc<Context>>, headers: HeaderMap) -> Resp
     }
 }
 
-async fn describe_service(ctx: &Context) -> Result<Value, Failure> {
+/// How the service is.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct StatusV1<'a> {
+    version: &'static str,
+    time: Timestamp,
+    clock: ClockV1,
+    /// The kind of the database.
+    database: &'static str,
+    policy_id: &'a str,
+    anchor: Anchor,
+    push_certificate: Option<PushCertificateV1>,
+    apns: Vec<TopicV1>,
+    queue: QueueV1,
+    identities: IdentitiesV1,
+}
+
+/// Whether the clock is believed.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct ClockV1 {
+    /// `ok`, or what is the matter.
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+/// The certificate that lets this service wake Macs.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct PushCertificateV1 {
+    topic: Topic,
+    not_after: Timestamp,
+    days_left: u64,
+}
+
+/// What the connection to Apple's push service went through.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct TopicV1 {
+    topic: Topic,
+    certificate_not_after: Timestamp,
+    last_success: Option<Timestamp>,
+    on_hold_until: Option<Timestamp>,
+}
+
+/// Macs that wait for their turn to be woken.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct QueueV1 {
+    depth: usize,
+    /// How long the first of them has waited, in seconds.
+    oldest_s: u64,
+}
+
+/// Enrolled Macs that are not heard any more, and that will not be soon.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct IdentitiesV1 {
+    expired: u64,
+    expiring: u64,
+}
+
+async fn describe_service(ctx: &Context) -> Result<StatusV1<'_>, Failure> {
     let now = ctx.clock.now();
     let status = read_status(ctx).await?;
-    let push_certificate = status.push_certificate.map(|certificate| {
-        json!({
-            "topic": certificate.topic,
-            "not_after": certificate.not_after,
-            "days_left": certificate.not_after.since(now).as_secs() / 86_400,
-        })
+    let push_certificate = status
+        .push_certificate
+        .map(|certificate| PushCertificateV1 {
+            topic: certificate.topic,
+            not_after: certificate.not_after,
+            days_left: certificate.not_after.since(now).as_secs() / 86_400,
+        });
+    let apns = status.apns.into_iter().map(|topic| TopicV1 {
+        topic: topic.topic,
+        certificate_not_after: topic.not_after,
+        last_success: topic.last_success,
+        on_hold_until: topic.on_hold_until,
     });
-    let apns: Vec<_> = status
-        .apns
-        .into_iter()
-        .map(|topic| {
-            json!({
-                "topic": topic.topic,
-                "certificate_not_after": topic.not_after,
-                "last_success": topic.last_success,
-                "on_hold_until": topic.on_hold_until,
-            })
-        })
-        .collect();
-    let clock = match status.clock {
-        None => json!({ "state": "ok" }),
-        Some(trouble) => json!({ "state": trouble.as_str(), "detail": trouble.to_string() }),
+    let clock = ClockV1 {
+        state: status
+            .clock
+            .as_ref()
+            .map_or("ok", |trouble| trouble.as_str()),
+        detail: status.clock.map(|trouble| trouble.to_string()),
     };
-    Ok(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "time": now,
-        "clock": clock,
-        "database": status.database,
-        "policy_id": ctx.policy.id,
-        "anchor": ctx.anchors.kind(),
-        "push_certificate": push_certificate,
-        "apns": apns,
-        // Macs that wait for their turn to be woken.
-        "queue": {
-            "depth": ctx.wakeups.waiting(),
-            "oldest_s": ctx.wakeups.oldest().as_secs(),
+    Ok(StatusV1 {
+        version: env!("CARGO_PKG_VERSION"),
+        time: now,
+        clock,
+        database: status.database,
+        policy_id: &ctx.policy.id,
+        anchor: ctx.anchors.kind(),
+        push_certificate,
+        apns: apns.collect(),
+        queue: QueueV1 {
+            depth: ctx.wakeups.waiting(),
+            oldest_s: ctx.wakeups.oldest().as_secs(),
         },
-        "identities": {
-            "expired": status.identities.expired,
-            "expiring": status.identities.expiring,
+        identities: IdentitiesV1 {
+            expired: status.identities.expired,
+            expiring: status.identities.expiring,
         },
-    }))
+    })
 }
 
 /// A JSON answer nobody may keep.
-pub fn no_store(body: Value) -> Response {
+pub fn no_store(body: impl Serialize) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }

@@ -6,17 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::body::Received;
+use super::description::Octets;
 use super::error::count;
 use super::{Internal, MAX_JSON};
 use crate::flows::relay_command::{self, Outcome, Wanted, Woken, relay_command};
@@ -32,16 +32,21 @@ const SURFACE: &str = "micromdm";
 /// The one user MicroMDM has.
 const USER: &str = "micromdm";
 
-/// Where the base URL of the coordinator's MDM server points.
-pub const PATH: &str = "/micromdm";
+/// The calls.
+pub fn routes() -> OpenApiRouter<Internal> {
+    OpenApiRouter::new()
+        .routes(routes!(devices))
+        .routes(routes!(command))
+        .routes(routes!(raw_command))
+        .routes(routes!(push))
+}
 
-/// The calls, below [`PATH`].
-pub fn routes() -> Router<Internal> {
-    Router::new()
-        .route("/v1/devices", post(devices))
-        .route("/v1/commands", post(command))
-        .route("/v1/commands/{udid}", post(raw_command))
-        .route("/push/{udid}", get(push))
+/// A refusal as MicroMDM's clients read it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = RelayRefusal)]
+struct RefusalV1 {
+    error: String,
+    reason: &'static str,
 }
 
 /// A refusal in MicroMDM's shape, with our reason beside it.
@@ -65,7 +70,10 @@ impl Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let body = json!({ "error": self.text, "reason": self.reason });
+        let body = RefusalV1 {
+            error: self.text,
+            reason: self.reason,
+        };
         let mut response = answer(self.status, &body);
         let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
@@ -132,7 +140,8 @@ fn password(headers: &HeaderMap) -> Option<String> {
     (user == USER).then(|| password.to_owned())
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[schema(as = RelayedLookUp)]
 struct LookUp {
     #[serde(default)]
     serial_number: Option<String>,
@@ -141,8 +150,25 @@ struct LookUp {
     filter_serial: Vec<String>,
 }
 
-/// `POST /v1/devices`. Who asks for no serial number is not given the fleet; one that nobody has, or
+/// Macs by their serial numbers. Who asks for no serial number is not given the fleet; one that nobody has, or
 /// can have, is an empty list, as always.
+#[utoipa::path(
+    post, path = "/micromdm/v1/devices", tag = "MicroMDM",
+    security(("micromdm" = [])),
+    request_body = LookUp,
+    responses(
+        (status = 200, description = "Those that are known.", body = Devices),
+        (status = 401, description = "The key is wanted.", body = RefusalV1, headers(("WWW-Authenticate" = String))),
+        (status = 400, description = "The request is not valid.", body = RefusalV1),
+        (status = 403, description = "Only two questions can be asked.", body = RefusalV1),
+        (status = 404, description = "No such Mac.", body = RefusalV1),
+        (status = 409, description = "It is not enrolled; or the name is that of another command.", body = RefusalV1),
+        (status = 413, description = "The request is too large.", body = RefusalV1),
+        (status = 500, description = "The service has a fault.", body = RefusalV1),
+        (status = 429, description = "Not now; ask again.", body = RefusalV1, headers(("Retry-After" = u32))),
+        (status = 503, description = "Not now; ask again.", body = RefusalV1),
+    ),
+)]
 async fn devices(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -180,8 +206,9 @@ async fn devices(
 /// Serial numbers that one call may name.
 const MOST_SERIALS: usize = 16;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RelayedCommandRequest)]
 struct Command {
     udid: String,
     request_type: String,
@@ -189,7 +216,24 @@ struct Command {
     queries: Vec<String>,
 }
 
-/// `POST /v1/commands`.
+/// Asks a Mac.
+#[utoipa::path(
+    post, path = "/micromdm/v1/commands", tag = "MicroMDM",
+    security(("micromdm" = [])),
+    request_body = Command,
+    responses(
+        (status = 201, description = "It will be asked.", body = Accepted),
+        (status = 401, description = "The key is wanted.", body = RefusalV1, headers(("WWW-Authenticate" = String))),
+        (status = 400, description = "The request is not valid.", body = RefusalV1),
+        (status = 403, description = "Only two questions can be asked.", body = RefusalV1),
+        (status = 404, description = "No such Mac.", body = RefusalV1),
+        (status = 409, description = "It is not enrolled; or the name is that of another command.", body = RefusalV1),
+        (status = 413, description = "The request is too large.", body = RefusalV1),
+        (status = 500, description = "The service has a fault.", body = RefusalV1),
+        (status = 429, description = "Not now; ask again.", body = RefusalV1, headers(("Retry-After" = u32))),
+        (status = 503, description = "Not now; ask again.", body = RefusalV1),
+    ),
+)]
 async fn command(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -211,7 +255,25 @@ async fn command(
     ask(&ctx, &asked.udid, question, None).await
 }
 
-/// `POST /v1/commands/{udid}`.
+/// Asks a Mac, by a property list.
+#[utoipa::path(
+    post, path = "/micromdm/v1/commands/{udid}", tag = "MicroMDM",
+    security(("micromdm" = [])),
+    params(("udid" = Udid, Path)),
+    request_body(content = Octets, content_type = "application/octet-stream", description = "A command as a property list."),
+    responses(
+        (status = 201, description = "It will be asked.", body = Accepted),
+        (status = 401, description = "The key is wanted.", body = RefusalV1, headers(("WWW-Authenticate" = String))),
+        (status = 400, description = "The request is not valid.", body = RefusalV1),
+        (status = 403, description = "Only two questions can be asked.", body = RefusalV1),
+        (status = 404, description = "No such Mac.", body = RefusalV1),
+        (status = 409, description = "It is not enrolled; or the name is that of another command.", body = RefusalV1),
+        (status = 413, description = "The request is too large.", body = RefusalV1),
+        (status = 500, description = "The service has a fault.", body = RefusalV1),
+        (status = 429, description = "Not now; ask again.", body = RefusalV1, headers(("Retry-After" = u32))),
+        (status = 503, description = "Not now; ask again.", body = RefusalV1),
+    ),
+)]
 async fn raw_command(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -275,7 +337,33 @@ async fn ask(ctx: &Context, named: &str, question: Question, name: Option<Spelle
 /// When whoever meets a full queue may come again.
 const QUEUE_FULL: Duration = Duration::from_secs(30);
 
-/// `GET /push/{udid}`.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = RelayedPush)]
+struct PushedV1 {
+    /// `success` or `nothing to ask`.
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    push_notification_id: Option<CommandUuid>,
+}
+
+/// Wakes a Mac.
+#[utoipa::path(
+    get, path = "/micromdm/push/{udid}", tag = "MicroMDM",
+    security(("micromdm" = [])),
+    params(("udid" = Udid, Path)),
+    responses(
+        (status = 200, description = "It is woken.", body = PushedV1),
+        (status = 401, description = "The key is wanted.", body = RefusalV1, headers(("WWW-Authenticate" = String))),
+        (status = 400, description = "The request is not valid.", body = RefusalV1),
+        (status = 403, description = "Only two questions can be asked.", body = RefusalV1),
+        (status = 404, description = "No such Mac.", body = RefusalV1),
+        (status = 409, description = "It is not enrolled; or the name is that of another command.", body = RefusalV1),
+        (status = 413, description = "The request is too large.", body = RefusalV1),
+        (status = 500, description = "The service has a fault.", body = RefusalV1),
+        (status = 429, description = "Not now; ask again.", body = RefusalV1, headers(("Retry-After" = u32))),
+        (status = 503, description = "Not now; ask again.", body = RefusalV1),
+    ),
+)]
 async fn push(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -296,9 +384,18 @@ async fn push(
     match woken {
         Woken::Soon => answer(
             StatusCode::OK,
-            &json!({ "status": "success", "push_notification_id": name }),
+            &PushedV1 {
+                status: "success",
+                push_notification_id: Some(name),
+            },
         ),
-        Woken::NothingToAsk => answer(StatusCode::OK, &json!({ "status": "nothing to ask" })),
+        Woken::NothingToAsk => answer(
+            StatusCode::OK,
+            &PushedV1 {
+                status: "nothing to ask",
+                push_notification_id: None,
+            },
+        ),
         Woken::NotBefore(until) => {
             count(&ctx, SURFACE, Reason::PushThrottled, "push");
             later(Reason::PushThrottled, until.since(ctx.clock.now()))

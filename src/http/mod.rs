@@ -11,6 +11,7 @@ pub mod challenges;
 pub mod client_tls;
 pub mod clock;
 pub mod conditional;
+pub mod description;
 pub mod enroll;
 pub mod enroll_signed;
 pub mod error;
@@ -48,11 +49,14 @@ use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{any, get, post, put};
+use axum::routing::{any, get, put};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use self::description::Elsewhere;
 use crate::flows::Context;
 use crate::flows::publish_feed::Feed;
 use crate::ids::{ReceiverId, SecretHash};
@@ -118,106 +122,57 @@ impl FromRef<Internal> for Arc<Context> {
 /// What Macs and the world reach; `pages` are for people.
 pub fn public(state: Public, pages: Router<Public>) -> Router {
     let ctx = Arc::clone(&state.ctx);
-    let routes = Router::new()
-        .route("/v1/enroll", post(enroll::enroll))
-        .route("/v2/enroll", post(enroll_signed::enroll))
-        .route("/v1/enrollments/{progress_id}", get(progress::progress))
-        .route("/v1/providers/attestation", get(feed::whole))
-        .route(
-            "/v1/providers/{provider_id}/attestation",
-            get(feed::about_one),
-        )
-        .route("/v1/releases", get(releases::list))
-        .route("/v1/releases/latest", get(releases::newest))
-        .route("/v1/releases/{binary_hash}", get(releases::of))
-        .route("/v1/evidence/{provider_id}", get(evidence::bundle))
-        .route("/v1/policies/{sha256}", get(results::policy))
-        .route("/.well-known/jwks.json", get(results::jwks))
-        .route("/.well-known/jwks-history.json", get(results::jwks_history))
-        .route(
-            "/.well-known/ssf-configuration",
-            get(shared_signals::ssf_configuration),
-        )
-        .route(
-            "/.well-known/oauth-authorization-server",
-            get(shared_signals::oauth_configuration),
-        )
-        .route("/log/checkpoint", get(log::checkpoint))
-        .route("/log/verifier-key", get(log::verifier_key))
-        .route("/log/tile/{*path}", get(log::tile))
-        .route("/mdm/checkin", put(mdm::message))
-        .route("/mdm/connect", put(mdm::message))
-        .route("/acme/{secret}/{*path}", any(acme::acme))
-        // Where Macs that NanoMDM enrolled send everything: an adopted fleet keeps its URLs.
-        .route("/mdm", put(mdm::message))
-        .route("/scep", get(scep::get).post(scep::post))
-        .route("/healthz", get(health::healthz))
-        .merge(pages);
+    let (described, elsewhere) = public_routes();
+    let (described, _) = described.split_for_parts();
+    let routes = described.merge(elsewhere.into_routes()).merge(pages);
     finish(routes.with_state(state), ctx, "public", DEADLINE)
 }
+
+/// Its routes, but for the pages: those that are described, and the others.
+pub fn public_routes() -> (OpenApiRouter<Public>, Elsewhere<Public>) {
+    let described = OpenApiRouter::new()
+        .routes(routes!(enroll::enroll))
+        .routes(routes!(enroll_signed::enroll))
+        .routes(routes!(progress::progress))
+        .routes(routes!(feed::whole))
+        .routes(routes!(feed::about_one))
+        .routes(routes!(releases::list))
+        .routes(routes!(releases::newest))
+        .routes(routes!(releases::of))
+        .routes(routes!(evidence::bundle))
+        .routes(routes!(results::policy))
+        .routes(routes!(results::jwks))
+        .routes(routes!(results::jwks_history))
+        .routes(routes!(shared_signals::ssf_configuration))
+        .routes(routes!(shared_signals::oauth_configuration))
+        .routes(routes!(description::public));
+    let elsewhere = Elsewhere::new()
+        .route("/log/checkpoint", LOG, get(log::checkpoint))
+        .route("/log/verifier-key", LOG, get(log::verifier_key))
+        .route("/log/tile/{*path}", LOG, get(log::tile))
+        .route("/mdm/checkin", MDM, put(mdm::message))
+        .route("/mdm/connect", MDM, put(mdm::message))
+        // Where Macs that NanoMDM enrolled send everything: an adopted fleet keeps its URLs.
+        .route("/mdm", MDM, put(mdm::message))
+        .route("/acme/{secret}/{*path}", ACME, any(acme::acme))
+        .route("/scep", SCEP, get(scep::get).post(scep::post))
+        .route("/healthz", TEXT, get(health::healthz));
+    (described, elsewhere)
+}
+
+const LOG: &str = "C2SP tlog-tiles: signed notes and octets";
+const MDM: &str = "Apple's device management protocol: property lists";
+const ACME: &str = "RFC 8555: JSON in signed envelopes, described by the standard";
+const SCEP: &str = "RFC 8894: DER";
+const TEXT: &str = "plain text, for who watches the process";
 
 /// What coordinator and operators reach.
 pub fn internal(state: Internal) -> Router {
     let ctx = Arc::clone(&state.ctx);
-    // Off, there is nothing there.
-    let relayed = match &ctx.settings.relay {
-        None => Router::new(),
-        Some(_) => Router::new().nest(micromdm::PATH, micromdm::routes()),
-    };
-    let routes = Router::new()
-        .route("/internal/v1/devices", get(internal::devices))
-        .route("/internal/v1/devices/{device_id}", get(internal::device))
-        .route(
-            "/internal/v1/devices/{device_id}/posture",
-            get(postures::posture),
-        )
-        .route(
-            "/internal/v1/devices/{device_id}/trust-headers",
-            get(trust_headers::read),
-        )
-        .route(
-            "/internal/v1/devices/{device_id}/revoke",
-            post(revocations::withdraw),
-        )
-        .route(
-            "/internal/v1/devices/{device_id}/restore",
-            post(revocations::give_back),
-        )
-        .route(
-            "/internal/v1/bindings/{session}",
-            put(bindings::put)
-                .get(bindings::get)
-                .delete(bindings::delete),
-        )
-        .route(
-            "/internal/v1/bindings/{session}/approve",
-            post(bindings::approve),
-        )
-        .route("/internal/v1/challenges", post(challenges::start))
-        .route(
-            "/internal/v1/challenges/{challenge_id}/response",
-            post(challenges::respond),
-        )
-        .route("/internal/v1/verifications", post(verifications::start))
-        .route(
-            "/internal/v1/verifications/{verification_id}",
-            get(verifications::read),
-        )
-        .route(
-            "/internal/v1/releases",
-            get(releases::read).post(releases::add),
-        )
-        .route("/internal/v1/postures", get(postures::list))
-        .route("/internal/v1/events", get(events::events))
-        .route("/internal/v1/releases/revoke", post(releases::withdraw))
-        .route("/internal/v1/tickets", post(tickets::issue))
-        .route("/internal/v1/status", get(internal::status))
-        .route("/internal/v1/clock/accept", post(clock::accept))
-        .merge(shared_signals::routes())
-        .route("/metrics", get(health::metrics))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .merge(relayed)
+    let (described, elsewhere) = internal_routes(ctx.settings.relay.is_some());
+    let (described, _) = described.split_for_parts();
+    let routes = described
+        .merge(elsewhere.into_routes())
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         // Kept where the body is read, so that what is too large is told as a problem too.
@@ -225,6 +180,41 @@ pub fn internal(state: Internal) -> Router {
     // Long polls wait up to MAX_WAIT before they answer.
     let deadline = DEADLINE + verifications::MAX_WAIT;
     finish(routes.with_state(state), ctx, "internal", deadline)
+}
+
+/// Its routes: those that are described, and the others. Where nothing is relayed, nothing of that is there.
+pub fn internal_routes(relays: bool) -> (OpenApiRouter<Internal>, Elsewhere<Internal>) {
+    let described = OpenApiRouter::new()
+        .routes(routes!(internal::devices))
+        .routes(routes!(internal::device))
+        .routes(routes!(postures::posture))
+        .routes(routes!(trust_headers::read))
+        .routes(routes!(revocations::withdraw))
+        .routes(routes!(revocations::give_back))
+        .routes(routes!(bindings::put, bindings::get, bindings::delete))
+        .routes(routes!(bindings::approve))
+        .routes(routes!(challenges::start))
+        .routes(routes!(challenges::respond))
+        .routes(routes!(verifications::start))
+        .routes(routes!(verifications::read))
+        .routes(routes!(releases::read, releases::add))
+        .routes(routes!(releases::withdraw))
+        .routes(routes!(postures::list))
+        .routes(routes!(events::events))
+        .routes(routes!(tickets::issue))
+        .routes(routes!(internal::status))
+        .routes(routes!(clock::accept))
+        .routes(routes!(description::internal))
+        .merge(shared_signals::routes());
+    let described = match relays {
+        true => described.merge(micromdm::routes()),
+        false => described,
+    };
+    let elsewhere = Elsewhere::new()
+        .route("/metrics", "OpenMetrics text", get(health::metrics))
+        .route("/healthz", TEXT, get(health::healthz))
+        .route("/readyz", TEXT, get(health::readyz));
+    (described, elsewhere)
 }
 
 /// Who is not done in time, the client with its body or the service, ends with 503: a Mac tries

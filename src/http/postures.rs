@@ -8,8 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use super::conditional::is_unchanged;
 use super::error;
@@ -24,21 +23,40 @@ use crate::ids::DeviceId;
 use crate::publication::ear::MEDIA_TYPE;
 use crate::publication::posture_v1::PostureV1;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Demand {
+    #[param(inline)]
     at_least: Option<AtLeast>,
     /// base64url: echoed in a signed answer.
     nonce: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AtLeast {
     /// Rather an error than evidence whose refresh is due.
     Fresh,
 }
 
+/// What is believed of a Mac, from whom, and until when. 409 where nothing was ever appraised of it, or nothing fresh is known.
+#[utoipa::path(
+    get, path = "/internal/v1/devices/{device_id}/posture", tag = "Macs",
+    security(("token" = ["coordinator", "operator", "auditor"])),
+    params(
+        ("device_id" = DeviceId, Path),
+        Demand,
+        ("If-None-Match" = Option<String>, Header, description = "The entity tag of an earlier answer."),
+    ),
+    responses(
+        (status = 200, description = "The posture, in the form that `Accept` names.", headers(("ETag" = String, description = "Of the JSON form.")),
+            content((PostureV1 = "application/json"), (String = "application/eat+jwt"))),
+        (status = 304, description = "As it was."),
+        (status = 404, response = Problem),
+        (status = 409, response = Problem),
+    ),
+)]
 pub async fn posture(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -144,9 +162,21 @@ fn read_nonce(text: &str) -> Result<Vec<u8>, &'static str> {
 /// Postures in one answer where nothing else is asked for.
 const USUAL: usize = 100;
 
-#[derive(Debug, Deserialize)]
+/// One page of what is believed.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct PosturesV1 {
+    /// On the first page: the event after which everything that is not in the pages is told.
+    cursor: Option<i64>,
+    postures: Vec<PostureV1>,
+    /// Where the next page is; `null` on the last one.
+    next: Option<String>,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct PageOf {
+    /// The Mac after which the page begins.
     after: Option<String>,
     limit: Option<usize>,
 }
@@ -164,7 +194,13 @@ impl PageOf {
     }
 }
 
-/// `GET /internal/v1/postures`.
+/// What is believed of every Mac, page by page, and from which event on to follow.
+#[utoipa::path(
+    get, path = "/internal/v1/postures", tag = "Macs",
+    security(("token" = ["coordinator", "operator", "auditor"])),
+    params(PageOf),
+    responses((status = 200, description = "One page.", body = PosturesV1)),
+)]
 pub async fn list(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -184,11 +220,11 @@ pub async fn list(
     match list_postures(&ctx, after.as_ref(), limit).await {
         Ok(listing) => {
             let path = |next| format!("/internal/v1/postures?after={next}&limit={limit}");
-            no_store(json!({
-                "cursor": listing.cursor,
-                "postures": listing.postures,
-                "next": listing.next.map(path),
-            }))
+            no_store(PosturesV1 {
+                cursor: listing.cursor,
+                postures: listing.postures,
+                next: listing.next.map(path),
+            })
         }
         Err(failure) => error::to_internal(&failure),
     }

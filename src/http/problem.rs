@@ -2,7 +2,8 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::reason::Reason;
 
@@ -13,6 +14,31 @@ pub struct Problem {
     kind: &'static str,
     title: &'static str,
     detail: Option<String>,
+    reason: Option<Reason>,
+    members: Map<String, Value>,
+}
+
+/// A problem.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = Problem, title = "Problem details (RFC 9457)")]
+pub struct Details {
+    /// What kind of problem it is; stable.
+    #[serde(rename = "type")]
+    #[schema(pattern = "^/problems/[a-z-]+$", example = "/problems/invalid-request")]
+    kind: String,
+    /// The kind in words.
+    title: &'static str,
+    /// The status of the answer.
+    status: u16,
+    /// This problem in words, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// The code of a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    /// What a kind says besides.
+    #[serde(flatten)]
+    #[schema(ignore)]
     members: Map<String, Value>,
 }
 
@@ -23,6 +49,7 @@ impl Problem {
             kind,
             title,
             detail: None,
+            reason: None,
             members: Map::new(),
         }
     }
@@ -214,7 +241,7 @@ impl Problem {
             "service-degraded",
             "The service cannot say whom it trusts",
         )
-        .member("reason", Reason::ServiceDegraded.code())
+        .reason(Reason::ServiceDegraded)
     }
 
     pub fn internal() -> Self {
@@ -292,6 +319,12 @@ impl Problem {
     }
 
     #[must_use]
+    pub fn reason(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
+    }
+
+    #[must_use]
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
         self
@@ -300,22 +333,19 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = json!({
-            "type": format!("/problems/{}", self.kind),
-            "title": self.title,
-            "status": self.status.as_u16(),
-        });
-        if let Some(object) = body.as_object_mut() {
-            if let Some(detail) = self.detail {
-                object.insert("detail".to_owned(), detail.into());
-            }
-            object.extend(self.members);
-        }
+        let body = Details {
+            kind: format!("/problems/{}", self.kind),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: self.detail,
+            reason: self.reason,
+            members: self.members,
+        };
         let content_type = HeaderValue::from_static("application/problem+json");
         let mut response = (
             self.status,
             [(header::CONTENT_TYPE, content_type)],
-            body.to_string(),
+            serde_json::json!(body).to_string(),
         )
             .into_response();
         if self.status == StatusCode::UNAUTHORIZED {

@@ -18,6 +18,7 @@ use futures_util::stream::unfold;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::description::Later;
 use super::listener::SILENCE;
 use super::problem::Problem;
 use super::streams::{Full, Place};
@@ -39,6 +40,18 @@ const RETRY: Duration = Duration::from_secs(2);
 const NAME: &str = "progress";
 pub(super) const LAST_EVENT_ID: &str = "last-event-id";
 
+/// How far an enrolment is.
+#[utoipa::path(
+    get, path = "/v1/enrollments/{progress_id}", tag = "Enrolment",
+    params(("progress_id" = String, Path), ("Last-Event-ID" = Option<String>, Header, description = "What a stream told last.")),
+    responses(
+        (status = 200, description = "How far it is; in the form that `Accept` names. Each event of a stream carries the whole.",
+            content((ProgressV1 = "application/json"), (String = "text/event-stream"))),
+        (status = 204, description = "The stream has told the end already."),
+        (status = 404, response = Problem),
+        (status = 429, response = Later),
+    ),
+)]
 pub async fn progress(
     State(public): State<Public>,
     peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,

@@ -12,7 +12,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Mutex;
 
@@ -22,7 +22,9 @@ use super::internal::{allowed, bearer, no_store};
 use super::problem::Problem;
 use super::{MAX_JSON, Public, error};
 use crate::flows::authorize::{Act, name_of};
-use crate::flows::release::{Done, Which, register, registry, releases_since, revoke};
+use crate::flows::release::{
+    Done, ReleaseEntry, Which, register, registry, releases_since, revoke,
+};
 use crate::flows::{Context, Failure};
 use crate::ids::sha256;
 use crate::provider::release::{Registration, ReleaseRefusal, latest};
@@ -42,8 +44,14 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long others may keep what they were told (the coordinator's clients expect a minute).
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=60");
 
-/// `POST /internal/v1/releases`. The same registration again is answered like the first; another
-/// one of the same program, or one that was withdrawn, is a 409.
+/// Registers a release. The same registration again is answered like the first; another one of the same
+/// program, or one that was withdrawn, is a 409.
+#[utoipa::path(
+    post, path = "/internal/v1/releases", tag = "Releases",
+    security(("token" = ["operator"]), ("release_key" = [])),
+    request_body = Registration,
+    responses((status = 200, description = "It is registered.", body = RegisteredV1), (status = 409, response = Problem)),
+)]
 pub async fn add(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -61,11 +69,11 @@ pub async fn add(
         Err(reason) => return unread(&ctx, reason),
     };
     match register(&ctx.store, &registration, &who, ctx.clock.now()).await {
-        Ok(Ok(Done { release, changed })) => no_store(json!({
-            "status": "release_registered",
-            "changed": changed,
-            "release": ReleaseV1::new(&release),
-        })),
+        Ok(Ok(Done { release, changed })) => no_store(RegisteredV1 {
+            status: "release_registered",
+            changed,
+            release: ReleaseV1::new(&release),
+        }),
         Ok(Err(refusal)) => refused(&ctx, &refusal),
         Err(failure) => error::to_internal(&failure),
     }
@@ -88,8 +96,36 @@ async fn operator(ctx: &Context, headers: &HeaderMap) -> Result<String, Response
     name.map_err(|failure| error::to_internal(&failure))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ReleaseRegisteredV1)]
+struct RegisteredV1<'a> {
+    /// Always `release_registered`.
+    status: &'static str,
+    changed: bool,
+    release: ReleaseV1<'a>,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ReleaseRevokedV1)]
+struct RevokedV1<'a> {
+    /// Always `release_revoked`.
+    status: &'static str,
+    changed: bool,
+    releases: Vec<ReleaseV1<'a>>,
+}
+
+/// All releases, and what was done to them.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ReleaseRegistryV1)]
+struct RegistryV1<'a> {
+    releases: Vec<ReleaseV1<'a>>,
+    history: Vec<ReleaseEntry>,
+}
+
+/// Which program is withdrawn, by its hash or its version, and why.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ReleaseWithdrawal)]
 struct Withdrawal {
     #[serde(default)]
     binary_hash: Option<BinaryHash>,
@@ -97,10 +133,17 @@ struct Withdrawal {
     version: Option<Version>,
     #[serde(default)]
     platform: Platform,
+    /// It is published.
     reason: String,
 }
 
-/// `POST /internal/v1/releases/revoke`. No DELETE: a withdrawal has a reason, and nothing is deleted.
+/// Withdraws a release, or every release of a version. No DELETE: a withdrawal has a reason, and nothing is deleted.
+#[utoipa::path(
+    post, path = "/internal/v1/releases/revoke", tag = "Releases",
+    security(("token" = ["operator"])),
+    request_body = Withdrawal,
+    responses((status = 200, description = "It is withdrawn.", body = RevokedV1), (status = 404, response = Problem), (status = 409, response = Problem)),
+)]
 pub async fn withdraw(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -126,14 +169,14 @@ pub async fn withdraw(
     } = &withdrawal;
     let now = ctx.clock.now();
     match revoke(&ctx.store, &which, platform, reason, &who, now).await {
-        Ok(Ok(withdrawn)) => no_store(json!({
-            "status": "release_revoked",
-            "changed": withdrawn.iter().any(|done| done.changed),
-            "releases": withdrawn
+        Ok(Ok(withdrawn)) => no_store(RevokedV1 {
+            status: "release_revoked",
+            changed: withdrawn.iter().any(|done| done.changed),
+            releases: withdrawn
                 .iter()
                 .map(|done| ReleaseV1::new(&done.release))
-                .collect::<Vec<_>>(),
-        })),
+                .collect(),
+        }),
         Ok(Err(refusal)) => refused(&ctx, &refusal),
         Err(failure) => error::to_internal(&failure),
     }
@@ -153,16 +196,21 @@ fn which(body: &[u8]) -> Result<(Which, Withdrawal), String> {
     Ok((which, asked))
 }
 
-/// `GET /internal/v1/releases`: every release, and who did what to it and why.
+/// Every release, and who did what to it and why.
+#[utoipa::path(
+    get, path = "/internal/v1/releases", tag = "Releases",
+    security(("token" = ["coordinator", "operator", "auditor", "viewer"])),
+    responses((status = 200, description = "The registry.", body = RegistryV1)),
+)]
 pub async fn read(State(ctx): State<Arc<Context>>, headers: HeaderMap) -> Response {
     if let Err(refusal) = allowed(&ctx, &headers, Act::ReadStatus).await {
         return refusal;
     }
     match registry(&ctx.store).await {
-        Ok(registry) => no_store(json!({
-            "releases": registry.releases.iter().map(ReleaseV1::new).collect::<Vec<_>>(),
-            "history": registry.history,
-        })),
+        Ok(registry) => no_store(RegistryV1 {
+            releases: registry.releases.iter().map(ReleaseV1::new).collect(),
+            history: registry.history,
+        }),
         Err(failure) => error::to_internal(&failure),
     }
 }
@@ -187,9 +235,7 @@ fn refused(ctx: &Context, refusal: &ReleaseRefusal) -> Response {
             .detail("a withdrawal is for good; a corrected program has another hash"),
         ReleaseRefusal::Unknown => Problem::release_not_found(),
     };
-    problem
-        .member("reason", refusal.reason().code())
-        .into_response()
+    problem.reason(refusal.reason()).into_response()
 }
 
 /// The registry as the public reads it, in memory.
@@ -305,7 +351,14 @@ impl Document {
     }
 }
 
-/// `GET /v1/releases`.
+/// Every release that was ever registered, withdrawn ones among them.
+#[utoipa::path(
+    get, path = "/v1/releases", tag = "Releases",
+    responses(
+        (status = 200, description = "As of now.", body = ReleasesV1, headers(("ETag" = String), ("Cache-Control" = String), ("Content-Digest" = String))),
+        (status = 304, description = "As it was."),
+    ),
+)]
 pub async fn list(State(public): State<Public>, headers: HeaderMap) -> Response {
     match public.releases.told(&public.ctx).await {
         Ok(told) => told.list.answer(&headers),
@@ -313,8 +366,17 @@ pub async fn list(State(public): State<Public>, headers: HeaderMap) -> Response 
     }
 }
 
-/// `GET /v1/releases/{binary_hash}`: what is known of one program, as the list has it. Not for ever:
-/// whoever keeps it must hear when it is withdrawn.
+/// What is known of one program, as the list has it. Not for ever: whoever keeps it must hear when it is
+/// withdrawn.
+#[utoipa::path(
+    get, path = "/v1/releases/{binary_hash}", tag = "Releases",
+    params(("binary_hash" = BinaryHash, Path)),
+    responses(
+        (status = 200, description = "As of now.", body = ReleasesV1, headers(("ETag" = String), ("Cache-Control" = String), ("Content-Digest" = String))),
+        (status = 304, description = "As it was."),
+        (status = 404, response = Problem),
+    ),
+)]
 pub async fn of(
     State(public): State<Public>,
     headers: HeaderMap,
@@ -332,12 +394,24 @@ pub async fn of(
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Wanted {
+    /// `macos-arm64` where it is not said.
     platform: Option<String>,
 }
 
-/// `GET /v1/releases/latest?platform=`. Other parameters are passed over: installers of all ages ask.
+/// The newest release of a platform that is neither withdrawn nor a pre-release. Other parameters are passed
+/// over: installers of all ages ask.
+#[utoipa::path(
+    get, path = "/v1/releases/latest", tag = "Releases",
+    params(Wanted),
+    responses(
+        (status = 200, description = "As of now.", body = ReleaseV1, headers(("ETag" = String), ("Cache-Control" = String), ("Content-Digest" = String))),
+        (status = 304, description = "As it was."),
+        (status = 404, response = Problem),
+    ),
+)]
 pub async fn newest(
     State(public): State<Public>,
     headers: HeaderMap,

@@ -9,19 +9,27 @@ use super::problem::{self, Problem};
 use super::{Public, error};
 use crate::flows::Failure;
 use crate::flows::sign_result::known;
-use crate::publication::keyring::{KEPT, history, key_set};
+use crate::publication::keyring::{History, KEPT, KeySet, history, key_set};
 
 /// A policy never changes under its hash.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
-/// `GET /.well-known/jwks.json` (RFC 7517).
+/// The keys by which signed results are checked (RFC 7517).
+#[utoipa::path(
+    get, path = "/.well-known/jwks.json", tag = "Keys and policies",
+    responses((status = 200, description = "The keys.", body = KeySet, content_type = "application/jwk-set+json", headers(("Cache-Control" = String)))),
+)]
 pub async fn jwks(State(state): State<Public>) -> Response {
     let now = state.ctx.clock.now();
     let known = known(&state.ctx).await;
     answer(known.map(|known| serde_json::to_vec(&key_set(&known.keys, now))))
 }
 
-/// `GET /.well-known/jwks-history.json`: for whoever checks an old result.
+/// Every key there ever was, for whoever checks an old result.
+#[utoipa::path(
+    get, path = "/.well-known/jwks-history.json", tag = "Keys and policies",
+    responses((status = 200, description = "The keys.", body = History, content_type = "application/jwk-set+json", headers(("Cache-Control" = String)))),
+)]
 pub async fn jwks_history(State(state): State<Public>) -> Response {
     let known = known(&state.ctx).await;
     answer(known.map(|known| serde_json::to_vec(&history(&known.keys))))
@@ -42,7 +50,15 @@ fn answer(written: Result<serde_json::Result<Vec<u8>>, Failure>) -> Response {
     response
 }
 
-/// `GET /v1/policies/{sha256}`: the text of a policy that results were judged by.
+/// The text of a policy that results were judged by.
+#[utoipa::path(
+    get, path = "/v1/policies/{sha256}", tag = "Keys and policies",
+    params(("sha256" = String, Path)),
+    responses(
+        (status = 200, description = "TOML. It never changes.", body = String, content_type = "application/toml", headers(("Cache-Control" = String), ("Content-Digest" = String))),
+        (status = 404, response = Problem),
+    ),
+)]
 pub async fn policy(State(state): State<Public>, Path(sha256): Path<String>) -> Response {
     match known(&state.ctx).await {
         Ok(known) => {

@@ -7,8 +7,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use super::error;
 use super::internal::{allowed, no_store};
@@ -17,15 +16,26 @@ use crate::flows::authorize::Act;
 use crate::flows::revoke::{Changed, MAX_NOTE, restore, revoke};
 use crate::flows::{Context, Failure};
 use crate::ids::DeviceId;
+use crate::posture::Verdict;
 
-#[derive(Debug, Default, Deserialize)]
+/// What an operator notes.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Request {
+#[schema(as = OperatorsNote)]
+pub(super) struct Note {
     /// Why, in the operator's words; told to subscribers.
     #[serde(default)]
     reason: String,
 }
 
+/// Withdraws trust in a Mac, whoever enrols it again.
+#[utoipa::path(
+    post, path = "/internal/v1/devices/{device_id}/revoke", tag = "Macs",
+    security(("token" = ["operator"])),
+    params(("device_id" = DeviceId, Path)),
+    request_body = Option<Note>,
+    responses((status = 200, description = "What is so since.", body = RevocationV1), (status = 404, response = Problem)),
+)]
 pub async fn withdraw(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -40,6 +50,14 @@ pub async fn withdraw(
     answer(revoke(&ctx.store, &ctx.policy, &device_id, &note, now).await)
 }
 
+/// Gives it back.
+#[utoipa::path(
+    post, path = "/internal/v1/devices/{device_id}/restore", tag = "Macs",
+    security(("token" = ["operator"])),
+    params(("device_id" = DeviceId, Path)),
+    request_body = Option<Note>,
+    responses((status = 200, description = "What is so since.", body = RevocationV1), (status = 404, response = Problem)),
+)]
 pub async fn give_back(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -90,7 +108,7 @@ fn note(body: &[u8]) -> Result<String, String> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err("the body must be a JSON object".to_owned());
     }
-    let Request { reason } = serde_json::from_slice(body).map_err(|fault| fault.to_string())?;
+    let Note { reason } = serde_json::from_slice(body).map_err(|fault| fault.to_string())?;
     if reason.chars().count() > MAX_NOTE || reason.chars().any(char::is_control) {
         return Err(format!(
             "reason must be at most {MAX_NOTE} characters, none of them a control character"
@@ -99,15 +117,26 @@ fn note(body: &[u8]) -> Result<String, String> {
     Ok(reason)
 }
 
+/// Trust withdrawn, or given back.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct RevocationV1 {
+    device_id: DeviceId,
+    /// False when it was so before.
+    changed: bool,
+    revocation_epoch: u64,
+    identities_withdrawn: usize,
+    verdict: Verdict,
+}
+
 fn answer(outcome: Result<Option<Changed>, Failure>) -> Response {
     match outcome {
-        Ok(Some(changed)) => no_store(json!({
-            "device_id": changed.device_id,
-            "changed": changed.changed,
-            "revocation_epoch": changed.revocation_epoch,
-            "identities_withdrawn": changed.identities,
-            "verdict": changed.verdict,
-        })),
+        Ok(Some(changed)) => no_store(RevocationV1 {
+            device_id: changed.device_id,
+            changed: changed.changed,
+            revocation_epoch: changed.revocation_epoch,
+            identities_withdrawn: changed.identities,
+            verdict: changed.verdict,
+        }),
         Ok(None) => Problem::device_not_found().into_response(),
         Err(failure) => error::to_internal(&failure),
     }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use super::body::Received;
+use super::description::Octets;
 use super::enroll::{Described, attached};
 use super::internal::allowed;
 use super::problem::Problem;
@@ -24,16 +24,33 @@ use crate::flows::authorize::Act;
 use crate::flows::deliver_profile::deliver_profile;
 use crate::flows::offer_profile::{Links, offer_profile};
 use crate::flows::{Context, Failure};
-use crate::ids::SerialNumber;
+use crate::ids::{SerialNumber, TicketId};
 use crate::mdm::PROFILE;
 use crate::provider::SePublicKey;
 use crate::reason::Reason;
+use crate::time::Timestamp;
 
 /// Its name in metrics and audit.
 const SURFACE: &str = "ticket";
 
-#[derive(Debug, Deserialize)]
+/// Links to a profile; whoever has one of the first two can enrol a Mac by it, once.
+#[derive(Serialize, utoipa::ToSchema)]
+struct TicketV1<'a> {
+    ticket_id: &'a TicketId,
+    /// For the owner's browser.
+    enroll_url: &'a str,
+    /// For software that downloads.
+    profile_url: &'a str,
+    fetch_until: Timestamp,
+    progress_id: &'a str,
+    progress_url: &'a str,
+    expires_at: Timestamp,
+}
+
+/// For whom a profile is, and for what Mac.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = TicketRequest)]
 struct Request {
     #[serde(default)]
     account: Option<String>,
@@ -49,6 +66,16 @@ struct Request {
     os_version: Option<String>,
 }
 
+/// Has a profile made for somebody the coordinator knows.
+#[utoipa::path(
+    post, path = "/internal/v1/tickets", tag = "Enrolment",
+    security(("token" = ["coordinator", "operator"])),
+    request_body = Option<Request>,
+    responses(
+        (status = 200, description = "The profile, for who accepts one.", body = Octets, content_type = "application/x-apple-aspen-config"),
+        (status = 201, description = "Where it is to be had.", body = TicketV1),
+    ),
+)]
 pub async fn issue(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -73,7 +100,7 @@ pub async fn issue(
             // The text repeats what was sent, which the audit must not.
             error::count(&ctx, SURFACE, reason, "body");
             return Problem::invalid_request(detail)
-                .member("reason", reason.code())
+                .reason(reason)
                 .into_response();
         }
     };
@@ -91,15 +118,15 @@ pub async fn issue(
     match offer_profile(&ctx, bounds).await {
         Ok(offer) => {
             let links = Links::of(&offer, &ctx.settings.server_id);
-            let body = json!({
-                "ticket_id": offer.ticket_id,
-                "enroll_url": links.page.expose(),
-                "profile_url": links.profile.expose(),
-                "fetch_until": offer.fetch_until,
-                "progress_id": offer.progress_id,
-                "progress_url": links.progress,
-                "expires_at": offer.expires_at,
-            });
+            let body = TicketV1 {
+                ticket_id: &offer.ticket_id,
+                enroll_url: links.page.expose(),
+                profile_url: links.profile.expose(),
+                fetch_until: offer.fetch_until,
+                progress_id: &offer.progress_id,
+                progress_url: &links.progress,
+                expires_at: offer.expires_at,
+            };
             let no_store = [(header::CACHE_CONTROL, "no-store")];
             (StatusCode::CREATED, no_store, axum::Json(body)).into_response()
         }

@@ -6,8 +6,8 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::error;
 use super::internal::{allowed, no_store};
@@ -16,13 +16,35 @@ use crate::flows::Context;
 use crate::flows::authorize::Act;
 use crate::flows::read_trust_headers::{Outcome, read_trust_headers};
 use crate::ids::{DeviceId, SessionId};
+use crate::time::Timestamp;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct TrustHeadersV1 {
+    device_id: DeviceId,
+    session: Option<SessionId>,
+    evaluated_at: Timestamp,
+    /// Until when they say the same, if nothing new happens; only while attested.
+    routable_until: Option<Timestamp>,
+    /// By their names.
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    headers: Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Wanted {
+    /// Of this session; without it, of the one that stands furthest.
     session: Option<String>,
 }
 
+/// What the headers of a reply say of the Mac that made it.
+#[utoipa::path(
+    get, path = "/internal/v1/devices/{device_id}/trust-headers", tag = "Macs",
+    security(("token" = ["coordinator", "operator", "auditor"])),
+    params(("device_id" = DeviceId, Path), Wanted),
+    responses((status = 200, description = "The headers.", body = TrustHeadersV1), (status = 404, response = Problem)),
+)]
 pub async fn read(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -53,11 +75,11 @@ pub async fn read(
     let headers: Map<_, _> = pairs
         .map(|(name, value)| (name.to_owned(), Value::String(value)))
         .collect();
-    no_store(json!({
-        "device_id": device_id,
-        "session": told.session,
-        "evaluated_at": told.evaluated_at,
-        "routable_until": told.routable_until,
-        "headers": headers,
-    }))
+    no_store(TrustHeadersV1 {
+        device_id,
+        session: told.session,
+        evaluated_at: told.evaluated_at,
+        routable_until: told.routable_until,
+        headers,
+    })
 }

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use super::description::Later;
 use super::error;
 use super::internal::allowed;
 use super::problem::Problem;
@@ -29,13 +30,16 @@ pub const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Longest idempotency key.
 const MAX_KEY: usize = 200;
 
-#[derive(Debug, Deserialize)]
+/// Which evidence, and of which Mac.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct VerificationRequest {
     device_id: DeviceId,
     #[serde(default = "both")]
+    #[schema(min_items = 1, default = json!(["security_info", "mda"]))]
     kinds: Vec<Kind>,
     #[serde(default = "refresh")]
+    #[schema(default = "refresh")]
     priority: Priority,
     #[serde(default)]
     reason: String,
@@ -50,7 +54,24 @@ fn refresh() -> Priority {
     Priority::Refresh
 }
 
-/// `POST /internal/v1/verifications`.
+/// Asks a Mac for fresh evidence.
+#[utoipa::path(
+    post, path = "/internal/v1/verifications", tag = "Verifications",
+    security(("token" = ["coordinator", "operator"])),
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 200 characters: the same request by the same key is the same attempt."),
+        ("Prefer" = Option<String>, Header, description = "`wait=` seconds, at most 60: the answer once the attempt has ended, or then."),
+    ),
+    request_body = VerificationRequest,
+    responses(
+        (status = 200, description = "It has ended.", body = VerificationV1, headers(("Location" = String, description = "Where it is followed."), ("Preference-Applied" = String, description = "`wait=` as it was granted."))),
+        (status = 202, description = "It is under way.", body = VerificationV1, headers(("Location" = String, description = "Where it is followed."), ("Preference-Applied" = String, description = "`wait=` as it was granted."))),
+        (status = 404, response = Problem),
+        (status = 409, response = Problem),
+        (status = 422, response = Problem),
+        (status = 429, response = Later),
+    ),
+)]
 pub async fn start(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,
@@ -85,7 +106,13 @@ pub async fn start(
     answer(&ctx, &headers, &verification_id, true).await
 }
 
-/// `GET /internal/v1/verifications/{verification_id}`.
+/// How far an attempt is.
+#[utoipa::path(
+    get, path = "/internal/v1/verifications/{verification_id}", tag = "Verifications",
+    security(("token" = ["coordinator", "operator", "auditor"])),
+    params(("verification_id" = VerificationId, Path), ("Prefer" = Option<String>, Header, description = "`wait=` seconds, at most 60: the answer once the attempt has ended, or then.")),
+    responses((status = 200, description = "How far it is.", body = VerificationV1, headers(("Location" = String, description = "Where it is followed."), ("Preference-Applied" = String, description = "`wait=` as it was granted."))), (status = 404, response = Problem)),
+)]
 pub async fn read(
     State(ctx): State<Arc<Context>>,
     headers: HeaderMap,

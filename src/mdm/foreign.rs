@@ -162,6 +162,14 @@ fn only(dictionary: &Dictionary<'_>, keys: &[&str]) -> Result<(), Refusal> {
     }
 }
 
+impl utoipa::ToSchema for Spelled {}
+
+impl utoipa::PartialSchema for Spelled {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        crate::json::text_schema("The name of a command, letter by letter as it was given.")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use crate::reason::Reason;
 use crate::time::{Span, Timestamp};
 
 /// Who vouches, strongest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Assurance {
     /// Apple, by a certificate chain.
@@ -26,7 +26,7 @@ pub enum Assurance {
 }
 
 /// One property. Claims are never edited and never merged with each other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Claim {
     /// `None` is unknown.
     pub value: Option<Value>,
@@ -52,7 +52,7 @@ pub struct Claim {
 }
 
 /// How old a claim is, measured by its kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Age {
     Fresh,
@@ -67,7 +67,8 @@ pub enum Age {
 }
 
 /// A property's value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ClaimValue)]
 #[serde(untagged)]
 pub enum Value {
     Flag(bool),

@@ -41,7 +41,8 @@ pub struct ProvedKey {
 }
 
 /// What joined a key to a Mac.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = KeyProof)]
 #[serde(rename_all = "snake_case")]
 pub enum Proof {
     /// The ticket that enrolled the Mac names this key.
@@ -54,7 +55,7 @@ pub enum Proof {
 
 /// `se_key_bound`: what Apple's statements say of the key. In none of these is it proved that the key
 /// lives in the Mac.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyBinding {
     /// The key was not proved to belong to the Mac.

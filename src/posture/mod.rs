@@ -67,7 +67,7 @@ pub struct Posture {
 }
 
 /// Three results and a warning tier. Unknown is not bad and not good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Affirming,
@@ -77,7 +77,8 @@ pub enum Verdict {
 }
 
 /// Whose key signs what the Mac reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = IdentityChannel)]
 #[serde(rename_all = "snake_case")]
 pub enum Channel {
     /// A Secure Enclave key that Apple attested (ACME device-attest-01).

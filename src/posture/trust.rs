@@ -15,7 +15,10 @@ use crate::reason::Reason;
 use crate::time::Timestamp;
 
 /// The coordinator's trust levels, least first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
+)]
+#[schema(as = TrustLevel)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     None,

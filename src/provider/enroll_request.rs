@@ -135,6 +135,33 @@ impl EnrollRequest {
     }
 }
 
+impl utoipa::ToSchema for EnrollRequest {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "SignedEnrollRequest".into()
+    }
+}
+
+/// Read by hand, because no member may stand there twice.
+impl utoipa::PartialSchema for EnrollRequest {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder};
+        let mut schema = ObjectBuilder::new()
+            .description(Some(
+                "A request for a profile, signed by the provider's key.",
+            ))
+            .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+        for name in KNOWN {
+            let member = match *name {
+                "se_public_key" => SePublicKey::schema(),
+                "timestamp" => Timestamp::schema(),
+                _ => String::schema(),
+            };
+            schema = schema.property(*name, member).required(*name);
+        }
+        schema.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -20,11 +20,13 @@ pub const MAX_REGISTRATION: usize = 64 * 1024;
 const LONGEST_TEXT: usize = 2048;
 
 /// SHA-256 of a program: 64 hexadecimal digits, in lower case only, so that a hash has one text.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
+#[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
 pub struct BinaryHash([u8; 32]);
 
 /// What a program runs on, such as `macos-arm64`: lower-case letters, digits, hyphens, at most 32.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
+#[schema(value_type = String, pattern = "^[a-z0-9-]{1,32}$")]
 pub struct Platform(String);
 
 /// One registered program.
@@ -72,7 +74,8 @@ pub struct Registration {
 }
 
 /// What the registry says of a program that stands in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ReleaseStanding)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     Active,
@@ -359,5 +362,32 @@ impl<'de> Deserialize<'de> for Platform {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::parse(&String::deserialize(deserializer)?)
             .ok_or_else(|| serde::de::Error::custom("not the name of a platform"))
+    }
+}
+impl utoipa::ToSchema for Registration {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "ReleaseRegistration".into()
+    }
+}
+
+/// Read by hand, because no member may stand there twice.
+impl utoipa::PartialSchema for Registration {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder};
+        let mut schema = ObjectBuilder::new()
+            .description(Some("A program of the provider."))
+            .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+            .required("binary_hash")
+            .required("version");
+        for name in KNOWN {
+            let member = match *name {
+                "platform" => Platform::schema(),
+                "version" => Version::schema(),
+                name if name.ends_with("_hash") => BinaryHash::schema(),
+                _ => String::schema(),
+            };
+            schema = schema.property(*name, member);
+        }
+        schema.into()
     }
 }

@@ -179,6 +179,16 @@ impl<'de> Deserialize<'de> for SePublicKey {
     }
 }
 
+impl utoipa::ToSchema for SePublicKey {}
+
+impl utoipa::PartialSchema for SePublicKey {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        crate::json::text_schema(
+            "A Secure Enclave key: standard base64 of 64 bytes (X, Y) or 65 (an uncompressed point).",
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::test_provider::{NONCE_SCHEMES, Provider};

@@ -158,6 +158,14 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
+impl utoipa::ToSchema for Version {}
+
+impl utoipa::PartialSchema for Version {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        crate::json::text_schema("A semantic version.")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 use crate::verification::Kind;
 
 /// `GET /internal/v1/bindings/{session}`. Times in it are absolute: the reader looks at its own clock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct BindingV1<'a> {
     pub session: &'a SessionId,
     pub binding_id: &'a BindingId,
@@ -45,14 +45,14 @@ pub struct BindingV1<'a> {
 }
 
 /// What the blob of a session was worth when it was registered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct BlobV1<'a> {
     pub valid: bool,
     pub reasons: &'a [Reason],
 }
 
 /// What could be asked of the Mac, and from when on that brings something.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Suggested {
     pub verify: Vec<Kind>,
     pub after: Timestamp,

@@ -9,7 +9,20 @@ use crate::pki::key::{KeyAlgorithm, PublicKey};
 use crate::pki::tlv::{tag, whole};
 
 /// The algorithms that results are signed by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
+#[schema(as = JwsAlgorithm)]
 pub enum Algorithm {
     /// Attestation results.
     #[serde(rename = "ES256")]
@@ -20,7 +33,7 @@ pub enum Algorithm {
 }
 
 /// A public key that verifies signatures.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Jwk {
     #[serde(flatten)]
     pub numbers: Numbers,
@@ -33,7 +46,8 @@ pub struct Jwk {
 }
 
 /// The numbers of a key, base64url.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = KeyNumbers)]
 #[serde(tag = "kty")]
 pub enum Numbers {
     #[serde(rename = "EC")]

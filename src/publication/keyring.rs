@@ -33,19 +33,21 @@ pub struct ResultKey {
 }
 
 /// `/.well-known/jwks.json` (RFC 7517 section 5).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct KeySet<'a> {
     pub keys: Vec<&'a Jwk>,
 }
 
 /// `/.well-known/jwks-history.json`: every key there ever was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = KeyHistory)]
 pub struct History<'a> {
     pub keys: Vec<Former<'a>>,
 }
 
 /// A key of the history, with the times as RFC 7519 writes them, in seconds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = FormerKey)]
 pub struct Former<'a> {
     #[serde(flatten)]
     pub jwk: &'a Jwk,

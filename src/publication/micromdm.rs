@@ -12,7 +12,8 @@ use crate::mdm::foreign::Spelled;
 use crate::time::Timestamp;
 
 /// One Mac in the answer to `POST /v1/devices`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = RelayedDevice)]
 pub struct Device {
     pub serial_number: SerialNumber,
     pub udid: Udid,
@@ -21,19 +22,22 @@ pub struct Device {
 }
 
 /// The answer to `POST /v1/devices`: always a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = RelayedDevices)]
 pub struct Devices {
     pub devices: Vec<Device>,
 }
 
 /// The answer to a command.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = RelayedCommand)]
 pub struct Accepted<'a> {
     pub payload: Payload<'a>,
 }
 
 /// The command as it was accepted.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = RelayedPayload)]
 pub struct Payload<'a> {
     /// As the caller wrote it; only in the answer to a command in a property list.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,7 +46,8 @@ pub struct Payload<'a> {
     pub command: Asked,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = RelayedQuestion)]
 pub struct Asked {
     pub request_type: &'static str,
 }

@@ -2,6 +2,7 @@
 
 pub mod binding_v1;
 pub mod bundle;
+pub mod challenge_v1;
 pub mod delivery;
 pub mod ear;
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::reason::{Actor, Reason};
 use crate::time::Timestamp;
 
 /// The answer. Times in it are absolute: the reader looks at its own clock.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct PostureV1 {
     pub device_id: DeviceId,
     pub revision: u64,
@@ -52,7 +52,7 @@ pub struct PostureV1 {
 }
 
 /// A provider key and how far it is joined to the Mac.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct BoundKeyV1 {
     pub se_public_key: String,
     pub proof: Proof,
@@ -68,7 +68,7 @@ pub struct BoundKeyV1 {
 }
 
 /// Who should do what next.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct NextAction {
     pub who: Actor,
     /// The reason it follows from, or `none`.

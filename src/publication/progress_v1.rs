@@ -8,7 +8,7 @@ use crate::reason::{Actor, Reason};
 use crate::time::Timestamp;
 
 /// The answer. It names no serial number and no device: whoever has the link sees steps only.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct ProgressV1 {
     pub created_at: Timestamp,
     /// Until when the profile can be installed.
@@ -22,7 +22,7 @@ pub struct ProgressV1 {
 }
 
 /// One step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct StepV1 {
     pub step: Step,
     pub standing: Standing,

@@ -11,14 +11,15 @@ use crate::time::Timestamp;
 
 /// `GET /v1/releases`: every release there ever was, withdrawn ones among them, so that nobody is
 /// blessed unseen.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ReleasesV1<'a> {
     /// The first registered first.
     pub releases: Vec<ListedV1<'a>>,
 }
 
 /// One of them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ListedReleaseV1)]
 pub struct ListedV1<'a> {
     pub binary_hash: BinaryHash,
     pub platform: &'a Platform,
@@ -32,7 +33,8 @@ pub struct ListedV1<'a> {
 }
 
 /// The other hashes of a release, where its registration named them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ReleasePartsV1)]
 pub struct PartsV1<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<&'a str>,
@@ -52,7 +54,7 @@ pub struct PartsV1<'a> {
 }
 
 /// A release as `GET /v1/releases/latest` and the answer to a registration have it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ReleaseV1<'a> {
     pub version: &'a Version,
     pub platform: &'a Platform,

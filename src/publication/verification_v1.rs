@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 use crate::verification::{Priority, Progress, State, Verification};
 
 /// The answer.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct VerificationV1 {
     pub verification_id: VerificationId,
     pub device_id: DeviceId,
@@ -29,7 +29,8 @@ pub struct VerificationV1 {
 }
 
 /// One kind of evidence.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = VerificationKindV1)]
 pub struct KindV1 {
     pub state: Progress,
     pub command_uuid: Option<CommandUuid>,

@@ -14,7 +14,7 @@ use crate::provider::{BinaryHash, Platform, Release, Version};
 use crate::time::Timestamp;
 
 /// Something that was done to a release.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct ReleaseEntry {
     /// Rises; 0 while it is not stored.
     pub seq: i64,
@@ -30,7 +30,7 @@ pub struct ReleaseEntry {
 }
 
 /// What can be done to a release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReleaseAction {
     Registered,

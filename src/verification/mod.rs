@@ -32,7 +32,20 @@ pub const MAX_ATTEMPTS: u32 = 5;
 pub const MAX_HAND_OVERS: u32 = 100;
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
+#[schema(as = EvidenceKind)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// SecurityInfo: what the operating system reports.
@@ -42,7 +55,8 @@ pub enum Kind {
 }
 
 /// Where one kind stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = EvidenceProgress)]
 #[serde(rename_all = "snake_case")]
 pub enum Progress {
     Queued,
@@ -58,7 +72,9 @@ pub enum Progress {
 }
 
 /// Why it is asked, and so how urgently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
     /// Nothing is known of this Mac yet.
@@ -70,7 +86,8 @@ pub enum Priority {
 }
 
 /// How a finished verification ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = VerificationState)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Queued,

@@ -5,12 +5,12 @@ mod poll;
 mod stream;
 mod token;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use serde_json::Value;
+use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::internal::bearer;
 use super::problem::{self, Problem};
@@ -20,6 +20,7 @@ use crate::flows::manage_stream::Refused;
 use crate::flows::transmit_signals::Signals;
 use crate::flows::{Context, Failure};
 use crate::publication::shared_signals::access::Scope;
+use crate::publication::shared_signals::discovery::{OauthConfiguration, SsfConfiguration};
 use crate::publication::shared_signals::receiver::Receiver;
 use crate::publication::shared_signals::{Transmitter, discovery};
 use crate::reason::Reason;
@@ -33,38 +34,48 @@ const READS: fn(Scope) -> bool = |scope| scope.read || scope.manage;
 const MANAGES: fn(Scope) -> bool = |scope| scope.manage;
 
 /// What receivers reach.
-pub(super) fn routes() -> Router<Internal> {
-    Router::new()
-        .route("/ssf/token", post(token::grant))
-        .route(
-            "/ssf/stream",
-            post(stream::create)
-                .get(stream::read)
-                .patch(stream::update)
-                .put(stream::replace)
-                .delete(stream::delete),
-        )
-        .route(
-            "/ssf/status",
-            get(stream::read_status).post(stream::set_status),
-        )
-        .route("/ssf/subjects:add", post(stream::add_subject))
-        .route("/ssf/subjects:remove", post(stream::remove_subject))
-        .route("/ssf/verify", post(stream::verify))
-        .route("/ssf/poll/{stream_id}", post(poll::poll))
+pub(super) fn routes() -> OpenApiRouter<Internal> {
+    OpenApiRouter::new()
+        .routes(routes!(token::grant))
+        .routes(routes!(
+            stream::create,
+            stream::read,
+            stream::update,
+            stream::replace,
+            stream::delete
+        ))
+        .routes(routes!(stream::read_status, stream::set_status))
+        .routes(routes!(stream::add_subject))
+        .routes(routes!(stream::remove_subject))
+        .routes(routes!(stream::verify))
+        .routes(routes!(poll::poll))
 }
 
-/// `GET /.well-known/ssf-configuration`.
+/// The transmitter of shared signals; 404 where none are shared.
+#[utoipa::path(
+    get, path = "/.well-known/ssf-configuration", tag = "Shared signals",
+    responses(
+        (status = 200, description = "Where everything is.", body = SsfConfiguration, headers(("Cache-Control" = String))),
+        (status = 404, response = Problem),
+    ),
+)]
 pub(super) async fn ssf_configuration(State(state): State<Public>) -> Response {
     described(&state.ctx, discovery::ssf_configuration)
 }
 
-/// `GET /.well-known/oauth-authorization-server` (RFC 8414).
+/// Where receivers get their tokens (RFC 8414); 404 where no signals are shared.
+#[utoipa::path(
+    get, path = "/.well-known/oauth-authorization-server", tag = "Shared signals",
+    responses(
+        (status = 200, description = "Where, and how.", body = OauthConfiguration, headers(("Cache-Control" = String))),
+        (status = 404, response = Problem),
+    ),
+)]
 pub(super) async fn oauth_configuration(State(state): State<Public>) -> Response {
     described(&state.ctx, discovery::oauth_configuration)
 }
 
-fn described(ctx: &Context, document: fn(&Transmitter) -> Value) -> Response {
+fn described<T: Serialize>(ctx: &Context, document: fn(&Transmitter) -> T) -> Response {
     let Some(signals) = &ctx.signals else {
         return nowhere();
     };
@@ -79,7 +90,7 @@ fn nowhere() -> Response {
     problem::no_resource().into_response()
 }
 
-fn json(status: StatusCode, value: &Value) -> Response {
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let headers = [
         (
             header::CONTENT_TYPE,
@@ -87,7 +98,7 @@ fn json(status: StatusCode, value: &Value) -> Response {
         ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (status, headers, value.to_string()).into_response()
+    (status, headers, serde_json::json!(value).to_string()).into_response()
 }
 
 /// Who asks, and in whose name it is answered; or the answer, where there is nothing more to say.

@@ -1,17 +1,29 @@
 //! `POST /ssf/poll/{stream_id}` (RFC 8936).
 
+use std::collections::BTreeMap;
+use std::ops::Not;
+
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use super::super::body::Received;
 use super::super::problem::Problem;
 use super::super::{Internal, MAX_JSON, error};
 use super::{READS, admitted, json as answered, not_whole};
 use crate::flows::poll_signals::{Polled, poll_signals};
+use crate::ids::StreamId;
 use crate::publication::shared_signals::poll::PollRequest;
 
+/// Takes tokens, and tells which arrived (RFC 8936).
+#[utoipa::path(
+    post, path = "/ssf/poll/{stream_id}", tag = "Shared signals",
+    security(("receiver" = ["ssf.read"]), ("receiver" = ["ssf.manage"])),
+    params(("stream_id" = StreamId, Path)),
+    request_body = Option<PollRequest>,
+    responses((status = 200, description = "Tokens.", body = Sets), (status = 404, response = Problem)),
+)]
 pub async fn poll(
     State(internal): State<Internal>,
     headers: HeaderMap,
@@ -42,12 +54,20 @@ pub async fn poll(
     }
 }
 
-fn written(polled: Polled) -> Value {
-    let sets = polled.sets.into_iter();
-    let sets: Map<String, Value> = sets.map(|(jti, token)| (jti, token.into())).collect();
-    let mut answer = json!({ "sets": sets });
-    if let (true, Some(members)) = (polled.more, answer.as_object_mut()) {
-        members.insert("moreAvailable".to_owned(), true.into());
+/// Tokens that a receiver takes.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = SecurityEventTokens)]
+struct Sets {
+    /// By their names: compact JWS.
+    sets: BTreeMap<String, String>,
+    #[serde(rename = "moreAvailable", skip_serializing_if = "Not::not")]
+    #[schema(required = false)]
+    more_available: bool,
+}
+
+fn written(polled: Polled) -> Sets {
+    Sets {
+        sets: polled.sets.into_iter().collect(),
+        more_available: polled.more,
     }
-    answer
 }

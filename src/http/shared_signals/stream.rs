@@ -6,11 +6,11 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
 use super::super::MAX_JSON;
 use super::super::body::Received;
+use super::super::description::Later;
 use super::super::problem::Problem;
 use super::{MANAGES, READS, admitted, answer, json, not_whole};
 use crate::flows::Context;
@@ -18,16 +18,26 @@ use crate::flows::manage_stream::{self, Manner};
 use crate::flows::transmit_signals::Signals;
 use crate::publication::shared_signals::Malformed;
 use crate::publication::shared_signals::receiver::Receiver;
-use crate::publication::shared_signals::stream::{About, Request};
+use crate::publication::shared_signals::stream::{About, Configuration, Request, StatusShown};
 
 type Shared = State<Arc<Context>>;
 type Raw = Received<MAX_JSON>;
 type Asked = Result<Query<Which>, QueryRejection>;
 
 /// The stream that is meant.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Which {
     stream_id: Option<String>,
+}
+
+/// The stream that was named, or all that there are.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+#[schema(as = StreamOrStreams)]
+enum OneOrAll {
+    One(Configuration),
+    All(Vec<Configuration>),
 }
 
 /// A request that changes something, read, and who sent it.
@@ -68,6 +78,13 @@ fn nothing(status: StatusCode) -> impl FnOnce(()) -> Response {
     move |()| status.into_response()
 }
 
+/// Makes the receiver's stream.
+#[utoipa::path(
+    post, path = "/ssf/stream", tag = "Shared signals",
+    security(("receiver" = ["ssf.manage"])),
+    request_body = Request,
+    responses((status = 201, description = "The stream.", body = Configuration), (status = 409, response = Problem), (status = 404, response = Problem)),
+)]
 pub async fn create(State(ctx): Shared, headers: HeaderMap, raw: Raw) -> Response {
     match call(&ctx, &headers, raw, Request::read).await {
         Ok(it) => {
@@ -78,6 +95,13 @@ pub async fn create(State(ctx): Shared, headers: HeaderMap, raw: Raw) -> Respons
     }
 }
 
+/// The receiver's stream.
+#[utoipa::path(
+    get, path = "/ssf/stream", tag = "Shared signals",
+    security(("receiver" = ["ssf.read"]), ("receiver" = ["ssf.manage"])),
+    params(Which),
+    responses((status = 200, description = "The stream that is named, or all: one or none.", body = OneOrAll), (status = 404, response = Problem)),
+)]
 pub async fn read(State(ctx): Shared, headers: HeaderMap, asked: Asked) -> Response {
     let (signals, receiver) = match admitted(&ctx, &headers, READS).await {
         Ok(admitted) => admitted,
@@ -91,16 +115,30 @@ pub async fn read(State(ctx): Shared, headers: HeaderMap, asked: Asked) -> Respo
     answer(found, |stream| {
         let shown = stream.map(|stream| stream.configuration(&signals.transmitter));
         match (shown, id) {
-            (Some(one), Some(_)) => json(StatusCode::OK, &one),
-            (all, _) => json(StatusCode::OK, &Value::from_iter(all)),
+            (Some(one), Some(_)) => json(StatusCode::OK, &OneOrAll::One(one)),
+            (all, _) => json(StatusCode::OK, &OneOrAll::All(Vec::from_iter(all))),
         }
     })
 }
 
+/// Changes the stream: what is not said stays.
+#[utoipa::path(
+    patch, path = "/ssf/stream", tag = "Shared signals",
+    security(("receiver" = ["ssf.manage"])),
+    request_body = Request,
+    responses((status = 200, description = "The stream.", body = Configuration), (status = 404, response = Problem)),
+)]
 pub async fn update(State(ctx): Shared, headers: HeaderMap, raw: Raw) -> Response {
     change(&ctx, &headers, raw, Manner::Update).await
 }
 
+/// Replaces the stream: what is not said is not wished for.
+#[utoipa::path(
+    put, path = "/ssf/stream", tag = "Shared signals",
+    security(("receiver" = ["ssf.manage"])),
+    request_body = Request,
+    responses((status = 200, description = "The stream.", body = Configuration), (status = 404, response = Problem)),
+)]
 pub async fn replace(State(ctx): Shared, headers: HeaderMap, raw: Raw) -> Response {
     change(&ctx, &headers, raw, Manner::Replace).await
 }
@@ -120,6 +158,13 @@ async fn change(ctx: &Context, headers: &HeaderMap, raw: Raw, manner: Manner) ->
     }
 }
 
+/// Ends the stream.
+#[utoipa::path(
+    delete, path = "/ssf/stream", tag = "Shared signals",
+    security(("receiver" = ["ssf.manage"])),
+    params(Which),
+    responses((status = 204, description = "It is gone."), (status = 404, response = Problem)),
+)]
 pub async fn delete(State(ctx): Shared, headers: HeaderMap, asked: Asked) -> Response {
     let receiver = match admitted(&ctx, &headers, MANAGES).await {
         Ok((_, receiver)) => receiver,
@@ -133,6 +178,13 @@ pub async fn delete(State(ctx): Shared, headers: HeaderMap, asked: Asked) -> Res
     answer(deleted, nothing(StatusCode::NO_CONTENT))
 }
 
+/// Whether tokens are sent.
+#[utoipa::path(
+    get, path = "/ssf/status", tag = "Shared signals",
+    security(("receiver" = ["ssf.read"]), ("receiver" = ["ssf.manage"])),
+    params(Which),
+    responses((status = 200, description = "The status.", body = StatusShown), (status = 404, response = Problem)),
+)]
 pub async fn read_status(State(ctx): Shared, headers: HeaderMap, asked: Asked) -> Response {
     let receiver = match admitted(&ctx, &headers, READS).await {
         Ok((_, receiver)) => receiver,
@@ -145,10 +197,17 @@ pub async fn read_status(State(ctx): Shared, headers: HeaderMap, asked: Asked) -
     let found = manage_stream::read(&ctx, &receiver, Some(&id)).await;
     answer(found, |stream| {
         let status = stream.map(|stream| stream.status());
-        json(StatusCode::OK, &status.unwrap_or_default())
+        json(StatusCode::OK, &status)
     })
 }
 
+/// Enables, pauses or disables the stream.
+#[utoipa::path(
+    post, path = "/ssf/status", tag = "Shared signals",
+    security(("receiver" = ["ssf.manage"])),
+    request_body = About,
+    responses((status = 200, description = "The status.", body = StatusShown), (status = 404, response = Problem)),
+)]
 pub async fn set_status(State(ctx): Shared, headers: HeaderMap, raw: Raw) -> Response {
     let it = match call(&ctx, &headers, raw, About::read).await {
         Ok(it) => it,
@@ -163,10 +222,24 @@ pub async fn set_status(State(ctx): Shared, headers: HeaderMap, raw: Raw) -> Res
     answer(set, |status| json(StatusCode::OK, &status))
 }
 
+/// Tells of a Mac again.
+#[utoipa::path(
+    post, path = "/ssf/subjects:add", tag = "Shared signals",
+    security(("receiver" = ["ssf.manage"])),
+    request_body = About,
+    responses((status = 200, description = "It is told of."), (status = 404, response = Problem)),
+)]
 pub async fn add_subject(State(ctx): Shared, headers: HeaderMap, raw: Raw) -> Response {
     include(&ctx, &headers, raw, true).await
 }
 
+/// Tells of a Mac no more.
+#[utoipa::path(
+    post, path = "/ssf/subjects:remove", tag = "Shared signals",
+    security(("receiver" = ["ssf.manage"])),
+    request_body = About,
+    responses((status = 204, description = "It is not told of."), (status = 404, response = Problem)),
+)]
 pub async fn remove_subject(State(ctx): Shared, headers: HeaderMap, raw: Raw) -> Response {
     include(&ctx, &headers, raw, false).await
 }
@@ -189,6 +262,13 @@ async fn include(ctx: &Context, headers: &HeaderMap, raw: Raw, is_included: bool
     answer(done, nothing(status))
 }
 
+/// Has a token sent that only shows that the stream works.
+#[utoipa::path(
+    post, path = "/ssf/verify", tag = "Shared signals",
+    security(("receiver" = ["ssf.manage"])),
+    request_body = About,
+    responses((status = 204, description = "A token is on its way."), (status = 404, response = Problem), (status = 409, response = Problem), (status = 429, response = Later)),
+)]
 pub async fn verify(State(ctx): Shared, headers: HeaderMap, raw: Raw) -> Response {
     let it = match call(&ctx, &headers, raw, About::read).await {
         Ok(it) => it,

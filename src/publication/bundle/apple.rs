@@ -107,6 +107,13 @@ pub(super) fn posture(
     })
 }
 
+/// When the leaf ends, where there is a chain that holds.
+pub(super) fn good_until(bundle: &Map<String, Value>, common: &Common<'_>) -> Option<Timestamp> {
+    let part = part(bundle.get("mda")?).ok()?;
+    let (leaf, _) = verified(part, common).ok()?;
+    Some(Certificate::parse(&leaf.0).ok()?.not_after())
+}
+
 fn with_chain(
     bundle: &Map<String, Value>,
     judge: impl FnOnce(&Map<String, Value>) -> Result<Standing, Fault>,

@@ -2,6 +2,7 @@
 //! whoever trusts neither this service nor the one who carries it. `docs/verify.md` is its contract.
 
 pub mod apple;
+mod judgement;
 pub mod log;
 pub mod provider;
 pub mod result;
@@ -157,7 +158,7 @@ fn read<'a>(
 type Judge = fn(&Map<String, Value>, &Common<'_>) -> Option<Result<Standing, Fault>>;
 
 /// The claims in the order of the contract; `None` is what is not claimed.
-const CLAIMS: [(&str, Judge); 13] = [
+const CLAIMS: [(&str, Judge); 14] = [
     ("subject", subject),
     ("registration", provider::registration),
     ("challenge", provider::challenge),
@@ -169,6 +170,7 @@ const CLAIMS: [(&str, Judge); 13] = [
     ("ear", result::ear),
     ("sealed", result::sealed),
     ("policy", result::policy),
+    ("judgement", judgement::judgement),
     ("log", log::log),
     ("release", log::release),
 ];

@@ -115,7 +115,7 @@ fn named_hash(id: &str) -> Option<Vec<u8>> {
 }
 
 /// The result, once everything about it holds: what rests on it fails with it.
-fn good(bundle: &Map<String, Value>, common: &Common<'_>) -> Result<Token, Fault> {
+pub(super) fn good(bundle: &Map<String, Value>, common: &Common<'_>) -> Result<Token, Fault> {
     let token = verified(bundle, common)?;
     consistent(&token.payload, common)?;
     Ok(token)

@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder};
+use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::attestation::freshness::NonceInputs;
 use crate::ids::CommandUuid;
@@ -13,7 +16,7 @@ use crate::time::Timestamp;
 pub const PROFILE: &str = "tag:attestd,2026:evidence-bundle#1";
 
 /// Everything but the result, which seals it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 pub struct BundleV1 {
     bundle_version: u8,
     profile: &'static str,
@@ -41,14 +44,16 @@ pub struct BundleV1 {
 }
 
 /// What opens the subject.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = SubjectOpening)]
 pub struct Opening {
     pub salt_b64: String,
     pub definition: &'static str,
 }
 
 /// The blob a session began with.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = BundleRegistration)]
 pub struct Registration {
     pub attestation_raw_b64: String,
     pub signature_b64: String,
@@ -56,7 +61,8 @@ pub struct Registration {
 }
 
 /// The last challenge that was answered well.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = BundleChallenge)]
 pub struct Challenge {
     pub nonce: String,
     pub timestamp: String,
@@ -70,7 +76,8 @@ pub struct Challenge {
 }
 
 /// The last SecurityInfo, as macOS reported it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = BundleSecurityInfo)]
 pub struct SecurityInfo {
     pub command_uuid: CommandUuid,
     pub sent_at: Timestamp,
@@ -81,11 +88,13 @@ pub struct SecurityInfo {
     pub channel: Channel,
     /// SHA-256 of the reply as it was received, hexadecimal.
     pub reply_sha256: String,
+    #[schema(value_type = Object)]
     pub fields: Map<String, Value>,
 }
 
 /// A statement of Apple's.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = BundleMda)]
 pub struct Mda {
     /// Leaf first, standard base64 of DER.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +108,8 @@ pub struct Mda {
 }
 
 /// From what the nonce was made, so that anybody can make it again.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = BundleNonce)]
 pub struct Nonce {
     pub scheme: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,7 +117,8 @@ pub struct Nonce {
 }
 
 /// The policy that judged.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = BundlePolicy)]
 pub struct Policy {
     pub id: String,
     pub sha256: String,
@@ -116,7 +127,8 @@ pub struct Policy {
 }
 
 /// A release that was registered, and the proof that it was logged.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = BundleRelease)]
 pub struct Release {
     pub version: String,
     pub platform: String,
@@ -157,5 +169,34 @@ impl BundleV1 {
             policy: None,
             release: None,
         }
+    }
+}
+
+/// A bundle as it is sent: with the result that seals it, where there is one, and the proof that the result
+/// stands in the log.
+#[derive(Debug, Clone, Copy)]
+pub struct SealedV1;
+
+impl ToSchema for SealedV1 {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((BundleV1::name().into_owned(), BundleV1::schema()));
+        BundleV1::schemas(schemas);
+    }
+}
+
+impl PartialSchema for SealedV1 {
+    fn schema() -> RefOr<Schema> {
+        let text = |about: &str| crate::json::text_schema(about);
+        let seal = ObjectBuilder::new()
+            .property("ear", text("An Attestation Result (EAR), a compact JWS."))
+            .property(
+                "log_entry_b64",
+                text("The entry of the log that is the result."),
+            )
+            .property("tlog_proof", text("C2SP tlog-proof of the entry."));
+        AllOfBuilder::new()
+            .item(Ref::from_schema_name(BundleV1::name()))
+            .item(seal)
+            .into()
     }
 }

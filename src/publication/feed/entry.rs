@@ -3,6 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use utoipa::openapi::schema::{AllOfBuilder, ArrayBuilder, ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::judged::{Status, mac_of};
 use super::{Disclosure, Judged, ProviderId, Terms};
@@ -104,7 +107,8 @@ impl Chain {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = ProviderV1)]
 struct Head<'a> {
     provider_id: &'a ProviderId,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,7 +143,8 @@ struct Head<'a> {
     evidence_url: String,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, utoipa::ToSchema)]
+#[schema(as = AttestedFacts)]
 struct Mda<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mda_serial: Option<&'a SerialNumber>,
@@ -157,14 +162,16 @@ struct Mda<'a> {
 
 /// How a provider was verified, in the words of the coordinator of September 2026. Its times are left
 /// out: some readers take them for numbers and some for text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = VerificationWays)]
 pub struct Verification {
     app_attest: State,
     /// The way by MDM.
     legacy: State,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = VerificationWay)]
 struct State {
     state: &'static str,
 }
@@ -243,13 +250,9 @@ impl Chain {
     /// # Errors
     /// When it cannot be written.
     pub fn members(&self, disclosure: Disclosure) -> serde_json::Result<Vec<u8>> {
-        #[derive(Serialize)]
-        struct Shown<'a> {
-            mda_cert_chain_b64: &'a [String],
-        }
         match disclosure {
             Disclosure::Redacted => Ok(Vec::new()),
-            Disclosure::Full => members(&Shown {
+            Disclosure::Full => members(&ShownChain {
                 mda_cert_chain_b64: &self.certificates,
             }),
         }
@@ -262,14 +265,9 @@ impl Signed {
     /// # Errors
     /// When it cannot be written.
     pub fn members(&self, disclosure: Disclosure) -> serde_json::Result<Vec<u8>> {
-        #[derive(Serialize)]
-        struct Shown<'a> {
-            attestation_raw_b64: &'a str,
-            signature_b64: &'a str,
-        }
         match disclosure {
             Disclosure::Redacted => Ok(Vec::new()),
-            Disclosure::Full => members(&Shown {
+            Disclosure::Full => members(&ShownBlob {
                 attestation_raw_b64: &self.attestation_raw_b64,
                 signature_b64: &self.signature_b64,
             }),
@@ -301,6 +299,74 @@ impl Verification {
     }
 }
 
+/// Apple's chain, where it is shown.
+#[derive(Serialize, utoipa::ToSchema)]
+struct ShownChain<'a> {
+    /// Leaf first, standard base64 of DER.
+    #[schema(required = false)]
+    mda_cert_chain_b64: &'a [String],
+}
+
+/// The blob of a provider, where it is shown.
+#[derive(Serialize, utoipa::ToSchema)]
+struct ShownBlob<'a> {
+    #[schema(required = false)]
+    attestation_raw_b64: &'a str,
+    #[schema(required = false)]
+    signature_b64: &'a str,
+}
+
+/// What holds for the whole feed.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = FeedTerms)]
+struct Rest<'a> {
+    apple_root_ca_url: &'a str,
+    apple_enterprise_root_ca: &'a str,
+    verification_instructions: &'a str,
+    anchor: Anchor,
+    disclosure: Disclosure,
+    policy_id: &'a str,
+    policy_waives: Vec<&'static str>,
+}
+
+/// The feed, which is written in pieces: the schema says how they fit together.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedV1;
+
+impl ToSchema for FeedV1 {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        let listed = AllOfBuilder::new()
+            .description(Some("One provider of the feed."))
+            .item(Ref::from_schema_name(Head::name()))
+            .item(ShownBlob::schema())
+            .item(ShownChain::schema());
+        schemas.push(("ListedProviderV1".to_owned(), listed.into()));
+        schemas.push((Head::name().into_owned(), Head::schema()));
+        schemas.push((Rest::name().into_owned(), Rest::schema()));
+        Head::schemas(schemas);
+        Rest::schemas(schemas);
+    }
+}
+
+impl PartialSchema for FeedV1 {
+    fn schema() -> RefOr<Schema> {
+        let list = ArrayBuilder::new().items(Ref::from_schema_name("ListedProviderV1"));
+        let none = ObjectBuilder::new().schema_type(Type::Null);
+        let providers = OneOfBuilder::new()
+            .description(Some("`null` where there are none."))
+            .item(none)
+            .item(list);
+        let members = ObjectBuilder::new()
+            .property("providers", providers)
+            .required("providers");
+        AllOfBuilder::new()
+            .description(Some("Every provider that is connected."))
+            .item(members)
+            .item(Ref::from_schema_name(Rest::name()))
+            .into()
+    }
+}
+
 /// What stands before the providers. The historic coordinator had `null` where there are none.
 pub fn opening(is_empty: bool) -> &'static [u8] {
     match is_empty {
@@ -314,16 +380,6 @@ pub fn opening(is_empty: bool) -> &'static [u8] {
 /// # Errors
 /// When it cannot be written.
 pub fn closing(is_empty: bool, terms: &Terms<'_>) -> serde_json::Result<Vec<u8>> {
-    #[derive(Serialize)]
-    struct Rest<'a> {
-        apple_root_ca_url: &'a str,
-        apple_enterprise_root_ca: &'a str,
-        verification_instructions: &'a str,
-        anchor: Anchor,
-        disclosure: Disclosure,
-        policy_id: &'a str,
-        policy_waives: Vec<&'static str>,
-    }
     let mut rest = members(&Rest {
         apple_root_ca_url: "https://www.apple.com/certificateauthority/",
         apple_enterprise_root_ca: match terms.anchor {

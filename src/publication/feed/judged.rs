@@ -17,7 +17,8 @@ use crate::reason::Reason;
 use crate::time::Timestamp;
 
 /// A provider's connection in the historic coordinator's words, best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
+#[schema(as = ProviderStatus)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Online,

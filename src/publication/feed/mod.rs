@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::entry::{Chain, Listing, Signed, Verification, closing, opening};
+pub use self::entry::{Chain, FeedV1, Listing, Signed, Verification, closing, opening};
 pub use self::judged::Judged;
 use crate::attestation::Anchor;
 use crate::ids::{sha256, transcript};
@@ -21,7 +21,7 @@ use crate::posture::policy::Policy;
 use crate::provider::SePoint;
 
 /// How much the feed says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Disclosure {
     /// Everything that an outsider needs to check it, serial numbers among it.
@@ -36,7 +36,8 @@ pub enum Disclosure {
 /// The name of a provider in public: made from its Secure Enclave key, which the feed shows anyway,
 /// and so the same for every session of the key, and nobody's device id or serial number. A UUID, as
 /// the historic coordinator gave them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, utoipa::ToSchema)]
+#[schema(value_type = String)]
 #[serde(transparent)]
 pub struct ProviderId(String);
 

@@ -133,6 +133,25 @@ pub struct TokenRequest {
     pub scope: Option<String>,
 }
 
+/// The form of a request for a token. Credentials may stand in the header instead.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenForm;
+
+impl utoipa::ToSchema for TokenForm {}
+
+impl utoipa::PartialSchema for TokenForm {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        use crate::json::{text_schema, words_schema};
+        utoipa::openapi::ObjectBuilder::new()
+            .property("grant_type", words_schema("How.", &["client_credentials"]))
+            .property("scope", text_schema("`ssf.read`, `ssf.manage`, or both."))
+            .property("client_id", text_schema("The receiver."))
+            .property("client_secret", text_schema("Its secret."))
+            .required("grant_type")
+            .into()
+    }
+}
+
 /// Why there is no token (RFC 6749 section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoToken {

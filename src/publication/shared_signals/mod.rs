@@ -11,6 +11,7 @@ pub mod event_token;
 mod member;
 pub mod poll;
 pub mod receiver;
+mod schema;
 pub mod stream;
 #[cfg(test)]
 mod stream_test;

@@ -1,5 +1,7 @@
 //! A stream: what its receiver wants of it, and what it is (SSF 1.0 section 8.1).
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -34,7 +36,8 @@ pub enum Delivery {
 }
 
 /// Whether tokens are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = StreamStatus)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Enabled,
@@ -89,6 +92,48 @@ pub struct Stream {
     /// When it was last asked whether it works.
     pub verified_at: Option<Timestamp>,
     pub created_at: Timestamp,
+}
+
+/// A stream as its receiver reads it (SSF 1.0 section 8.1.1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = StreamConfiguration)]
+pub struct Configuration {
+    stream_id: StreamId,
+    iss: String,
+    aud: String,
+    delivery: DeliveryShown,
+    events_supported: [&'static str; 1],
+    events_requested: Vec<String>,
+    events_delivered: Vec<&'static str>,
+    min_verification_interval: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
+}
+
+/// How tokens get to the receiver, without the header that pushes carry.
+#[derive(Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = StreamDelivery)]
+struct DeliveryShown {
+    method: &'static str,
+    endpoint_url: String,
+}
+
+impl fmt::Debug for DeliveryShown {
+    /// The address may have a secret of the receiver's in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("DeliveryShown");
+        shown.field("method", &self.method).finish_non_exhaustive()
+    }
+}
+
+/// Whether tokens are sent, and why not (SSF 1.0 section 8.1.2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = StreamStatusShown)]
+pub struct StatusShown {
+    stream_id: StreamId,
+    status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// A request that makes, changes or replaces a stream.
@@ -184,7 +229,7 @@ impl Request {
     /// # Errors
     /// [`Malformed`], with the member that is otherwise.
     pub fn agrees(&self, stream: &Stream, transmitter: &Transmitter) -> Result<(), Malformed> {
-        let is = stream.configuration(transmitter);
+        let is = json!(stream.configuration(transmitter));
         let other = |name: &str| Malformed(format!("{name} is the transmitter's to choose"));
         for (name, value) in &self.said {
             if is.get(name) != Some(value) {
@@ -235,40 +280,34 @@ fn read_delivery(value: &Value) -> Result<(Delivery, Option<String>), Malformed>
 impl Stream {
     /// What it is, as its receiver reads it. The header that pushes carry is the receiver's secret, and
     /// is not told back.
-    pub fn configuration(&self, transmitter: &Transmitter) -> Value {
-        let delivery = match &self.wishes.delivery {
-            Delivery::Poll => {
-                json!({ "method": POLL, "endpoint_url": self.poll_endpoint(transmitter) })
-            }
-            Delivery::Push { endpoint, .. } => {
-                json!({ "method": PUSH, "endpoint_url": endpoint.expose() })
-            }
+    pub fn configuration(&self, transmitter: &Transmitter) -> Configuration {
+        let (method, endpoint_url) = match &self.wishes.delivery {
+            Delivery::Poll => (POLL, self.poll_endpoint(transmitter)),
+            Delivery::Push { endpoint, .. } => (PUSH, endpoint.expose().clone()),
         };
-        let mut configuration = json!({
-            "stream_id": self.stream_id,
-            "iss": transmitter.issuer,
-            "aud": self.audience,
-            "delivery": delivery,
-            "events_supported": SUPPORTED,
-            "events_requested": self.wishes.events_requested,
-            "events_delivered": self.delivers(),
-            "min_verification_interval": MIN_VERIFICATION_INTERVAL,
-        });
-        if let (Some(text), Some(members)) =
-            (&self.wishes.description, configuration.as_object_mut())
-        {
-            members.insert("description".to_owned(), json!(text));
+        Configuration {
+            stream_id: self.stream_id.clone(),
+            iss: transmitter.issuer.clone(),
+            aud: self.audience.clone(),
+            delivery: DeliveryShown {
+                method,
+                endpoint_url,
+            },
+            events_supported: SUPPORTED,
+            events_requested: self.wishes.events_requested.clone(),
+            events_delivered: self.delivers(),
+            min_verification_interval: MIN_VERIFICATION_INTERVAL,
+            description: self.wishes.description.clone(),
         }
-        configuration
     }
 
     /// The answer about its status.
-    pub fn status(&self) -> Value {
-        let mut status = json!({ "stream_id": self.stream_id, "status": self.status });
-        if let (Some(reason), Some(members)) = (&self.reason, status.as_object_mut()) {
-            members.insert("reason".to_owned(), json!(reason));
+    pub fn status(&self) -> StatusShown {
+        StatusShown {
+            stream_id: self.stream_id.clone(),
+            status: self.status,
+            reason: self.reason.clone(),
         }
-        status
     }
 
     /// Whether this event is asked for.

@@ -51,7 +51,7 @@ fn who_wishes_for_nothing_polls_and_is_told_nothing() {
     let request = read(&json!({})).expect("read");
     let made = stream(request.whole());
     assert_eq!(made.wishes.delivery, Delivery::Poll);
-    let shown = made.configuration(&transmitter());
+    let shown = json!(made.configuration(&transmitter()));
     assert_eq!(shown["events_delivered"], json!([]));
     assert!(!made.wants(DEVICE_COMPLIANCE_CHANGE));
 }
@@ -62,7 +62,7 @@ fn the_secret_of_a_receiver_is_not_told_back() {
         "method": PUSH, "endpoint_url": "https://receiver.example.org/", "authorization_header": "canary",
     } });
     let made = stream(read(&push).expect("read").whole());
-    let shown = made.configuration(&transmitter()).to_string();
+    let shown = json!(made.configuration(&transmitter())).to_string();
     assert!(
         !shown.contains("canary") && !format!("{made:?}").contains("canary"),
         "{shown}"
@@ -166,7 +166,7 @@ proptest! {
     #[test]
     fn what_is_read_can_be_written_back(before in wishes(), other in wishes()) {
         let (made, transmitter) = (stream(before.clone()), transmitter());
-        let written = made.configuration(&transmitter);
+        let written = json!(made.configuration(&transmitter));
         let request = read(&written).expect("read");
         prop_assert_eq!(request.agrees(&made, &transmitter), Ok(()));
         prop_assert_eq!(request.whole(), before.clone());

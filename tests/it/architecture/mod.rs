@@ -84,6 +84,7 @@ const OTHERS: &[(&str, &[&str])] = &[
             "app",
             "config",
             "flows",
+            "http",
             "keys",
             "outbound",
             "store",
@@ -258,6 +259,33 @@ fn nouns_are_pure() {
         }
     }
     none_of("nouns that touch the world", &faults);
+}
+
+#[test]
+fn every_route_is_described_or_listed() {
+    // Pages for people, and what `flows::describe` compares with its list.
+    const MAY: &[&str] = &["src/web/mod.rs", "src/http/description/elsewhere.rs"];
+    let mut faults = Vec::new();
+    let files = sources("src");
+    let of_http = |file: &&SourceFile| ["http", "web"].contains(&file.module().as_str());
+    for file in files.iter().filter(of_http).filter(|file| !file.is_test) {
+        let adds = |text: &str| {
+            [
+                "Router::new()",
+                ".nest(",
+                ".route_service(",
+                ".nest_service(",
+            ]
+            .iter()
+            .any(|word| text.replace("OpenApiRouter", "").contains(word))
+        };
+        for (line, text) in file.without_tests().lines() {
+            if adds(text) && !MAY.contains(&file.path.as_str()) {
+                faults.push(format!("{}:{line}: {}", file.path, text.trim()));
+            }
+        }
+    }
+    none_of("routes beside the description of the API", &faults);
 }
 
 #[test]

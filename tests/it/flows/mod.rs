@@ -30,6 +30,7 @@ pub mod check_in;
 mod check_policy;
 mod deliver_profile;
 mod deliver_webhooks;
+mod describe;
 mod enroll_signed;
 mod follow_events;
 mod identify;

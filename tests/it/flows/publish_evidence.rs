@@ -146,7 +146,8 @@ journey! {
             "subject proved arithmetic", "registration proved se_key", "challenge proved se_key",
             "status proved se_key", "apple proved custom", "key_named proved custom",
             "apple_posture proved custom", "security_info asserted service", "ear proved service",
-            "sealed proved service", "policy proved arithmetic", "log proved log",
+            "sealed proved service", "policy proved arithmetic",
+            "judgement asserted service", "log proved log",
         ]);
         assert_eq!(whole["residence_proved"], false);
         // The policy is had by its hash, and never changes.
@@ -166,7 +167,8 @@ journey! {
         assert_eq!(standings(&said), [
             "subject proved arithmetic", "challenge proved se_key", "status proved se_key",
             "apple asserted service", "security_info asserted service", "ear proved service",
-            "sealed proved service", "policy proved arithmetic", "log proved log",
+            "sealed proved service", "policy proved arithmetic",
+            "judgement asserted service", "log proved log",
         ]);
         let (status, said) = checked(&plane, &redacted, &["--require", "apple_posture"]).await;
         assert_eq!((status, &said["verdict"]), (Some(1), &json!("refused")));

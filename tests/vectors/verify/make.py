@@ -23,6 +23,7 @@ NOW = 1789905600  # 2026-09-20T12:00:00Z
 ISSUER = "https://mdm.darkbloom.example"
 ORIGIN = "log.darkbloom.example/posture/2026"
 UNSEALED = ("ear", "log_entry_b64", "tlog_proof")
+RULES = (HERE.parents[2] / "profiles/policies/strict.toml").read_text()
 POLICY = '{"id":"device/2026-09-01","requires":["sip","secure_boot_full"]}'
 
 
@@ -683,6 +684,51 @@ def policies():
     bad("no result", drop("/ear"))
 
 
+def judgements():
+    def judged(title, standing, text=RULES, change=None, module=None, edits=(), **claims_too):
+        known = {"policy": "proved", "judgement": standing, **claims_too}
+        case("judgement: " + title, known, put(
+            policy={"id": "strict", "text": text}, ear=jws(claims(change, module, policy=text)),
+            security_info__fields__FDE_Enabled=True), *edits)
+
+    info = "security_info__"
+    hardware = {"attestd": {"trust_level": "hardware"}}
+    other = put(mda=mda(transcript(OTHER_KEY, *minted(10_250))))
+    judged("all that is demanded", "asserted")
+    judged("a warning", "asserted", change={"ear_status": "warning"}, module={"ear_status": "warning", "ear_trustworthiness_vector": {"configuration": 36}})
+    case("judgement: rules of another form", {"policy": "proved", "judgement": "absent"})
+    judged("rules without a table", "absent", RULES.replace("[require]", "[demand]"))
+    judged("rules with a span that is none", "absent", RULES.replace('usable_for = "24h"', 'usable_for = "long"'))
+    judged("nothing good is said", "absent", change={"ear_status": "none"}, module={"ear_status": "none"})
+    judged("what is bad is bad", "absent", change={"ear_status": "contraindicated"},
+           module={"ear_status": "contraindicated", "ear_trustworthiness_vector": {"configuration": 96}}, edits=[put(**{info + "fields__FDE_Enabled": False})])
+    judged("the result is over", "absent", change={"iat": NOW - 7200, "exp": NOW - 3600}, policy="failed", ear="failed")
+    judged("FileVault off", "failed", edits=[put(**{info + "fields__FDE_Enabled": False})])
+    judged("nothing of FileVault", "failed", edits=[drop("/security_info/fields/FDE_Enabled")])
+    judged("FileVault off, and not demanded", "asserted", RULES.replace("filevault = true", "filevault = false"), edits=[put(**{info + "fields__FDE_Enabled": False})])
+    sealed_system = RULES.replace("authenticated_root = false", "authenticated_root = true")
+    judged("the sealed system is demanded", "failed", sealed_system)
+    judged("the sealed system is shown", "asserted", sealed_system, edits=[put(**{info + "fields__AuthenticatedRootVolumeEnabled": True})])
+    judged("reported in the second of the result", "asserted", edits=[put(**{info + "observed_at": "2026-09-20T12:00:00.999Z"})])
+    judged("reported after the result", "failed", edits=[put(**{info + "observed_at": "2026-09-20T12:00:01Z"})])
+    judged("reported at no time", "failed", edits=[drop("/security_info/observed_at")])
+    hour = RULES.replace('fresh_for = "2h"\nusable_for = "24h"\nask_again = "48m"', 'fresh_for = "40m"\nusable_for = "60m"\nask_again = "30m"')
+    judged("what was reported ends before the result", "failed", hour)
+    judged("the result ends with what was reported", "asserted", hour, change={"exp": NOW + 3587})
+    judged("SecurityInfo is not there", "asserted", edits=[drop("/security_info")])
+    judged("SecurityInfo is off, and not demanded", "asserted", RULES.replace("security_info = true", "security_info = false"),
+           edits=[put(**{info + "fields__FDE_Enabled": False})])
+    short = [put(mda=mda(HOW, last=datetime(2026, 9, 20, 12, 30)))]
+    judged("Apple's certificate ends before the result", "failed", edits=short)
+    judged("Apple's certificate ends, and none is demanded", "asserted", RULES.replace("apple_chain = true", "apple_chain = false").replace("key_binding = true", "key_binding = false"), edits=short)
+    judged("the chain is not shown", "asserted", module=hardware, edits=[put(mda__chain_sha256="0" * 64), drop("/mda/chain_b64")])
+    judged("hardware, and the key is named", "asserted", module=hardware)
+    judged("hardware, and another key is named", "failed", module=hardware, edits=[other], key_named="failed")
+    judged("another key is named, and the level is not hardware", "asserted", edits=[other], key_named="failed")
+    judged("hardware without a binding that is demanded", "asserted", RULES.replace("key_binding = true", "key_binding = false"), module=hardware,
+           edits=[other], key_named="failed")
+
+
 def logs():
     token, about = SEALED["ear"], SEALED["subject"]
     entry = lambda parts: put(**parts)
@@ -831,7 +877,7 @@ def fixture():
 
 
 def main():
-    for fill in (fixture, forms, subjects, registrations, challenges, statuses, apples, infos, ears, seals, policies, logs, releases, dependents):
+    for fill in (fixture, forms, subjects, registrations, challenges, statuses, apples, infos, ears, seals, policies, judgements, logs, releases, dependents):
         fill()
     names = [made["name"] for made in CASES]
     assert len(set(names)) == len(names), "two cases of one name"
