@@ -82,7 +82,7 @@ const LISTED: [&str; 5] = [
     "key_named asserted service",
 ];
 
-const DOWN_TO_THE_ROOT: [&str; 20] = [
+const DOWN_TO_THE_ROOT: [&str; 21] = [
     "reply signed proved se_key",
     "reply attested asserted coordinator",
     "feed listed asserted service",
@@ -102,6 +102,7 @@ const DOWN_TO_THE_ROOT: [&str; 20] = [
     "evidence ear proved service",
     "evidence sealed proved service",
     "evidence policy proved arithmetic",
+    "evidence judgement asserted service",
     "evidence log proved log",
 ];
 
