@@ -1,12 +1,12 @@
 //! `POST /ssf/poll/{stream_id}` (RFC 8936).
 
-use std::collections::BTreeMap;
 use std::ops::Not;
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::super::body::Received;
 use super::super::problem::Problem;
@@ -58,16 +58,18 @@ pub async fn poll(
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = SecurityEventTokens)]
 struct Sets {
-    /// By their names: compact JWS.
-    sets: BTreeMap<String, String>,
+    /// By their names: compact JWS. In the order in which they were made, for whoever reads them so.
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    sets: Map<String, Value>,
     #[serde(rename = "moreAvailable", skip_serializing_if = "Not::not")]
     #[schema(required = false)]
     more_available: bool,
 }
 
 fn written(polled: Polled) -> Sets {
+    let sets = polled.sets.into_iter();
     Sets {
-        sets: polled.sets.into_iter().collect(),
+        sets: sets.map(|(jti, token)| (jti, token.into())).collect(),
         more_available: polled.more,
     }
 }
