@@ -219,7 +219,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::super::body::Received;
-    use super::super::{DEADLINE, deadline};
+    use super::super::{DEADLINE, in_time};
     use super::*;
 
     /// The one limit of a test; every other one takes longer than the test may.
@@ -252,9 +252,7 @@ mod tests {
                 Ok(body) => body.len().to_string(),
                 Err(reason) => reason.code().to_owned(),
             };
-            let routes = Router::new()
-                .route("/", put(length))
-                .layer(deadline(within));
+            let routes = in_time(Router::new().route("/", put(length)), within);
             let address = SocketAddr::from(([127, 0, 0, 1], 0));
             let mut listener = Listener::bind(address, tls, routes).await.expect("bound");
             listener.limits = limits;
@@ -339,7 +337,10 @@ mod tests {
         );
         for trickle in [None, Some(SOON / 4)] {
             let answer = served.until_cut_off(opening, trickle).await;
-            assert!(answer.starts_with("HTTP/1.1 503 "), "{trickle:?} {answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 503 ") && answer.contains("/problems/too-late"),
+                "{trickle:?} {answer}"
+            );
         }
         served.end().await;
     }

@@ -40,23 +40,24 @@ pub mod tickets;
 pub mod trust_headers;
 pub mod verifications;
 
+use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
-use axum::http::StatusCode;
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, put};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::TimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::description::Elsewhere;
+use self::problem::Problem;
 use crate::flows::Context;
 use crate::flows::publish_feed::Feed;
 use crate::ids::{ReceiverId, SecretHash};
@@ -219,8 +220,25 @@ pub fn internal_routes(relays: bool) -> (OpenApiRouter<Internal>, Elsewhere<Inte
 
 /// Who is not done in time, the client with its body or the service, ends with 503: a Mac tries
 /// again.
-fn deadline(within: Duration) -> TimeoutLayer {
-    TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, within)
+fn in_time(routes: Router, within: Duration) -> Router {
+    let limit = move |request: Request, next: Next| async move {
+        match timeout(within, next.run(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Problem::too_late().into_response(),
+        }
+    };
+    routes.layer(middleware::from_fn(limit))
+}
+
+/// A fault of the program ends one request, and is told as any other fault.
+fn panicked(what: Box<dyn Any + Send>) -> Response {
+    let text = what.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| what.downcast_ref::<&str>().copied());
+    tracing::error!(
+        what = text.unwrap_or("no text"),
+        "a request met a fault of the program"
+    );
+    Problem::internal().into_response()
 }
 
 fn finish(routes: Router, ctx: Arc<Context>, listener: &'static str, deadline: Duration) -> Router {
@@ -229,8 +247,34 @@ fn finish(routes: Router, ctx: Arc<Context>, listener: &'static str, deadline: D
         ctx.metrics.answered(listener, response.status().as_u16());
         response
     };
-    routes
-        .layer(self::deadline(deadline))
+    in_time(routes, deadline)
         .layer(middleware::from_fn_with_state(ctx, count))
-        .layer(CatchPanicLayer::new())
+        .layer(CatchPanicLayer::custom(panicked))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_fault_of_the_program_is_a_problem_like_any_other() {
+        let fault = async || "words".parse::<u8>().expect("a fault").to_string();
+        let routes = Router::new()
+            .route("/", get(fault))
+            .layer(CatchPanicLayer::custom(panicked));
+        let answer = routes.oneshot(Request::new(Body::empty())).await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status(), 500);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        let body = answer.into_body().collect().await.expect("a body");
+        let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+        assert!(
+            body.contains("/problems/internal") && !body.contains("a fault"),
+            "{body}"
+        );
+    }
 }

@@ -244,6 +244,15 @@ impl Problem {
         .reason(Reason::ServiceDegraded)
     }
 
+    /// The request was not whole, or not answered, within its time.
+    pub fn too_late() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too-late",
+            "The request was not done in time",
+        )
+    }
+
     pub fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
