@@ -220,6 +220,7 @@ class Bundle:
         return read_json(raw)
     def log(self, _):
         entry, names = self.logged(self.parts), (sha256(self.parts["ear"].encode()).hex(), self.parts["subject"])
+        need(canonical([entry["type"], entry["v"]]) == b'["posture",1]', "the entry is of another kind")
         need((entry["ear_sha256"], entry["subject"]) == names, "the entry names another result or subject")
     def release(self, part):
         entry, program, answer = self.logged(part), part["binary_hash"], self.parts.get("challenge", {})
