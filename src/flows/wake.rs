@@ -320,8 +320,10 @@ fn note(review: Review, ended: &Ended) -> (Changes, Option<Priority>) {
     if ended.duty == Some(Duty::AwaitTokenUpdate) {
         changes.push_dead = ended.addressed_at.map(|updated_at| (updated_at, ended.at));
     }
-    // The Mac may have answered while the push was under way.
-    if let Some(mut open) = verification {
+    // The Mac may have answered while the push was under way, and be asked something else by now:
+    // why it is not woken for that is not to be written over.
+    let pushed_for = verification.filter(|open| open.created_at <= ended.at);
+    if let Some(mut open) = pushed_for {
         match ended.reason {
             None => open.pushed(ended.at),
             Some(reason) => open.not_pushed(reason, None, ended.at),
@@ -338,4 +340,67 @@ fn note(review: Review, ended: &Ended) -> (Changes, Option<Priority>) {
 /// Names one push in every attempt to send it.
 fn push_id(ctx: &Context) -> uuid::Uuid {
     uuid::Builder::from_random_bytes(draw(ctx.entropy.as_ref())).into_uuid()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::VerificationId;
+    use crate::verification::{Agenda, Kind, Request, Verification};
+
+    fn pushed_at() -> Timestamp {
+        Timestamp::from_seconds(1_800_000_000)
+    }
+
+    /// A Mac of which an attempt is open that began so long after the push.
+    fn review(after: Duration) -> Review {
+        let device_id = DeviceId::parse("dev_01J8ZQ4Z0000000000000000AB").expect("a name");
+        let verification_id =
+            VerificationId::parse("ver_01J8ZQ4Z0000000000000000AB").expect("a name");
+        let request = Request {
+            kinds: vec![Kind::SecurityInfo],
+            priority: Priority::Expired,
+            occasion: "requested".to_owned(),
+            patience: Duration::from_secs(600),
+        };
+        let began = pushed_at().plus(after);
+        let mut open = Verification::start(verification_id, device_id.clone(), &request, began);
+        let until = began.plus(Duration::from_secs(3_600));
+        open.not_pushed(Reason::PushThrottled, Some(until), began);
+        Review {
+            device_id: device_id.clone(),
+            ticket_id: None,
+            state: State::Enrolled,
+            addressed_at: None,
+            verification: Some(open),
+            agenda: Agenda::new(device_id, pushed_at()),
+        }
+    }
+
+    fn written(after: Duration, reason: Option<Reason>) -> Option<Verification> {
+        let ended = Ended {
+            outcome: None,
+            duty: None,
+            reason,
+            lost: false,
+            addressed_at: None,
+            at: pushed_at(),
+        };
+        note(review(after), &ended).0.verification
+    }
+
+    #[test]
+    fn a_push_is_told_of_in_the_attempt_it_was_for() {
+        let open = written(Duration::ZERO, None).expect("told");
+        assert_eq!(open.last_pushed_at(), Some(pushed_at()));
+        let open = written(Duration::ZERO, Some(Reason::ServiceDegraded)).expect("told");
+        assert_eq!(open.reasons(), [Reason::ServiceDegraded]);
+    }
+
+    #[test]
+    fn what_apns_says_late_is_not_told_in_a_later_attempt() {
+        for reason in [None, Some(Reason::ServiceDegraded)] {
+            assert_eq!(written(Duration::from_millis(1), reason), None);
+        }
+    }
 }
