@@ -176,11 +176,11 @@ impl Scene {
         } else {
             "[verification]\npatience = \"10m\"\n"
         };
-        let (tables, hold) = match tables.split_once("[attestation]\nhold = ") {
-            None => (tables.to_owned(), "\"0s\""),
+        let (tables, attestation) = match tables.split_once("[attestation]\n") {
+            None => (tables.to_owned(), "hold = \"0s\"\n"),
             Some((before, rest)) => {
-                let (hold, after) = rest.split_once('\n').expect("a line");
-                (format!("{before}{after}"), hold)
+                let (own, after) = rest.split_at(rest.find("\n[").map_or(rest.len(), |at| at + 1));
+                (format!("{before}{after}"), own)
             }
         };
         // Most stories are told with identities in software, as the Macs of all servers know them.
@@ -198,7 +198,7 @@ impl Scene {
              scep_per_minute = 100000\nacme_per_minute = 100000\n{tls_lines}{}\n\
              [internal]\nlisten = \"127.0.0.1:0\"\n\
              [apns]\nurl = \"{}\"\nroot = \"{}\"\n\
-             [attestation]\nhold = {hold}\nroot = \"{}\"\n\
+             [attestation]\n{attestation}root = \"{}\"\n\
              {database_table}{patience}{tables}",
             public.lines,
             world.apns().url(),
