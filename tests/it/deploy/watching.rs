@@ -46,3 +46,45 @@ fn rules_and_dashboard_ask_for_metrics_that_exist() {
         );
     }
 }
+
+/// What a line of a document begins with, and goes on with.
+fn after<'a>(text: &'a str, beginning: &str) -> Vec<&'a str> {
+    let lines = text.lines().map(str::trim);
+    lines
+        .filter_map(|line| line.strip_prefix(beginning).map(str::trim))
+        .collect()
+}
+
+#[test]
+fn every_alert_is_played_and_says_what_to_do() {
+    let read = |path: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        std::fs::read_to_string(path).expect("it ships")
+    };
+    let (rules, played) = (
+        read("deploy/prometheus/alerts.yaml"),
+        read("deploy/prometheus/alerts_test.yaml"),
+    );
+    let guide = read("docs/operations.md");
+    let (_, by_alert) = guide.split_once("### By alert").expect("a chapter");
+    let alerts = after(&rules, "- alert:");
+    assert!(alerts.len() >= 15, "{alerts:?}");
+    // Each is seen to fire, not only to be silent.
+    let fires: BTreeSet<_> = played
+        .split("- eval_time:")
+        .filter(|case| case.contains("exp_alerts:"))
+        .flat_map(|case| after(case, "alertname:"))
+        .collect();
+    for alert in &alerts {
+        assert!(fires.contains(alert), "{alert} is never played");
+        let row = format!("`{alert}`");
+        assert!(by_alert.contains(&row), "no word on {alert}");
+    }
+    let known: BTreeSet<_> = alerts.into_iter().collect();
+    for word in by_alert
+        .split('`')
+        .filter(|word| word.starts_with("Attestd"))
+    {
+        assert!(known.contains(word), "{word} is no alert");
+    }
+}
