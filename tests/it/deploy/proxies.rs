@@ -15,13 +15,15 @@ use crate::harness::reverse_proxy::{Front, Kind, ReverseProxy};
 use crate::harness::scene::{Backend, Scene, free_port};
 
 const REPORT: &str = "application/x-apple-aspen-mdm";
-/// As the files in `deploy/` say, and a limit that forged addresses would get around.
-const BEHIND: &str = "behind_proxy = true\ntrusted_proxies = [\"127.0.0.1\"]\n\
-                      client_certificate_header = \"Client-Cert\"\nfeed_per_minute = 3\n";
+/// As the files in `deploy/` say at their head.
+const SAID: &str = "behind_proxy = true\ntrusted_proxies = [\"127.0.0.1\"]\n\
+                      client_certificate_header = \"Client-Cert\"\n";
 
 async fn proxied(kind: Kind, backend: Backend) -> (Scene, ReverseProxy) {
     let port = free_port();
-    let scene = Scene::behind(backend, port, BEHIND)
+    // And a limit that forged addresses would get around.
+    let lines = format!("{SAID}feed_per_minute = 3\n");
+    let scene = Scene::behind(backend, port, &lines)
         .await
         .with_ready_keys(2);
     let server = scene.home.path().join("server");
@@ -210,5 +212,18 @@ journey! {
 journey! {
     async fn through_nginx_a_fleet_is_served_and_what_outsiders_forge_is_stripped(backend: Backend) {
         a_fleet_is_served(Kind::Nginx, backend).await;
+    }
+}
+
+#[test]
+fn the_files_say_what_goes_into_the_configuration() {
+    for file in ["caddy/Caddyfile", "nginx/attestd.conf"] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("deploy")
+            .join(file);
+        let text = std::fs::read_to_string(path).expect("it ships");
+        for line in SAID.lines() {
+            assert!(text.contains(&format!("#   {line}\n")), "{file}: {line}");
+        }
     }
 }
