@@ -15,6 +15,7 @@ pub mod process;
 pub mod provider;
 pub mod public_side;
 pub mod receiver;
+pub mod reverse_proxy;
 pub mod scene;
 pub mod signals;
 pub mod talk;
