@@ -16,6 +16,7 @@ mod push_cert;
 mod receiver;
 mod release;
 mod serve;
+mod shell;
 mod store;
 mod ticket;
 mod token;
@@ -77,6 +78,10 @@ enum Command {
     Verify(verify::Arguments),
     /// The description of the API (OpenAPI 3.1).
     Openapi(openapi::Arguments),
+    /// What a shell completes after `attestd`.
+    Completions(shell::Completions),
+    /// Write the manual pages.
+    Man(shell::Pages),
 }
 
 /// Which configuration a command works with.
@@ -112,5 +117,9 @@ pub fn run() -> ExitCode {
         Command::Import(arguments) => output::exit("import", import::run(&arguments)),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Openapi(arguments) => openapi::run(&arguments),
+        Command::Completions(arguments) => {
+            output::exit("completions", shell::completions(&arguments))
+        }
+        Command::Man(arguments) => output::exit("man", shell::pages(&arguments)),
     }
 }

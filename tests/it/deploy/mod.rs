@@ -1,4 +1,5 @@
-//! What ships in `deploy/`, with the programs it is for.
+//! What ships: `deploy/` with the programs it is for, and what a shell knows of the commands.
 
+mod commands;
 mod proxies;
 mod watching;
