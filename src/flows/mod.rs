@@ -40,7 +40,7 @@
 //! | [`release`] | a release of the provider software is registered or withdrawn |
 //! | [`refuse`] | something was refused: counted, and one line for the audit |
 //! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
-//! | [`rotate_push_certificate`] | the yearly push certificate |
+//! | [`rotate_push_certificate`] | the yearly push certificate; [`try_push_certificate`] has chosen Macs try it first |
 //! | [`rotate_result_key`] | the keys that results are signed by |
 //! | [`publish_evidence`] | anybody wants to check it all |
 //! | [`append_to_log`] | something is said to all; [`tell_log`] follows what there is to say, [`witness_log`] shows it to witnesses |
@@ -103,6 +103,7 @@ pub mod take_over;
 pub mod tell_log;
 pub mod tell_of_end;
 pub mod transmit_signals;
+pub mod try_push_certificate;
 pub mod verify_now;
 pub mod wake;
 pub mod watch_clock;

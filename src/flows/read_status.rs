@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::watch_clock::{demand, trouble};
 use super::{Context, Failure};
 use crate::apns::TopicState;
-use crate::store::{PushCertificate, Standing};
+use crate::push::Standing;
+use crate::store::PushCertificate;
 use crate::time::watch::Trouble;
 
 /// What the service works with.

@@ -24,7 +24,7 @@ use super::device::{Delivered, Device, Inbox};
 use super::faults::{Fault, Faults};
 use super::rules::{self, Rejection};
 use super::{ApnsError, PushAuthority, topic_of};
-use crate::certs::Issuer;
+use crate::certs::{Issuer, fingerprint};
 use crate::clock::Clock;
 use crate::{keys, tls};
 
@@ -48,6 +48,8 @@ pub struct PushBudget {
 #[derive(Debug, Clone)]
 pub struct PushSeen {
     pub token: String,
+    /// The push certificate it came with, as [`fingerprint`] names it.
+    pub certificate: String,
     pub headers: HeaderMap,
     pub body: Bytes,
     /// What was answered; 0 when the connection was cut instead.
@@ -258,6 +260,7 @@ async fn listen(
 #[derive(Debug)]
 struct Connection {
     certificate: X509,
+    fingerprint: String,
     topic: String,
     requests: AtomicUsize,
     cut: Notify,
@@ -283,8 +286,12 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
     };
     shared.connections.fetch_add(1, Ordering::SeqCst);
     let topic = topic_of(&certificate);
+    let Ok(fingerprint) = fingerprint(&certificate) else {
+        return;
+    };
     let connection = Arc::new(Connection {
         certificate,
+        fingerprint,
         topic,
         requests: AtomicUsize::new(0),
         cut: Notify::new(),
@@ -343,7 +350,7 @@ async fn answer(
             let due = lock(&shared.faults).next_for(&token);
             let outcome = match due {
                 Some(Fault::DropConnection) => {
-                    record(&shared, &token, &parts.headers, &body, 0);
+                    record(&shared, &connection, &token, (&parts.headers, &body), 0);
                     connection.cut.notify_one();
                     std::future::pending().await
                 }
@@ -360,16 +367,29 @@ async fn answer(
             let status = outcome
                 .as_ref()
                 .map_or_else(|rejection| rejection.status, |()| 200);
-            record(&shared, &token, &parts.headers, &body, status);
+            record(
+                &shared,
+                &connection,
+                &token,
+                (&parts.headers, &body),
+                status,
+            );
             outcome
         }
     };
     Ok(response(outcome, &id))
 }
 
-fn record(shared: &Shared, token: &str, headers: &HeaderMap, body: &Bytes, status: u16) {
+fn record(
+    shared: &Shared,
+    connection: &Connection,
+    token: &str,
+    (headers, body): (&HeaderMap, &Bytes),
+    status: u16,
+) {
     let seen = PushSeen {
         token: token.to_owned(),
+        certificate: connection.fingerprint.clone(),
         headers: headers.clone(),
         body: body.clone(),
         status,

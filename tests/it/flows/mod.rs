@@ -56,6 +56,7 @@ mod release;
 mod renew_by_scep;
 mod restart;
 mod revoke;
+mod rotate_push_certificate;
 pub mod sign_result;
 mod sweep;
 mod take_over;

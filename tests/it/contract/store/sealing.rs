@@ -8,8 +8,9 @@ use attestd::publication::delivery::Course;
 use attestd::publication::shared_signals::access::Scope;
 use attestd::publication::shared_signals::stream::{Delivery, Status, Stream, Wishes};
 use attestd::publication::webhook::SigningSecret;
+use attestd::push::Standing;
 use attestd::secret::Secret;
-use attestd::store::{PushCertificate, SignalStream, Standing, StoreError};
+use attestd::store::{PushCertificate, SignalStream, StoreError};
 use sea_orm::{ConnectionTrait, Statement};
 
 use super::fixture::{Mac, later, now, topic};
@@ -63,6 +64,11 @@ on_both! {
             not_before: now(),
             not_after: later(1),
             installed_at: now(),
+            apple_account: None,
+            activated_at: Some(now()),
+            retired_at: None,
+            untried_because: None,
+            generation: 0,
         };
         let token = Secret::new(b"canary-bootstrap".to_vec());
         let mut write = db.store.write().await.expect("begins");
