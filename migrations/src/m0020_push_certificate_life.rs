@@ -1,8 +1,8 @@
-//! The life of a push certificate: when it came into use and when it was replaced, and the Macs that
-//! try it before all do.
+//! The life of a push certificate: the key that one is asked for, when it came into use and when it was
+//! replaced, and the Macs that try it before all do.
 
 use sea_orm_migration::prelude::*;
-use sea_orm_migration::schema::{big_integer, big_integer_null, text, text_null};
+use sea_orm_migration::schema::{big_integer, big_integer_null, blob, text, text_null};
 
 #[derive(Debug, DeriveMigrationName)]
 pub struct Migration;
@@ -17,6 +17,8 @@ impl MigrationTrait for Migration {
             big_integer_null("retired_at"),
             // What the operator said who took it into use without a trial.
             text_null("untried_because"),
+            // How many days before its end was told last.
+            big_integer_null("expiry_told"),
         ] {
             manager
                 .alter_table(
@@ -47,6 +49,19 @@ impl MigrationTrait for Migration {
                             .to("push_certificates", "push_certificate_id")
                             .on_delete(ForeignKeyAction::Cascade),
                     )
+                    .take(),
+            )
+            .await?;
+        manager
+            .create_table(
+                Table::create()
+                    .table("push_requests")
+                    .col(text("push_request_id").primary_key())
+                    .col(text_null("apple_account"))
+                    .col(blob("spki").unique_key())
+                    .col(blob("csr"))
+                    .col(blob("key_sealed"))
+                    .col(big_integer("requested_at"))
                     .take(),
             )
             .await?;

@@ -234,7 +234,7 @@ impl Estate {
                 ctx.entropy.as_ref(),
                 rotate_push_certificate::Offer {
                     certificate,
-                    key,
+                    key: rotate_push_certificate::OfferedKey::Pem(key),
                     apple_account: None,
                     new_fleet: false,
                     apples: false,

@@ -87,7 +87,10 @@ pub struct TopicState {
     /// The last outcome that was no answer about one Mac, and when. Kept after things went well
     /// again: compare with [`TopicState::last_success`].
     pub last_fault: Option<(Timestamp, PushOutcome)>,
-    /// Pushes are held back for a certificate or topic fault: until the next probe.
+    /// Pushes are held back for a certificate or topic fault: since when, and for which, as of the last
+    /// push that was sent all the same to find out.
+    pub stopped: Option<(Timestamp, PushOutcome)>,
+    /// Until the next probe.
     pub on_hold_until: Option<Timestamp>,
 }
 

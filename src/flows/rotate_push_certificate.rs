@@ -15,13 +15,23 @@ use crate::secret::Secret;
 use crate::store::{self, Read, Store, StoreError};
 use crate::time::Timestamp;
 
+/// Where the private key is.
+#[derive(Debug)]
+pub enum OfferedKey<'a> {
+    /// In a file: PEM, not encrypted.
+    Pem(&'a [u8]),
+    /// PKCS #8, DER.
+    Pkcs8(Secret<Vec<u8>>),
+    /// Here: it was made for a request.
+    Requested,
+}
+
 /// What an operator has from Apple's portal.
 #[derive(Debug)]
 pub struct Offer<'a> {
     /// PEM or DER, with or without those that lead upwards.
     pub certificate: &'a [u8],
-    /// PEM, not encrypted.
-    pub key: &'a [u8],
+    pub key: OfferedKey<'a>,
     /// Under which Apple Account it is renewed.
     pub apple_account: Option<String>,
     /// It is meant to begin a fleet of its own.
@@ -35,6 +45,11 @@ pub struct Offer<'a> {
 pub enum NotInstalled {
     #[error(transparent)]
     Refused(#[from] PushCertificateRefusal),
+    #[error(
+        "its private key is not here: no request of `attestd push-cert request` was for it. Give the \
+         key it was requested with (--key)"
+    )]
+    NotRequestedHere,
     #[error("the private key is not usable: RSA of at least 2048 bits is needed")]
     Key,
     #[error(
@@ -118,16 +133,21 @@ pub async fn install(
     offer: Offer<'_>,
     now: Timestamp,
 ) -> Result<store::PushCertificate, NotInstalled> {
-    let key = read_private_key(offer.key)?;
-    let pair = KeyPair::read(Secret::new(key.expose().clone())).map_err(|_| NotInstalled::Key)?;
     let candidate = PushCertificate::read(offer.certificate)?;
     if offer.apples {
         candidate.demand_apple()?;
     }
+    let mut tx = store.write().await?;
+    let request = tx.push_request_for(candidate.spki()).await?;
+    let key = match (offer.key, &request) {
+        (OfferedKey::Pem(pem), _) => read_private_key(pem)?,
+        (OfferedKey::Pkcs8(key), _) => key,
+        (OfferedKey::Requested, Some(request)) => request.private_key.clone(),
+        (OfferedKey::Requested, None) => return Err(NotInstalled::NotRequestedHere),
+    };
+    let pair = KeyPair::read(key.clone()).map_err(|_| NotInstalled::Key)?;
     let accepted = candidate.accept(pair.public_key_spki(), now)?;
     let certificate = accepted.certificate();
-
-    let mut tx = store.write().await?;
     let known = tx.push_certificates().await?;
     let held: Vec<_> = known.iter().map(store::PushCertificate::held).collect();
     let standing = match place(certificate, &held, offer.new_fleet) {
@@ -157,13 +177,18 @@ pub async fn install(
         // A renewal is under the same account, or it would have another topic.
         apple_account: offer
             .apple_account
+            .or_else(|| request.as_ref()?.apple_account.clone())
             .or_else(|| former.and_then(|one| one.apple_account.clone())),
         activated_at: (standing == Standing::Active).then_some(now),
         retired_at: None,
         untried_because: None,
+        expiry_told: None,
         generation: 0,
     };
     tx.install_push_certificate(&installed).await?;
+    if let Some(request) = request {
+        tx.forget_push_request(&request.push_request_id).await?;
+    }
     tx.commit().await?;
     Ok(installed)
 }
@@ -269,9 +294,6 @@ pub async fn take_into_use(ctx: &Context, generation: i64) -> Result<i64, Failur
         .iter()
         .filter(|c| c.standing == Standing::Active)
     {
-        ctx.metrics
-            .push_certificate_not_after
-            .set(certificate.not_after.seconds());
         match accept(certificate, now) {
             Ok(accepted) => {
                 let number = u64::try_from(certificate.generation).unwrap_or(0);
@@ -298,8 +320,7 @@ pub(super) fn accept(
     stored: &store::PushCertificate,
     now: Timestamp,
 ) -> Result<AcceptedPushCertificate, NotTaken> {
-    let key = Secret::new(stored.private_key.expose().clone());
-    let pair = KeyPair::read(key).map_err(|_| NotTaken::Key)?;
+    let pair = KeyPair::read(stored.private_key.clone()).map_err(|_| NotTaken::Key)?;
     Ok(PushCertificate::read(stored.chain.as_bytes())?.accept(pair.public_key_spki(), now)?)
 }
 

@@ -170,6 +170,11 @@ impl PushCertificate {
         self.leaf().certificate().issuer().to_string()
     }
 
+    /// Its public key, SubjectPublicKeyInfo, DER.
+    pub fn spki(&self) -> &[u8] {
+        self.leaf().certificate().spki()
+    }
+
     /// Its SHA-256.
     pub fn hash(&self) -> CertificateHash {
         self.leaf().hash()
@@ -230,7 +235,7 @@ mod tests {
     }
 
     fn spki() -> Vec<u8> {
-        push().leaf().certificate().spki().to_vec()
+        push().spki().to_vec()
     }
 
     fn at(text: &str) -> Timestamp {

@@ -7,10 +7,13 @@
 
 pub mod canary;
 pub mod certificate;
+pub mod expiry;
 pub mod key;
 pub mod outcome;
 pub mod rate;
 pub mod rotation;
+pub mod trouble;
+pub mod vendor;
 pub mod wake;
 
 pub use certificate::{AcceptedPushCertificate, PushCertificate, PushCertificateRefusal};

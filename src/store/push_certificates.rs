@@ -34,6 +34,8 @@ pub struct PushCertificate {
     pub retired_at: Option<Timestamp>,
     /// Why it was taken into use though no Mac had tried it.
     pub untried_because: Option<String>,
+    /// How many days before its end was told last.
+    pub expiry_told: Option<u16>,
     /// Rises whenever one is installed or comes into use. Given by the store.
     pub generation: i64,
 }
@@ -75,6 +77,7 @@ mod table {
         pub activated_at: Option<i64>,
         pub retired_at: Option<i64>,
         pub untried_because: Option<String>,
+        pub expiry_told: Option<i64>,
     }
 
     #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
@@ -198,6 +201,7 @@ impl Write {
             activated_at: Set(certificate.activated_at.map(Timestamp::millis)),
             retired_at: Set(certificate.retired_at.map(Timestamp::millis)),
             untried_because: Set(certificate.untried_because.clone()),
+            expiry_told: Set(certificate.expiry_told.map(i64::from)),
         };
         Entity::insert(model)
             .exec_without_returning(self.tx())
@@ -233,6 +237,24 @@ impl Write {
             return Err(StoreError::Conflict);
         }
         Ok(())
+    }
+
+    /// Notes that so many days before its end is told; false when that, or less, was told before.
+    pub async fn push_certificate_expiry_is_told(
+        &mut self,
+        id: &PushCertificateId,
+        days: u16,
+    ) -> Result<bool, StoreError> {
+        let untold = sea_orm::Condition::any()
+            .add(Column::ExpiryTold.is_null())
+            .add(Column::ExpiryTold.gt(i64::from(days)));
+        let changed = Entity::update_many()
+            .col_expr(Column::ExpiryTold, Expr::value(i64::from(days)))
+            .filter(Column::PushCertificateId.eq(id.as_str()))
+            .filter(untold)
+            .exec(self.tx())
+            .await?;
+        Ok(changed.rows_affected > 0)
     }
 
     /// A certificate that is not in use is tried by chosen Macs.
@@ -304,6 +326,10 @@ impl Row for Opened {
             activated_at: row::time(row.activated_at),
             retired_at: row::time(row.retired_at),
             untried_because: row.untried_because,
+            expiry_told: match row.expiry_told {
+                None => None,
+                Some(days) => Some(u16::try_from(days).ok()?),
+            },
             generation: row.generation,
         })
     }

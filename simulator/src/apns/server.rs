@@ -66,6 +66,7 @@ struct Shared {
     faults: Mutex<Faults>,
     seen: Mutex<Vec<PushSeen>>,
     revoked: Mutex<Vec<Vec<u8>>>,
+    refused: tls::Refused,
     connections: AtomicUsize,
     watchers: broadcast::Sender<PushSeen>,
 }
@@ -89,9 +90,11 @@ impl Apns {
         options: ApnsOptions,
     ) -> Result<Self, ApnsError> {
         // TLS peers check certificates by the real time, whatever the simulated one is.
+        let refused = tls::Refused::default();
         let server = root.loopback_server(Clock::system().now_ms())?;
-        let config = tls::server_requiring(&server, &authority.identity().certificate)
-            .map_err(ApnsError::Tls)?;
+        let config =
+            tls::server_requiring(&server, &authority.identity().certificate, refused.clone())
+                .map_err(ApnsError::Tls)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))
             .await
             .map_err(ApnsError::Listen)?;
@@ -104,6 +107,7 @@ impl Apns {
             faults: Mutex::default(),
             seen: Mutex::default(),
             revoked: Mutex::default(),
+            refused,
             connections: AtomicUsize::new(0),
             watchers: broadcast::channel(1024).0,
         });
@@ -188,6 +192,13 @@ impl Apns {
     /// From now on this push certificate is answered 403 BadCertificate.
     pub fn revoke(&self, certificate: &X509) -> Result<(), ApnsError> {
         lock(&self.shared.revoked).push(certificate.to_der()?);
+        Ok(())
+    }
+
+    /// From now on no connection is opened with this push certificate: the handshake ends with the
+    /// alert certificate_revoked.
+    pub fn refuse_in_handshake(&self, certificate: &X509) -> Result<(), ApnsError> {
+        lock(&self.shared.refused).push(certificate.to_der()?);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! `attestd push-cert`.
 
 mod canary;
+mod request;
 mod rotate;
 mod show;
 
@@ -15,7 +16,8 @@ use crate::ids::{PushCertificateId, Topic};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Works beside running servers, which take a change into account within seconds. Every year:
-  attestd push-cert install --config attestd.toml --certificate FILE --key FILE
+  attestd push-cert request --config attestd.toml > push.csr      # signed by a vendor, then uploaded
+  attestd push-cert install --config attestd.toml --certificate FILE
   attestd push-cert canary ID --config attestd.toml --device SERIAL
   attestd push-cert activate ID --config attestd.toml
 Renew under the same Apple Account, with \"Renew\" on the same row: with another topic every Mac would
@@ -27,17 +29,52 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Ask for a push certificate: makes a key, keeps it sealed here, and prints the request for it
+    /// (PKCS #10). A vendor signs it (`vendor-sign`), and Apple's portal takes that.
+    Request {
+        #[command(flatten)]
+        configured: Configured,
+        /// The name in the request, for people: the certificate will have names of Apple's.
+        #[arg(long, value_name = "NAME", default_value = "attestd", value_parser = name)]
+        common_name: String,
+        /// The Apple Account it will be made under; kept with the certificate.
+        #[arg(long, value_name = "ACCOUNT", value_parser = note)]
+        apple_account: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// For MDM vendors: sign a customer's request. Prints what the customer uploads at
+    /// identity.apple.com/pushcert. Needs no server.
+    VendorSign {
+        /// The customer's request (PKCS #10), PEM or DER.
+        #[arg(long, value_name = "FILE")]
+        csr: PathBuf,
+        /// Your certificate of the type \"MDM CSR\", PEM or DER.
+        #[arg(long, value_name = "FILE")]
+        vendor_certificate: PathBuf,
+        /// Its private key, PEM, not encrypted.
+        #[arg(long, value_name = "FILE")]
+        vendor_key: PathBuf,
+        /// Apple's intermediate (Worldwide Developer Relations) and root, in this order, PEM.
+        #[arg(long, value_name = "FILE")]
+        chain: PathBuf,
+    },
     /// Keep a push certificate from identity.apple.com/pushcert. The first one is in use at once; a
     /// renewal is staged until you activate it. Another topic than that of the Macs is refused.
+    #[command(alias = "import")]
     Install {
         #[command(flatten)]
         configured: Configured,
-        /// The certificate, PEM.
+        /// The certificate, PEM or DER; or certificate and key together, PEM or PKCS #12.
         #[arg(long, value_name = "FILE")]
         certificate: PathBuf,
-        /// Its private key, PEM, not encrypted; kept sealed from then on.
+        /// Its private key, PEM, not encrypted; kept sealed from then on. Not needed for one that was
+        /// requested here.
         #[arg(long, value_name = "FILE")]
-        key: PathBuf,
+        key: Option<PathBuf>,
+        /// The password of a PKCS #12 file: a file with it in its first line (- is standard input).
+        #[arg(long, value_name = "FILE", conflicts_with = "key")]
+        password_file: Option<PathBuf>,
         /// The Apple Account it is renewed under; shown wherever it matters.
         #[arg(long, value_name = "ACCOUNT", value_parser = note)]
         apple_account: Option<String>,
@@ -106,15 +143,37 @@ enum What {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.what {
+        What::Request {
+            configured,
+            common_name,
+            apple_account,
+            json,
+        } => request::make(configured, common_name, apple_account.clone(), *json),
+        What::VendorSign {
+            csr,
+            vendor_certificate: certificate,
+            vendor_key: key,
+            chain,
+        } => request::vendor_sign(&request::VendorFiles {
+            csr,
+            certificate,
+            key,
+            chain,
+        }),
         What::Install {
             configured,
             certificate,
             key,
+            password_file,
             apple_account,
             new_fleet,
             json,
         } => {
-            let files = rotate::Files { certificate, key };
+            let files = rotate::Files {
+                certificate,
+                key: key.as_deref(),
+                password: password_file.as_deref(),
+            };
             let said = (apple_account.clone(), *new_fleet);
             rotate::install(configured, files, said, *json)
         }
@@ -152,6 +211,15 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn id(text: &str) -> Result<PushCertificateId, String> {
     PushCertificateId::parse(text).map_err(|error| error.to_string())
+}
+
+/// X.520 has 64 characters for a common name.
+fn name(text: &str) -> Result<String, String> {
+    let text = note(text)?;
+    if text.chars().count() > 64 {
+        return Err("at most 64 characters".to_owned());
+    }
+    Ok(text)
 }
 
 fn topic(text: &str) -> Result<Topic, String> {

@@ -7,21 +7,37 @@ use serde_json::{Value, json};
 use super::super::store::with_desk;
 use super::super::{Configured, output};
 use crate::ids::PushCertificateId;
+use crate::pki::pem::request_to_pem;
 use crate::push::canary::{Canary, Progress};
 use crate::push::{PushCertificate as Read, Standing};
-use crate::store::PushCertificate;
+use crate::store::{PushCertificate, PushRequest};
 use crate::time::Timestamp;
 
 pub(super) fn list(configured: &Configured, json: bool) -> anyhow::Result<()> {
     with_desk(configured, async |desk| {
-        let certificates = desk.store.read().await?.push_certificates().await?;
+        let tx = desk.store.read().await?;
+        let certificates = tx.push_certificates().await?;
+        let requests = tx.push_requests().await?;
         if json {
             let list: Vec<_> = certificates
                 .iter()
                 .map(|certificate| describe(certificate, desk.now))
                 .collect();
-            output::line(json!({ "push_certificates": list }).to_string());
+            let requests: Vec<_> = requests.iter().map(requested).collect();
+            let object = json!({ "push_certificates": list, "requests": requests });
+            output::line(object.to_string());
             return Ok(());
+        }
+        for request in &requests {
+            output::line(format!(
+                "{} was requested {} and has not come{}",
+                request.push_request_id,
+                request.requested_at,
+                request
+                    .apple_account
+                    .as_ref()
+                    .map_or_else(String::new, |account| format!(" (Apple Account {account})"))
+            ));
         }
         if certificates.is_empty() {
             output::line("no push certificate is installed: no Mac can enrol or be woken");
@@ -139,6 +155,15 @@ pub(super) fn describe(certificate: &PushCertificate, now: Timestamp) -> Value {
         "activated_at": certificate.activated_at,
         "retired_at": certificate.retired_at,
         "untried_because": certificate.untried_because,
+    })
+}
+
+fn requested(request: &PushRequest) -> Value {
+    json!({
+        "push_request_id": request.push_request_id,
+        "apple_account": request.apple_account,
+        "requested_at": request.requested_at,
+        "csr": request_to_pem(&request.csr),
     })
 }
 

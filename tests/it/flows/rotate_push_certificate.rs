@@ -120,8 +120,10 @@ journey! {
         let (serial, device) = (sleeper.serial(), scene.device_id(&sleeper).await);
         let tried = officer.says(&["canary", &id, "--device", &serial, "--wait", "4", "--json"]).await;
         tried.refused(&["0 of 1 Macs came"]);
-        assert!(was_pushed_by(&scene, &sleeper, &renewed));
-        assert_eq!(officer.sees(&id).await["canaries"][0]["state"], "sent");
+        eventually("it was pushed", async || was_pushed_by(&scene, &sleeper, &renewed)).await;
+        eventually("that is noted", async || {
+            officer.sees(&id).await["canaries"][0]["state"] == "sent"
+        }).await;
         officer.says(&["activate", &id]).await.refused(&["have come", device.as_str(), "--without-canary"]);
 
         // It wakes up, and nobody waits at a terminal.

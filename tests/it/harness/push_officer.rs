@@ -49,7 +49,7 @@ impl PushOfficer<'_> {
             attestd(&words)
         };
         let output = tokio::task::spawn_blocking(run).await.expect("runs");
-        Said { output }
+        Said::of(output)
     }
 
     /// `push-cert install` of a certificate with its key.
@@ -91,6 +91,11 @@ impl PushOfficer<'_> {
 }
 
 impl Said {
+    /// What a command that ended said.
+    pub fn of(output: Output) -> Self {
+        Self { output }
+    }
+
     /// The JSON of a command that succeeded.
     pub fn json(&self) -> Value {
         assert!(self.output.status.success(), "{}", self.text());

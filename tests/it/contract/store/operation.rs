@@ -25,6 +25,7 @@ fn push_certificate(number: u64, topic: Topic) -> PushCertificate {
         activated_at: Some(later(number)),
         retired_at: None,
         untried_because: None,
+        expiry_told: None,
         generation: 0,
     }
 }
@@ -120,6 +121,11 @@ on_both! {
             (Standing::Retired, 1, Some(later(1)), Some(later(40)), None),
         ]);
         assert_eq!(write.open_trials(now()).await.expect("answers"), []);
+        let mut told = Vec::new();
+        for days in [30, 30, 60, 14] {
+            told.push(write.push_certificate_expiry_is_told(id, days).await.expect("answers"));
+        }
+        assert_eq!(told, [true, false, false, true]);
 
         let back = (first_id, &topic());
         write.take_push_certificate_into_use(back, Standing::Staged, None, later(50)).await
