@@ -184,8 +184,8 @@ journey! {
         let mac = quiet_mac(&scene).await;
         let id = officer.has_installed(&officer.renewed(), &[]).await;
         let topic = "com.apple.mgmt.External.00000000-0000-4000-8000-000000000000";
-        let other = officer.has_installed(&officer.from_portal(topic, 12), &["--new-fleet"]).await;
-        let next = officer.has_installed(&officer.from_portal(topic, 6), &[]).await;
+        let other = officer.has_installed(&officer.issued_for(topic, 12), &["--new-fleet"]).await;
+        let next = officer.has_installed(&officer.issued_for(topic, 6), &[]).await;
         let serial = mac.serial();
         for (certificate, device, words) in [
             (&next, serial.as_str(), &["is enrolled under topic", scene.world.topic()][..]),
@@ -208,7 +208,7 @@ journey! {
         let old = quiet_mac(&scene).await;
         let fleet = scene.world.topic().to_owned();
         let topic = "com.apple.mgmt.External.00000000-0000-4000-8000-000000000000";
-        let other = officer.from_portal(topic, 10);
+        let other = officer.issued_for(topic, 10);
         officer.installs(&other, &[]).await.refused(&[topic, &fleet, "1 Macs", "--new-fleet"]);
         officer.installs(&officer.renewed(), &["--new-fleet"]).await.refused(&["is not: install it without"]);
 
@@ -228,7 +228,7 @@ journey! {
         assert_eq!(officer.says(&["rollback", "--topic", &fleet, "--json"]).await.json()["topic"], fleet.as_str());
         let newest = quiet_mac(&scene).await;
         assert_eq!(newest.profile().expect("a profile").mdm.topic, topic);
-        let third = officer.from_portal("com.apple.mgmt.External.third", 12);
+        let third = officer.issued_for("com.apple.mgmt.External.third", 12);
         officer.installs(&third, &[]).await.refused(&[topic, &fleet, "3 Macs"]);
     }
 }

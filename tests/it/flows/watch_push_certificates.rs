@@ -98,9 +98,9 @@ async fn is_not_blamed(scene: &Scene, mac: &Mac) {
 journey! {
     async fn the_end_of_a_certificate_is_told_six_times_and_each_once(backend: Backend) {
         let mut scene = Scene::without_push_certificate(backend).await;
-        let ending = PushOfficer(&scene).from_portal("com.apple.mgmt.External.ending", YEAR_OF_HOURS - 61 * 24);
+        let ending = PushOfficer(&scene).issued_for("com.apple.mgmt.External.ending", YEAR_OF_HOURS - 61 * 24);
         // By the clock of the machine, which is that of the command line.
-        let renewed = PushOfficer(&scene).from_portal("com.apple.mgmt.External.ending", 12);
+        let renewed = PushOfficer(&scene).issued_for("com.apple.mgmt.External.ending", 12);
         let account = ["--apple-account", "officer@example.org"];
         let id = PushOfficer(&scene).has_installed(&ending, &account).await;
         look(&scene).await;
@@ -147,7 +147,7 @@ journey! {
         }
         let scene = Scene::without_push_certificate(backend).await;
         let officer = PushOfficer(&scene);
-        let ending = officer.from_portal("com.apple.mgmt.External.ending", YEAR_OF_HOURS - 20 * 24);
+        let ending = officer.issued_for("com.apple.mgmt.External.ending", YEAR_OF_HOURS - 20 * 24);
         officer.has_installed(&ending, &[]).await;
         let second = scene.second_node().await;
         let (one, other) = tokio::join!(run_once(scene.ctx()), run_once(&second));
@@ -177,7 +177,7 @@ journey! {
             is_not_blamed(&scene, mac).await;
         }
         look(&scene).await;
-        assert_eq!(trouble(&scene).await, [refused.clone()]);
+        assert_eq!(trouble(&scene).await, std::slice::from_ref(&refused));
         assert_eq!(pushes_to(&scene, &second).len(), before);
         let status = scene.api.json("/internal/v1/status").await;
         assert_eq!(status["apns"][0]["trouble"], "push_certificate_refused");
@@ -245,7 +245,7 @@ journey! {
         let expired = (json!(true), json!("push_certificate_expired"));
         look(&scene).await;
         look(&scene).await;
-        assert_eq!(trouble(&scene).await, [expired.clone()]);
+        assert_eq!(trouble(&scene).await, std::slice::from_ref(&expired));
         is_not_blamed(&scene, &mac).await;
         // The command line's clock is that of the machine.
         let id = PushCertificateId::parse(&id).expect("an id");

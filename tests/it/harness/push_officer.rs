@@ -26,12 +26,12 @@ pub struct Said {
 impl PushOfficer<'_> {
     /// The certificate of the fleet, renewed in the portal twelve hours ago.
     pub fn renewed(&self) -> PushCertificate {
-        self.from_portal(self.0.world.topic(), 12)
+        self.issued_for(self.0.world.topic(), 12)
     }
 
     /// A certificate for a topic, issued so many hours ago: less than the day that the first of the
     /// world is old.
-    pub fn from_portal(&self, topic: &str, hours_ago: i64) -> PushCertificate {
+    pub fn issued_for(&self, topic: &str, hours_ago: i64) -> PushCertificate {
         let from = self.0.now().millis() - hours_ago * HOUR_MS;
         let authority = self.0.world.push_authority();
         authority.issue(topic, from).expect("issues")
