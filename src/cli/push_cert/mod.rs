@@ -49,7 +49,7 @@ enum What {
         /// The customer's request (PKCS #10), PEM or DER.
         #[arg(long, value_name = "FILE")]
         csr: PathBuf,
-        /// Your certificate of the type \"MDM CSR\", PEM or DER.
+        /// Your certificate of the type "MDM CSR", PEM or DER.
         #[arg(long, value_name = "FILE")]
         vendor_certificate: PathBuf,
         /// Its private key, PEM, not encrypted.

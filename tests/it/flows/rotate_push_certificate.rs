@@ -10,8 +10,8 @@ use attestd_sim::{Mac, MacSpec};
 use serde_json::json;
 
 use crate::harness::inside::eventually;
-use crate::harness::push_officer::{LATER, PushOfficer, pushes_to, was_pushed_by};
-use crate::harness::scene::{Backend, Scene};
+use crate::harness::push_officer::{LATER, PushOfficer, Said, pushes_to, was_pushed_by};
+use crate::harness::scene::{Backend, Scene, attestd};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -261,4 +261,21 @@ journey! {
         macs[0].connect().await.expect("a session");
         is_pushed_by(&scene, &macs[0], &renewed).await;
     }
+}
+
+#[test]
+fn where_pushes_go_to_apple_only_a_certificate_of_apples_is_installed() {
+    let home = tempfile::tempdir().expect("a folder");
+    let folder = home.path().join("data");
+    let folder = folder.to_str().expect("UTF-8");
+    let init = ["init", folder, "--base-url", "https://mdm.example.org"];
+    assert!(attestd(&init).status.success());
+    let config = format!("{folder}/attestd.toml");
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/apns/sim-push-certificate.pem"
+    );
+    let install = ["push-cert", "install", "--config", &config];
+    let said = attestd(&[&install[..], &["--certificate", file]].concat());
+    Said::of(said).refused(&["SIMULATED Push CA", "not by Apple", "identity.apple.com"]);
 }
