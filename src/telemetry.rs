@@ -36,7 +36,9 @@ pub struct Metrics {
     pub refusals_not_audited: Counter,
     /// Runs of a worker that failed.
     pub worker_failures: Counter,
-    push_certificate_not_after: Family<TopicLabels, Gauge>,
+    /// Seconds since 1970 at which the push certificate in use ends, of several the one that ends first; 0
+    /// when there is none.
+    pub push_certificate_not_after: Gauge,
     push_certificate_days_left: Family<TopicLabels, Gauge>,
     push_topic_stopped: Family<TopicLabels, Gauge>,
     identities_expired: Gauge,
@@ -99,7 +101,7 @@ impl Metrics {
             requests: Family::default(),
             refusals_not_audited: Counter::<u64, AtomicU64>::default(),
             worker_failures: Counter::<u64, AtomicU64>::default(),
-            push_certificate_not_after: Family::default(),
+            push_certificate_not_after: Gauge::default(),
             push_certificate_days_left: Family::default(),
             push_topic_stopped: Family::default(),
             identities_expired: Gauge::default(),
@@ -167,7 +169,7 @@ impl Metrics {
         );
         registry.register(
             "push_certificate_not_after_seconds",
-            "When the push certificate of a topic ends, seconds since 1970",
+            "When the push certificate that ends first does, seconds since 1970; 0 without one",
             metrics.push_certificate_not_after.clone(),
         );
         registry.register(
@@ -314,16 +316,12 @@ impl Metrics {
             .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// The push certificate of a topic ends at so many seconds since 1970, in so many days; `stopped` while
-    /// nothing is pushed with it.
-    pub fn push_certificate(&self, topic: &str, not_after: i64, days_left: u64, stopped: bool) {
+    /// The push certificate of a topic ends in so many days; `stopped` while nothing is pushed with it.
+    pub fn push_certificate(&self, topic: &str, days_left: u64, stopped: bool) {
         let labels = TopicLabels {
             topic: topic.to_owned(),
         };
         let days_left = i64::try_from(days_left).unwrap_or(i64::MAX);
-        self.push_certificate_not_after
-            .get_or_create(&labels)
-            .set(not_after);
         self.push_certificate_days_left
             .get_or_create(&labels)
             .set(days_left);

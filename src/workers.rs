@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flows::wake::Turn;
 use crate::flows::{
-    Context, Failure, challenge, deliver_webhooks, follow_events, judge_anew, push_signals,
-    read_status, refuse, relay_answer, rotate_push_certificate, sweep, tell_log, tell_of_end,
-    transmit_signals, try_push_certificate, wake, watch_clock, watch_push_certificates,
-    witness_log,
+    Context, Failure, challenge, deliver_webhooks, draw_beacon, follow_events, judge_anew,
+    push_signals, read_status, refuse, relay_answer, rotate_push_certificate, sweep, tell_log,
+    tell_of_end, transmit_signals, try_push_certificate, wake, watch_clock,
+    watch_push_certificates, witness_log,
 };
 
 /// How often what is due is looked for.
@@ -383,6 +383,7 @@ async fn tell_the_log(ctx: Arc<Context>, stop: CancellationToken) {
     let mut appended = ctx.store.events_appended();
     loop {
         report(&ctx, "tell_log", tell_log::run_once(&ctx).await);
+        report(&ctx, "draw_beacon", draw_beacon::run_once(&ctx).await);
         if let Some(log) = &ctx.log {
             witness_log::measure(&ctx, log);
         }

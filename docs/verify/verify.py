@@ -71,14 +71,17 @@ def no_better(status, tiers):
     rank, worst = ("none", "affirming", "warning", "contraindicated").index(status), max(tiers, default=0)
     need(rank in (0, worst) or rank > max(worst, 1), f"{status} is better than what it is made of")
     return rank
-def root_of(node, index, size, others):
-    """The root of a tree of this size, from one of its leaves and what stands beside its way up (RFC 9162 2.1)."""
+def root_of(node, index, size, others, whole=True):
+    """The root of a tree of this size, from one of its leaves and what stands beside its way up (RFC 9162 2.1).
+
+    With `whole` false the root it had when that leaf was the last: what stands behind the leaf was not there."""
     if size < 2:
         return need(index < size and not others, "a proof of another length") or node
     half = 1 << ((size - 1).bit_length() - 1)
     if index < half:
-        return sha256(b"\1", root_of(node, index, half, others[:-1]), others[-1])
-    return sha256(b"\1", others[-1], root_of(node, index - half, size - half, others[:-1]))
+        before = root_of(node, index, half, others[:-1], whole)
+        return sha256(b"\1", before, others[-1]) if whole else before
+    return sha256(b"\1", others[-1], root_of(node, index - half, size - half, others[:-1], whole))
 def signed_by(vkey, kind, signatures, body):
     """Whether one of a note's signatures is this key's, a log's (kind 1) or a witness's (kind 4, which signs a time along)."""
     name, key_id, key = vkey.split("+", 2)
@@ -99,7 +102,7 @@ class Bundle:
         self.parts, self.trust, self.at, self.text = parts, trust, at, parts["se_public_key"]
         self.key, self.made = point(b64(self.text)), moment(parts["generated_at"])
         self.blob = None if "registration" in parts else {}  # as long as it was not read
-        self.leaf, self.anchor, self.said, self.result = None, None, {}, None
+        self.leaf, self.anchor, self.said, self.result, self.head_then = None, None, {}, None, None
     def subject(self, _):
         if "subject_opening" not in self.parts:
             return "asserted"
@@ -154,8 +157,12 @@ class Bundle:
         oid = x509.ObjectIdentifier("1.2.840.113635.100.8." + suffix)
         return self.leaf.extensions.get_extension_for_oid(oid).value.value
     def key_named(self, part):
-        made = nonce(part["nonce"]["scheme"], part["nonce"].get("inputs", {}), self.text)
-        need(self.extension("11.1") == made, "the freshness code is another")
+        scheme, inputs = part["nonce"]["scheme"], part["nonce"].get("inputs", {})
+        need(self.extension("11.1") == nonce(scheme, inputs, self.text), "the freshness code is another")
+        if scheme == "beacon-v2":
+            entry, head = self.logged(part["nonce"]), (inputs["origin"], inputs["size"], b64(inputs["root"], 32))
+            need(self.head_then == head, "the log did not have the head of the nonce")
+            need(type(entry["iat"]) is int and entry["iat"] == moment(inputs["head_at"]).timestamp(), "the head is of another time")
     def apple_posture(self, _):
         for suffix, good in (("13.1", b"\x02\x01\0"), ("13.2", b"Full Security"), ("13.3", b"\x02\x01\0")):
             need(self.extension(suffix) == good, f"{suffix} is {self.extension(suffix)!r}")
@@ -210,8 +217,9 @@ class Bundle:
         form = (rf"c2sp\.org/tlog-proof@v1\n(?:extra \S+\n)?index {number}\n((?:\S+\n)*)\n"
                 rf"({line}\n{number}\n{line}\n(?:[^\n]+\n)*)\n((?:— \S+ \S+\n)+)")
         index, others, body, origin, size, root, lines = re.fullmatch(form, proof).groups()
-        top = root_of(sha256(b"\0", raw), int(index), int(size), [b64(other, 32) for other in others.split()])
-        need(top == b64(root, 32), "the proof leads to another root")
+        way = sha256(b"\0", raw), int(index), int(size), [b64(other, 32) for other in others.split()]
+        need(root_of(*way) == b64(root, 32), "the proof leads to another root")
+        self.head_then = origin, int(index) + 1, root_of(*way, False)
         notes = [(name, b64(text)) for _, name, text in map(str.split, lines.splitlines())]
         log, witnesses, quorum = self.trust["log_vkey"], self.trust.get("witness_vkeys", []), self.trust["witness_quorum"]
         need(origin == log.split("+")[0] and signed_by(log, 1, notes, body), "not signed by the log")

@@ -21,11 +21,12 @@ use crate::acme::NonceKey;
 use crate::apns::{Apns, ApnsSettings, Endpoint};
 use crate::attestation::Anchors;
 use crate::ca::ProvedSigner;
-use crate::config::Config;
+use crate::config::{Config, NonceScheme};
 use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::flows::answers::Answers;
 use crate::flows::append_to_log::Log;
+use crate::flows::draw_beacon::Beacons;
 use crate::flows::follow_events::Outlet;
 use crate::flows::publish_evidence::Bundles;
 use crate::flows::publish_feed::Feed;
@@ -129,7 +130,9 @@ impl App {
             true => {
                 let (sealer, witnesses) = (seal.as_ref(), witnesses(config)?);
                 let base_url = &config.base_url;
-                Some(Log::open(&store, sealer, entropy.as_ref(), base_url, witnesses).await?)
+                let beacon = Beacons::new(config.attestation.nonce_scheme == NonceScheme::BeaconV2);
+                let entropy = entropy.as_ref();
+                Some(Log::open(&store, sealer, entropy, base_url, witnesses, beacon).await?)
             }
             false => None,
         };

@@ -3,8 +3,14 @@
 //! Scheme `transcript-v1`: the nonce is SHA-256 over length-prefixed fields, minted in the moment a
 //! command is handed over. The inputs are stored first and published with the evidence, so that
 //! anyone can recompute the code in Apple's certificate.
+//!
+//! Scheme `beacon-v2` (coordinator-and-standards C.6): the nonce is made from a head of the transparency
+//! log. That it was not known before that head need not be believed of this service, and it is known to
+//! all from then on: whoever counts the age of a statement by it counts from the head.
 
-use serde::{Deserialize, Serialize};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::ids::{CommandUuid, DeviceId, sha256, transcript};
 use crate::time::Timestamp;
@@ -16,13 +22,42 @@ pub enum Scheme {
     /// [`NonceInputs::nonce`].
     #[serde(rename = "transcript-v1")]
     TranscriptV1,
+    /// As [`Scheme::TranscriptV1`], from a head of the transparency log and the key only.
+    #[serde(rename = "beacon-v2")]
+    BeaconV2,
     /// SHA-256 of the Secure Enclave key's base64 text: the historic coordinator's constant nonce.
     #[serde(rename = "legacy-se-sha256")]
     LegacySeSha256,
 }
 
-/// The inputs of a `transcript-v1` nonce.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+/// A head of the transparency log, before which nobody knew the nonces that are made from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beacon {
+    /// The log's name.
+    pub origin: String,
+    /// How many entries it has.
+    pub size: u64,
+    /// 32 bytes in base64.
+    #[serde(serialize_with = "as_base64", deserialize_with = "from_base64")]
+    pub root: [u8; 32],
+    /// When the last of them was added, as that entry says (`iat`).
+    pub head_at: Timestamp,
+}
+
+fn as_base64<S: Serializer>(root: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&STANDARD.encode(root))
+}
+
+fn from_base64<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
+    let text = String::deserialize(from)?;
+    let root = STANDARD.decode(text).map_err(de::Error::custom)?;
+    let length = root.len();
+    root.try_into()
+        .map_err(|_| de::Error::invalid_length(length, &"32 bytes"))
+}
+
+/// What a nonce is made from: with a head of the log by `beacon-v2`, without one by `transcript-v1`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NonceInputs {
     /// This service's canonical name.
     pub server_id: String,
@@ -31,6 +66,8 @@ pub struct NonceInputs {
     pub minted_at: Timestamp,
     /// The provider's Secure Enclave key as the base64 text it was given in; empty when none.
     pub se_public_key: String,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub beacon: Option<Beacon>,
 }
 
 /// What the freshness code in a leaf says.
@@ -67,23 +104,61 @@ impl Scheme {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TranscriptV1 => "transcript-v1",
+            Self::BeaconV2 => "beacon-v2",
             Self::LegacySeSha256 => "legacy-se-sha256",
         }
     }
 
     /// The scheme with this word.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::TranscriptV1, Self::LegacySeSha256]
+        [Self::TranscriptV1, Self::BeaconV2, Self::LegacySeSha256]
             .into_iter()
             .find(|s| s.as_str() == word)
     }
 }
 
+impl Beacon {
+    /// The 32-byte nonce: SHA-256 over the tag, a zero byte, the length of the origin as 2 bytes, the
+    /// origin, the size as 8 bytes, the root, and the key's text; big endian. `None` when the origin is too
+    /// long.
+    pub fn nonce(&self, se_public_key: &str) -> Option<[u8; 32]> {
+        let length = u16::try_from(self.origin.len()).ok()?;
+        let parts: [&[u8]; 7] = [
+            b"darkbloom-mda-nonce-v2",
+            &[0],
+            &length.to_be_bytes(),
+            self.origin.as_bytes(),
+            &self.size.to_be_bytes(),
+            &self.root,
+            se_public_key.as_bytes(),
+        ];
+        Some(sha256(&parts.concat()))
+    }
+}
+
 impl NonceInputs {
-    /// The 32-byte nonce: SHA-256 over tag, server id, device id, CommandUUID, minted_at (decimal
+    /// These, or those of `transcript-v1` where a head cannot be used.
+    pub fn mint(mut self) -> Minted {
+        let by_head = |beacon: &Beacon| beacon.nonce(&self.se_public_key);
+        if let Some(nonce) = self.beacon.as_ref().and_then(by_head) {
+            return Minted {
+                nonce,
+                scheme: Scheme::BeaconV2,
+                inputs: self,
+            };
+        }
+        self.beacon = None;
+        Minted {
+            nonce: self.nonce(),
+            scheme: Scheme::TranscriptV1,
+            inputs: self,
+        }
+    }
+
+    /// The 32-byte nonce of `transcript-v1`: SHA-256 over tag, server id, device id, CommandUUID, minted_at (decimal
     /// milliseconds since 1970) and SE key text, each prefixed with its length as 4 bytes, big
     /// endian.
-    pub fn nonce(&self) -> [u8; 32] {
+    fn nonce(&self) -> [u8; 32] {
         let minted_at = self.minted_at.millis().to_string();
         let fields = [
             "attestd-nonce-transcript-v1",
@@ -123,7 +198,8 @@ impl Freshness {
 /// `asked` is the nonce of the answered command, `ledger` any earlier nonce of this Mac that
 /// equals the code; `not_before` is the date in the leaf. A constant nonce was known before it was
 /// handed over, so that a statement for it may be older than the question: of those the date of
-/// Apple's, which is never later than the statement, is all that says when they were made.
+/// Apple's, which is never later than the statement, is all that says when they were made. One that is
+/// made from a head of the log was known since that head.
 pub fn classify(
     code: Option<&[u8]>,
     asked: Option<&Minted>,
@@ -136,6 +212,10 @@ pub fn classify(
     let stated = |minted: &Minted| {
         let minted_at = match minted.scheme {
             Scheme::TranscriptV1 => minted.inputs.minted_at,
+            Scheme::BeaconV2 => {
+                let head_at = minted.inputs.beacon.as_ref().map(|head| head.head_at);
+                minted.inputs.minted_at.min(head_at.unwrap_or(not_before))
+            }
             Scheme::LegacySeSha256 => minted.inputs.minted_at.min(not_before),
         };
         (minted_at, minted.inputs.se_public_key.clone())
@@ -161,8 +241,12 @@ pub fn classify(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::entropy::SeededEntropy;
+
+    const MINUTE: Duration = Duration::from_secs(60);
 
     fn inputs() -> NonceInputs {
         NonceInputs {
@@ -171,15 +255,74 @@ mod tests {
             command_uuid: CommandUuid::new(&SeededEntropy::new(1)),
             minted_at: Timestamp::from_millis(1_790_847_007_000),
             se_public_key: String::new(),
+            beacon: None,
         }
     }
 
     fn minted(inputs: NonceInputs) -> Minted {
-        Minted {
-            nonce: inputs.nonce(),
-            scheme: Scheme::TranscriptV1,
-            inputs,
+        inputs.mint()
+    }
+
+    fn by_head(head_at: Timestamp) -> NonceInputs {
+        NonceInputs {
+            se_public_key: "BKey".into(),
+            beacon: Some(Beacon {
+                origin: "log.example".into(),
+                size: 7,
+                root: [9; 32],
+                head_at,
+            }),
+            ..inputs()
         }
+    }
+
+    #[test]
+    fn a_nonce_by_a_head_of_the_log_is_what_an_auditor_recomputes() {
+        let minted = by_head(inputs().minted_at).mint();
+        assert_eq!(minted.scheme, Scheme::BeaconV2);
+        let bytes = [
+            b"darkbloom-mda-nonce-v2\0\0\x0blog.example\0\0\0\0\0\0\0\x07".as_slice(),
+            &[9; 32],
+            b"BKey",
+        ];
+        assert_eq!(minted.nonce, sha256(&bytes.concat()));
+        // Published side by side, and read again as they were.
+        let published = serde_json::to_value(&minted.inputs).expect("JSON");
+        assert_eq!(published["size"], 7);
+        assert_eq!(
+            published["root"],
+            "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk="
+        );
+        let read: NonceInputs = serde_json::from_value(published).expect("inputs");
+        assert_eq!(read, minted.inputs);
+    }
+
+    #[test]
+    fn a_statement_for_a_head_is_as_old_as_the_head() {
+        let asked_at = inputs().minted_at;
+        let head_at = Timestamp::from_millis(asked_at.millis() - 600_000);
+        for (head_at, counts_from) in [(head_at, head_at), (asked_at.plus(MINUTE), asked_at)] {
+            let minted = by_head(head_at).mint();
+            let code = Some(&minted.nonce[..]);
+            let fresh = classify(code, Some(&minted), None, asked_at);
+            assert!(matches!(fresh, Freshness::Fresh { .. }));
+            assert_eq!(fresh.minted_at(), Some(counts_from));
+            let known = classify(code, None, Some(&minted), asked_at);
+            assert!(matches!(known, Freshness::CachedKnown { .. }));
+            assert_eq!(known.minted_at(), Some(counts_from));
+        }
+    }
+
+    #[test]
+    fn a_head_whose_log_has_no_name_of_that_length_makes_no_nonce() {
+        let mut inputs = by_head(inputs().minted_at);
+        let beacon = inputs.beacon.as_mut().expect("a head");
+        beacon.origin = "x".repeat(65_536);
+        let minted = inputs.mint();
+        assert_eq!(
+            (minted.scheme, minted.inputs.beacon),
+            (Scheme::TranscriptV1, None)
+        );
     }
 
     #[test]
@@ -254,7 +397,11 @@ mod tests {
 
     #[test]
     fn scheme_words_read_back() {
-        for scheme in [Scheme::TranscriptV1, Scheme::LegacySeSha256] {
+        for scheme in [
+            Scheme::TranscriptV1,
+            Scheme::BeaconV2,
+            Scheme::LegacySeSha256,
+        ] {
             assert_eq!(Scheme::from_word(scheme.as_str()), Some(scheme));
         }
         assert_eq!(Scheme::from_word("secret-seed"), None);

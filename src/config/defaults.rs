@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use super::{AdoptedProfile, Apns, Attestation, Enrollment, Verification};
+use super::{AdoptedProfile, Apns, Attestation, Enrollment, NonceScheme, Verification};
 use crate::enrollment::Protocol;
 use crate::time::Span;
 
@@ -63,6 +63,7 @@ impl Default for Attestation {
         Self {
             hold: seconds(DAY),
             root: None,
+            nonce_scheme: NonceScheme::default(),
         }
     }
 }

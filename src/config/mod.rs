@@ -199,6 +199,21 @@ pub struct Attestation {
     pub hold: Span,
     /// A root instead of Apple's pinned one, PEM: for simulated Macs. Every result says so.
     pub root: Option<PathBuf>,
+    /// What the nonces are made from.
+    pub nonce_scheme: NonceScheme,
+}
+
+/// What the nonces are made from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NonceScheme {
+    /// The name and the time of the question.
+    #[default]
+    #[serde(rename = "transcript-v1")]
+    TranscriptV1,
+    /// The newest head of the transparency log: that the nonce was not known before need not be believed of
+    /// this service. Of Macs that have not proved their serial number yet as before.
+    #[serde(rename = "beacon-v2")]
+    BeaconV2,
 }
 
 /// How evidence is asked for.
@@ -294,6 +309,10 @@ impl Config {
         }
         self.shared_signals.check(insecure_http)?;
         self.transparency.check()?;
+        let by_log = self.attestation.nonce_scheme == NonceScheme::BeaconV2;
+        if by_log && !self.transparency.enabled {
+            return Err(Unusable::NoncesWithoutLog);
+        }
         for (span, name) in [
             (
                 self.enrollment.identity_lifetime,

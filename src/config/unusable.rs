@@ -64,6 +64,10 @@ pub enum Unusable {
     },
     #[error("micromdm.webhook is not used: {why}")]
     MicroMdmWebhook { why: String },
+    #[error(
+        "attestation.nonce_scheme = \"beacon-v2\" makes nonces from the transparency log: leave transparency.enabled true"
+    )]
+    NoncesWithoutLog,
     #[error("transparency.witnesses: {0}")]
     Witnesses(String),
     #[error("database: give url or url_file, not both")]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
+use super::draw_beacon::Beacons;
 use super::service_secret::service_secret;
 use super::witness_log::{self, Witnesses};
 use super::{Context, Failure};
@@ -34,6 +35,8 @@ pub struct Log {
     /// How large it is, for whoever waits for it to grow.
     size: watch::Sender<u64>,
     pub witnesses: Witnesses,
+    /// What nonces are made from, where they are made from heads.
+    pub beacon: Beacons,
 }
 
 #[derive(Debug)]
@@ -70,6 +73,7 @@ impl Log {
         entropy: &dyn Entropy,
         base_url: &str,
         witnesses: Witnesses,
+        beacon: Beacons,
     ) -> Result<Self, Failure> {
         let seed = service_secret(store, sealer, entropy, "log_key").await?;
         let place = base_url
@@ -83,6 +87,7 @@ impl Log {
             head: Mutex::default(),
             size: watch::Sender::new(0),
             witnesses,
+            beacon,
         };
         witness_log::begin(store, &log).await?;
         Ok(log)

@@ -185,6 +185,7 @@ async fn exchange(
         entropy: Arc::clone(&ctx.entropy),
         rules: Arc::clone(&ctx.settings.rules),
         relays: ctx.settings.relay.is_some(),
+        beacon: ctx.log.as_ref().and_then(|log| log.beacon.newest()),
         now,
     };
     let status = answer

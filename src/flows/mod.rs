@@ -44,6 +44,7 @@
 //! | [`rotate_result_key`] | the keys that results are signed by |
 //! | [`publish_evidence`] | anybody wants to check it all |
 //! | [`append_to_log`] | something is said to all; [`tell_log`] follows what there is to say, [`witness_log`] shows it to witnesses |
+//! | [`draw_beacon`] | nonces are made from heads of the log: the newest is drawn |
 //! | [`service_secret`] | the service starts: what it keeps secret for ever is read, or drawn |
 //! | [`sign_result`] | somebody wants a result that needs no trust in whoever brings it |
 //! | [`check_policy`] | what another policy would change is asked before it is switched on |
@@ -65,6 +66,7 @@ mod deliver;
 pub mod deliver_profile;
 pub mod deliver_webhooks;
 pub mod describe_enrollment;
+pub mod draw_beacon;
 pub mod follow_events;
 pub mod follow_progress;
 pub mod grant_access;

@@ -20,19 +20,20 @@ use super::witness_log::{prove, prove_under, published};
 use super::{Context, Failure};
 use crate::attestation::Evidence as AppleEvidence;
 use crate::attestation::freshness::{Minted, Scheme};
-use crate::ids::{CommandUuid, SessionId, sha256};
+use crate::ids::{CommandUuid, DeviceId, SessionId, sha256};
 use crate::mdm::device_information::{Attestation, DeviceInformation};
 use crate::mdm::report::Report;
 use crate::posture::{Occasion, Posture};
 use crate::provider::{BinaryHash, Platform, Session};
 use crate::publication::bundle::result::seal_of;
 use crate::publication::bundle::v1::{
-    BundleV1, Challenge, Head, Mda, Nonce, Opening, Policy, Registration, Release, SecurityInfo,
+    BundleV1, Challenge, Head, Logged, Mda, Nonce, Opening, Policy, Registration, Release,
+    SecurityInfo,
 };
 use crate::publication::ear::Ear;
 use crate::publication::feed::Disclosure;
 use crate::publication::subject::{DEFINITION, Subject};
-use crate::store::{MacGlance, Read};
+use crate::store::{MacGlance, Read, StoreError};
 use crate::time::Timestamp;
 use crate::transparency::Proof;
 use crate::transparency::entry::Entry;
@@ -245,7 +246,7 @@ pub async fn publish_evidence(
         let is_joined = mac.posture.proof_of(key).is_some();
         if is_joined {
             bundle.security_info = security_info(&tx, &mac.posture).await?;
-            bundle.mda = mda(&tx, &mac.posture, session, disclosure).await?;
+            bundle.mda = mda(ctx, &tx, &mac.posture, session, disclosure).await?;
             let looked_at = MacGlance {
                 mac: Arc::clone(mac),
                 sessions: vec![(Arc::clone(session), glance.release)],
@@ -313,20 +314,15 @@ async fn release(ctx: &Context, tx: &Read, session: &Session) -> Result<Option<R
     let Some(index) = place_of(tx, &known).await? else {
         return Ok(None);
     };
-    let head = published(ctx, log).await?;
-    let Some(head) = head.filter(|head| index < head.checkpoint.size) else {
+    let Some(logged) = logged(ctx, log, tx, index).await? else {
         return Ok(None);
     };
-    let entry = tx.log_entries(index..index + 1).await?;
-    let entry = entry.first();
-    let entry = entry.ok_or(Failure::Inconsistent("the log lacks an entry"))?;
     Ok(Some(Release {
         version: known.version.to_string(),
         platform: known.platform.to_string(),
         binary_hash: known.binary_hash.to_string(),
         url: format!("{}/v1/releases/{program}", ctx.settings.server_id),
-        log_entry_b64: STANDARD.encode(entry),
-        tlog_proof: prove_under(tx, &head, index).await?,
+        logged,
     }))
 }
 
@@ -409,6 +405,7 @@ async fn security_info(tx: &Read, posture: &Posture) -> Result<Option<SecurityIn
 
 /// The statement that names the session's key, or else the last one, with what its nonce was made from.
 async fn mda(
+    ctx: &Context,
     tx: &Read,
     posture: &Posture,
     session: &Session,
@@ -433,29 +430,77 @@ async fn mda(
     let Some(chain) = apple_chain(&kept.stored) else {
         return Ok(None);
     };
-    let code = chain.unverified_statement(NONCE).and_then(|(_, code)| code);
-    let code: Option<[u8; NONCE]> = code.and_then(|code| code.try_into().ok());
-    let minted = match code {
-        Some(code) => tx.ledger_entry(&kept.device_id, code).await?,
-        None => None,
-    };
+    let minted = minted_for(tx, &kept.device_id, &chain).await?;
     // A nonce that is not ours, or was made for another key, says nothing of this one.
     let minted = minted.filter(|minted| minted.inputs.se_public_key == session.key.text());
     let Some(minted) = minted else {
         return Ok(None);
     };
+    let Some(nonce) = nonce(ctx, tx, minted).await? else {
+        return Ok(None);
+    };
+    let (command_uuid, observed_at) = (kept.command_uuid, kept.received_at);
     Ok(Some(told(
         &chain,
-        minted,
-        kept.command_uuid,
-        kept.received_at,
+        nonce,
+        command_uuid,
+        observed_at,
         disclosure,
     )))
 }
 
+/// What a nonce was made from; with the proof that the log had that head, where it was made from one. `None`
+/// where that cannot be proved now.
+async fn nonce(ctx: &Context, tx: &Read, minted: Minted) -> Result<Option<Nonce>, Failure> {
+    let mut nonce = Nonce {
+        scheme: minted.scheme.as_str(),
+        inputs: None,
+        log_entry_b64: None,
+        tlog_proof: None,
+    };
+    match (minted.scheme, &minted.inputs.beacon) {
+        (Scheme::LegacySeSha256, _) => return Ok(Some(nonce)),
+        (Scheme::TranscriptV1, _) | (Scheme::BeaconV2, None) => {}
+        (Scheme::BeaconV2, Some(beacon)) => {
+            let last = beacon.size.checked_sub(1);
+            let logged = match (&ctx.log, last) {
+                (Some(log), Some(last)) => logged(ctx, log, tx, last).await?,
+                _ => None,
+            };
+            let Some(logged) = logged else {
+                return Ok(None);
+            };
+            nonce.log_entry_b64 = Some(logged.log_entry_b64);
+            nonce.tlog_proof = Some(logged.tlog_proof);
+        }
+    }
+    nonce.inputs = Some(minted.inputs.into());
+    Ok(Some(nonce))
+}
+
+/// An entry, and the proof that it is in the log; `None` while no head that is published has it.
+async fn logged(
+    ctx: &Context,
+    log: &Log,
+    tx: &Read,
+    index: u64,
+) -> Result<Option<Logged>, Failure> {
+    let head = published(ctx, log).await?;
+    let Some(head) = head.filter(|head| index < head.checkpoint.size) else {
+        return Ok(None);
+    };
+    let entry = tx.log_entries(index..index + 1).await?;
+    let entry = entry.first();
+    let entry = entry.ok_or(Failure::Inconsistent("the log lacks an entry"))?;
+    Ok(Some(Logged {
+        log_entry_b64: STANDARD.encode(entry),
+        tlog_proof: prove_under(tx, &head, index).await?,
+    }))
+}
+
 fn told(
     chain: &AppleEvidence,
-    minted: Minted,
+    nonce: Nonce,
     command_uuid: CommandUuid,
     observed_at: Timestamp,
     disclosure: Disclosure,
@@ -474,15 +519,23 @@ fn told(
     Mda {
         chain_b64,
         chain_sha256,
-        nonce: Nonce {
-            scheme: minted.scheme.as_str(),
-            inputs: match minted.scheme {
-                Scheme::TranscriptV1 => Some(minted.inputs),
-                Scheme::LegacySeSha256 => None,
-            },
-        },
+        nonce,
         command_uuid,
         observed_at,
+    }
+}
+
+/// The nonce of ours that Apple's statement was made for; `None` when it was none.
+pub(super) async fn minted_for(
+    tx: &Read,
+    device_id: &DeviceId,
+    chain: &AppleEvidence,
+) -> Result<Option<Minted>, StoreError> {
+    let code = chain.unverified_statement(NONCE).and_then(|(_, code)| code);
+    let code: Option<[u8; NONCE]> = code.and_then(|code| code.try_into().ok());
+    match code {
+        Some(code) => tx.ledger_entry(device_id, code).await,
+        None => Ok(None),
     }
 }
 

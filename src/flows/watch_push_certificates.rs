@@ -14,16 +14,21 @@ use crate::time::Timestamp;
 pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
     let now = ctx.clock.now();
     let certificates = ctx.store.read().await?.push_certificates().await?;
-    let in_use = certificates
+    let in_use: Vec<_> = certificates
         .iter()
-        .filter(|one| one.standing == Standing::Active);
+        .filter(|one| one.standing == Standing::Active)
+        .collect();
+    let first = in_use.iter().map(|one| one.not_after.seconds()).min();
+    ctx.metrics
+        .push_certificate_not_after
+        .set(first.unwrap_or(0));
     for certificate in in_use {
-        let (topic, not_after) = (certificate.topic.as_str(), certificate.not_after);
-        let left = days_left(not_after, now);
+        let not_after = certificate.not_after;
         let observed = observe(ctx, certificate, now);
         let stopped = observed.is_some_and(|one| one.trouble.is_some());
+        let left = days_left(not_after, now);
         ctx.metrics
-            .push_certificate(topic, not_after.seconds(), left, stopped);
+            .push_certificate(certificate.topic.as_str(), left, stopped);
         if let Some(days) = due(not_after, now, certificate.expiry_told) {
             tell_of_expiry(ctx, certificate, days, now).await?;
         }

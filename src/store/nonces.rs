@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 use super::edit::{Datum, Edit};
 use super::row::{self, Row};
 use super::{Read, StoreError, Write};
-use crate::attestation::freshness::{Minted, Scheme};
+use crate::attestation::freshness::{Minted, NonceInputs, Scheme};
 use crate::ids::{CommandUuid, DeviceId};
 
 impl Read {
@@ -92,10 +92,14 @@ impl Row for LedgerRow {
     }
 
     fn noun(self) -> Option<Minted> {
-        Some(Minted {
+        let scheme = Scheme::from_word(&self.scheme)?;
+        let inputs: NonceInputs = row::parsed(&self.inputs, serde_json::from_str)?;
+        // Without its head such a nonce has no age.
+        let is_whole = (scheme == Scheme::BeaconV2) == inputs.beacon.is_some();
+        is_whole.then_some(Minted {
             nonce: row::digest(&self.nonce)?,
-            scheme: Scheme::from_word(&self.scheme)?,
-            inputs: row::parsed(&self.inputs, serde_json::from_str)?,
+            scheme,
+            inputs,
         })
     }
 }

@@ -31,6 +31,8 @@ pub enum Entry {
         binary_hash: String,
         revoked: bool,
     },
+    /// Nothing else was said for a while: the head is of this time.
+    Time,
 }
 
 impl Entry {
@@ -69,6 +71,7 @@ impl Entry {
                     ("revoked", json!(revoked)),
                 ],
             ),
+            Self::Time => ("time", Vec::new()),
         };
         members.extend([
             ("v", json!(VERSION)),

@@ -192,16 +192,32 @@ pub fn consistency(old: u64, size: u64) -> Option<Vec<Range<u64>>> {
 
 /// The root that a proof of inclusion leads to (RFC 9162 section 2.1.3.2).
 pub fn root_of_inclusion(leaf: Hash, index: u64, size: u64, proof: &[Hash]) -> Option<Hash> {
+    roots_of_inclusion(leaf, index, size, proof).map(|roots| roots.whole)
+}
+
+/// What a proof of inclusion says of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roots {
+    /// Of the log when the entry was the last in it: what stands before the entry is all that is left of
+    /// its way up.
+    pub then: Hash,
+    /// Of the whole log.
+    pub whole: Hash,
+}
+
+/// The roots that a proof of inclusion leads to; `None` when it has another length.
+pub fn roots_of_inclusion(leaf: Hash, index: u64, size: u64, proof: &[Hash]) -> Option<Roots> {
     if index >= size {
         return None;
     }
-    let (mut at, mut last, mut hash) = (index, size - 1, leaf);
+    let (mut at, mut last, mut hash, mut then) = (index, size - 1, leaf, leaf);
     for sibling in proof {
         if last == 0 {
             return None;
         }
         if at & 1 == 1 || at == last {
             hash = node(sibling, &hash);
+            then = node(sibling, &then);
             while at & 1 == 0 && at != 0 {
                 at >>= 1;
                 last >>= 1;
@@ -212,7 +228,7 @@ pub fn root_of_inclusion(leaf: Hash, index: u64, size: u64, proof: &[Hash]) -> O
         at >>= 1;
         last >>= 1;
     }
-    (last == 0).then_some(hash)
+    (last == 0).then_some(Roots { then, whole: hash })
 }
 
 /// Whether a log of `old` entries with one root became one of `size` with the other (RFC 9162 section
@@ -385,7 +401,8 @@ mod tests {
             let proof = only(&tree, &wanted(&subtrees)).proof(&subtrees).expect("known");
             let root = tree.root(whole).expect("a root");
             let leaf = all[usize::try_from(index).expect("small")];
-            prop_assert_eq!(root_of_inclusion(leaf, index, whole, &proof), Some(root));
+            let roots = Roots { then: tree.root(index + 1).expect("a root"), whole: root };
+            prop_assert_eq!(roots_of_inclusion(leaf, index, whole, &proof), Some(roots));
             prop_assert_ne!(root_of_inclusion(root, index, whole, &proof), Some(root));
 
             let subtrees = consistency(size, whole).expect("smaller");

@@ -6,6 +6,7 @@ mod contract;
 mod flows;
 mod attacks;
 mod conformance;
+mod deploy;
 mod harness;
 mod vectors;
 mod web;

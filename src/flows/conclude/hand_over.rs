@@ -1,7 +1,9 @@
 //! The next question: under which name it is handed over, and with which nonce.
 
-use super::{Judge, Round};
-use crate::attestation::freshness::Minted;
+use std::time::Duration;
+
+use super::{Judge, Round, said_last};
+use crate::attestation::freshness::{Beacon, Minted};
 use crate::attestation::{NonceInputs, Scheme};
 use crate::enrollment::State;
 use crate::ids::{CommandUuid, sha256};
@@ -12,6 +14,9 @@ use crate::publication::event;
 use crate::store::{Exchange, Relay};
 use crate::time::Timestamp;
 use crate::verification::{Command, CommandState, Kind, Part, Promised};
+
+/// A head of the log that is older makes no nonce: the statement would be as old.
+const OLDEST_HEAD: Duration = Duration::from_secs(30 * 60);
 
 /// How a question is handed over.
 struct Wording {
@@ -31,6 +36,7 @@ impl Round<'_> {
         let learnt = self.changes.posture.as_ref();
         let void_before = learnt.and_then(|posture| posture.void_before);
         let void_before = void_before.max(self.void_before);
+        let said_last = learnt.and_then(said_last).max(self.said_last);
         let Some(verification) = &mut self.verification else {
             return;
         };
@@ -61,13 +67,19 @@ impl Round<'_> {
                         command_uuid: command_uuid.clone(),
                         minted_at: now,
                         se_public_key: self.key.clone().unwrap_or_default(),
+                        beacon: None,
                     };
                     let minted = match wording.chosen {
-                        None => Minted {
-                            nonce: inputs.nonce(),
-                            scheme: Scheme::TranscriptV1,
-                            inputs,
-                        },
+                        None => NonceInputs {
+                            beacon: beacon(
+                                &self.exchange,
+                                &inputs,
+                                [void_before, said_last],
+                                self.judge,
+                            ),
+                            ..inputs
+                        }
+                        .mint(),
                         Some(nonce) => chosen(nonce, inputs),
                     };
                     let nonce = minted.nonce;
@@ -143,6 +155,28 @@ impl Wording {
 fn may_be_chosen(exchange: &Exchange, void_before: Option<Timestamp>, now: Timestamp) -> bool {
     let counts_from = now.minus(ISSUED_WITHIN);
     exchange.proved && !exchange.contends && void_before.is_none_or(|void| void < counts_from)
+}
+
+/// The head of the log that a nonce is made from, if one may be.
+///
+/// The nonce is known to all since that head, and the statement counts as old as it: as of
+/// [`may_be_chosen`], only a Mac that has proved its serial number has nothing to gain from knowing it before it
+/// is asked, and after a negative it must be newer than that. It says something to others only of a key; and
+/// something new only where the head is newer than this enrollment, and than what Apple said last.
+fn beacon(
+    exchange: &Exchange,
+    inputs: &NonceInputs,
+    of_before: [Option<Timestamp>; 2],
+    judge: &Judge,
+) -> Option<Beacon> {
+    let head = judge.beacon.as_deref()?;
+    let now = judge.now;
+    let is_new = head.head_at <= now && now.since(head.head_at) < OLDEST_HEAD;
+    let mut of_before = of_before.into_iter().flatten();
+    let counts =
+        exchange.agenda.since() < head.head_at && of_before.all(|time| time < head.head_at);
+    let may_be = exchange.proved && !exchange.contends && !inputs.se_public_key.is_empty();
+    (is_new && counts && may_be).then(|| head.clone())
 }
 
 /// A nonce of the historic kind. It names a key only if it was made from one that is known to be this

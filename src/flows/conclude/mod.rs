@@ -9,7 +9,7 @@ mod hand_over;
 use std::sync::Arc;
 
 use super::sweep::with_what_is_ripe;
-use crate::attestation::freshness;
+use crate::attestation::freshness::{self, Beacon};
 use crate::attestation::{Freshness, Refusal, Scheme, VerifiedEvidence};
 use crate::enrollment::trace::{Entry, Step};
 use crate::enrollment::{IdentityKind, State};
@@ -39,6 +39,8 @@ pub struct Judge {
     pub rules: Arc<Rules>,
     /// Commands are relayed for a coordinator, who is told of the answers.
     pub relays: bool,
+    /// The head of the log that nonces are made from, where they are; it may be too old for that by now.
+    pub beacon: Option<Arc<Beacon>>,
     pub now: Timestamp,
 }
 
@@ -111,6 +113,10 @@ impl Answer {
     }
 }
 
+fn said_last(posture: &Posture) -> Option<Timestamp> {
+    posture.attested.as_ref()?.freshness.minted_at()
+}
+
 /// Judges an answer, if there is one, and chooses the next command.
 pub fn decide(exchange: Exchange, answer: Option<Answer>, judge: &Judge) -> (Changes, Decision) {
     let mut round = Round {
@@ -124,6 +130,7 @@ pub fn decide(exchange: Exchange, answer: Option<Answer>, judge: &Judge) -> (Cha
             .posture
             .as_ref()
             .and_then(|posture| posture.void_before),
+        said_last: exchange.posture.as_ref().and_then(said_last),
         posture: None,
         learnt: false,
         changes: Changes::default(),
@@ -168,6 +175,8 @@ struct Round<'a> {
     key: Option<String>,
     /// Since when a negative voids what was believed; as loaded.
     void_before: Option<Timestamp>,
+    /// How old the statement of Apple's is that is believed; as loaded.
+    said_last: Option<Timestamp>,
     /// The posture once an answer was weighed.
     posture: Option<Posture>,
     /// The answer changed what is believed: there is a new revision.

@@ -1,5 +1,6 @@
 //! Whole rounds with one Mac, without store or network: what is asked, what is learnt, what is said.
 
+mod beacon;
 mod chains;
 mod promised;
 mod rounds;
@@ -11,7 +12,7 @@ use attestd_sim::apple::{AttestationAuthority, AttestedState, BootPolicy};
 use attestd_sim::keys::{self, KeyKind};
 
 use super::conclude::{Answer, Content, Decision, Judge, decide};
-use crate::attestation::freshness::Minted;
+use crate::attestation::freshness::{Beacon, Minted};
 use crate::attestation::{Anchors, Evidence, Freshness, Refusal, VerifiedEvidence, verify};
 use crate::enrollment::{IdentityKind, State};
 use crate::entropy::SeededEntropy;
@@ -47,6 +48,8 @@ struct Table {
     contends: bool,
     proved: bool,
     relays: bool,
+    beacon: Option<Arc<Beacon>>,
+    enrolled_at: Timestamp,
     /// Of the last decision.
     changes: Changes,
 }
@@ -68,6 +71,8 @@ impl Table {
             contends: false,
             proved: false,
             relays: false,
+            beacon: None,
+            enrolled_at: now,
             changes: Changes::default(),
             device_id,
             entropy,
@@ -107,7 +112,7 @@ impl Table {
             command: command.cloned(),
             posture: self.posture.clone(),
             // Nothing is asked here but by the attempt at hand.
-            agenda: Agenda::new(self.device_id.clone(), self.now),
+            agenda: Agenda::new(self.device_id.clone(), self.enrolled_at),
             asked: self
                 .ledger
                 .iter()
@@ -125,6 +130,7 @@ impl Table {
             entropy: self.entropy.clone(),
             rules: Arc::new(Rules::usual()),
             relays: self.relays,
+            beacon: self.beacon.clone(),
             now: self.now,
         };
         let (changes, decision) = decide(exchange, answer, &judge);

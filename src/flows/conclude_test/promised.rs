@@ -202,7 +202,7 @@ fn a_nonce_of_ours_is_never_asked_with_twice_under_one_name() {
         "whoever waits, waits for this"
     );
     let last = table.ledger.last().expect("recorded");
-    assert_eq!(last.inputs.nonce(), last.nonce);
+    assert_eq!(last.inputs.clone().mint(), *last);
 }
 
 #[test]

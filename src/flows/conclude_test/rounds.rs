@@ -17,7 +17,7 @@ fn a_round_goes_from_idle_to_a_verdict() {
     );
     assert_eq!(table.ledger[0].inputs.command_uuid, table.asked());
     assert_eq!(table.ledger[0].inputs.minted_at, table.now);
-    assert_eq!(table.ledger[0].inputs.nonce(), table.ledger[0].nonce);
+    assert_eq!(table.ledger[0].inputs.clone().mint(), table.ledger[0]);
     let kept = &table.changes.evidence[0];
     assert_eq!(
         (kept.stored.as_slice(), kept.signature.as_ref(), kept.raw),

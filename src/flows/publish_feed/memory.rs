@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::document::{Document, Provider};
 use super::{Context, Failure};
-use crate::flows::publish_evidence::apple_chain;
+use crate::flows::publish_evidence::{apple_chain, minted_for};
 use crate::flows::read_binding::{glance, registered, standing};
 use crate::ids::{EvidenceId, SessionId, sha256};
 use crate::posture::Occasion;
@@ -361,19 +361,26 @@ async fn chain_of(
     disclosure: Disclosure,
 ) -> Result<Option<(Chain, Bytes)>, Failure> {
     let tx = ctx.store.read().await?;
-    let evidence = match occasion {
+    let (evidence, minted) = match occasion {
         Occasion::Acme => {
             let key = tx.attested_key_of(evidence_id).await?;
-            key.map(|key| key.evidence())
+            (key.map(|key| key.evidence()), None)
         }
-        Occasion::Mda => {
-            let kept = tx.evidence(evidence_id).await?;
-            kept.and_then(|kept| apple_chain(&kept.stored))
-        }
+        Occasion::Mda => match tx.evidence(evidence_id).await? {
+            None => (None, None),
+            Some(kept) => {
+                let chain = apple_chain(&kept.stored);
+                let minted = match &chain {
+                    Some(chain) => minted_for(&tx, &kept.device_id, chain).await?,
+                    None => None,
+                };
+                (chain, minted)
+            }
+        },
     };
     drop(tx);
-    let key = glance.session.key.text();
-    let chain = evidence.and_then(|it| Chain::read(evidence_id, occasion, &it, key));
+    let (key, minted) = (glance.session.key.text(), minted.as_ref());
+    let chain = evidence.and_then(|it| Chain::read(evidence_id, occasion, &it, key, minted));
     let Some(chain) = chain else {
         return Ok(None);
     };

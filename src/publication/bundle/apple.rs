@@ -6,8 +6,10 @@ use base64::engine::general_purpose::STANDARD;
 use const_oid::ObjectIdentifier;
 use serde_json::{Map, Value};
 
+use super::log::had_head;
 use super::trust::Trust;
 use super::{By, Common, Fault, Standing, base64, part, text, time};
+use crate::attestation::freshness::Beacon;
 use crate::attestation::{Evidence, verify};
 use crate::ids::{sha256, transcript};
 use crate::pki::key::{Digest, KeyAlgorithm, SignatureAlgorithm};
@@ -282,7 +284,7 @@ fn nonce_of(nonce: &Map<String, Value>, common: &Common<'_>) -> Result<[u8; 32],
             ];
             Ok(sha256(&transcript(&fields.map(str::as_bytes))))
         }
-        "beacon-v2" => beacon(inputs, key),
+        "beacon-v2" => by_head(nonce, inputs, common),
         other => Err(Fault::new(
             Reason::NonceUnrecognized,
             format!("a nonce of an unknown scheme, {other}"),
@@ -290,24 +292,23 @@ fn nonce_of(nonce: &Map<String, Value>, common: &Common<'_>) -> Result<[u8; 32],
     }
 }
 
-/// C.6: a nonce that is not older than a checkpoint of the log.
-fn beacon(inputs: &Map<String, Value>, key: &str) -> Result<[u8; 32], Fault> {
-    let origin = text(inputs, "origin")?;
-    let length = u16::try_from(origin.len()).map_err(|_| Fault::form("origin is too long"))?;
+/// C.6: a nonce that is not older than a head of the log, which the log is proved to have had.
+fn by_head(
+    nonce: &Map<String, Value>,
+    inputs: &Map<String, Value>,
+    common: &Common<'_>,
+) -> Result<[u8; 32], Fault> {
     let size = inputs.get("size").and_then(Value::as_u64);
-    let size = size.ok_or_else(|| Fault::form("size is no number"))?;
     let root = base64(inputs, "root")?;
-    if root.len() != 32 {
-        return Err(Fault::form("root is no hash"));
-    }
-    let parts: [&[u8]; 7] = [
-        b"darkbloom-mda-nonce-v2",
-        &[0],
-        &length.to_be_bytes(),
-        origin.as_bytes(),
-        &size.to_be_bytes(),
-        &root,
-        key.as_bytes(),
-    ];
-    Ok(sha256(&parts.concat()))
+    let beacon = Beacon {
+        origin: text(inputs, "origin")?.to_owned(),
+        size: size.ok_or_else(|| Fault::form("size is no number"))?,
+        root: root
+            .try_into()
+            .map_err(|_| Fault::form("root is no hash"))?,
+        head_at: time(inputs, "head_at")?,
+    };
+    had_head(nonce, &beacon, common)?;
+    let made = beacon.nonce(common.key.text());
+    made.ok_or_else(|| Fault::form("origin is too long"))
 }

@@ -4,10 +4,12 @@ use serde_json::{Map, Value};
 
 use super::trust::LogTrust;
 use super::{By, Common, Fault, Standing, base64, part, text};
+use crate::attestation::freshness::Beacon;
 use crate::ids::sha256;
 use crate::json;
 use crate::provider::Blob;
 use crate::reason::Reason;
+use crate::time::Timestamp;
 use crate::transparency::note::{Kind, Note, VerifierKey};
 use crate::transparency::{Checkpoint, Malformed, Proof, tree, witness};
 
@@ -75,8 +77,42 @@ fn proved(bundle: &Map<String, Value>, common: &Common<'_>) -> Result<(), Fault>
     named(&in_log(bundle, common)?, bundle, common)
 }
 
+/// The log had this head, of this time: the entry that the part brings was the last of it, and is in the log that
+/// is trusted.
+pub(super) fn had_head(
+    part: &Map<String, Value>,
+    beacon: &Beacon,
+    common: &Common<'_>,
+) -> Result<(), Fault> {
+    let logged = look_up(part, common)?;
+    if logged.origin != beacon.origin {
+        return Err(fault("the nonce was made from another log"));
+    }
+    if (logged.size_then, logged.root_then) != (beacon.size, beacon.root) {
+        return Err(fault("the log did not have the head of the nonce"));
+    }
+    let iat = logged.entry.get("iat").and_then(Value::as_i64);
+    if iat.map(Timestamp::from_seconds) != Some(beacon.head_at) {
+        return Err(fault("the head is of another time"));
+    }
+    Ok(())
+}
+
 /// The entry that a part brings, which is in the log that is trusted.
 fn in_log(part: &Map<String, Value>, common: &Common<'_>) -> Result<Map<String, Value>, Fault> {
+    look_up(part, common).map(|logged| logged.entry)
+}
+
+/// An entry of the log that is trusted.
+struct Logged {
+    entry: Map<String, Value>,
+    origin: String,
+    /// When the entry was its last.
+    size_then: u64,
+    root_then: tree::Hash,
+}
+
+fn look_up(part: &Map<String, Value>, common: &Common<'_>) -> Result<Logged, Fault> {
     let trust = common.trust.log.as_ref();
     let trust = trust.ok_or_else(|| fault("no log is trusted"))?;
     let entry = base64(part, "log_entry_b64")?;
@@ -84,14 +120,20 @@ fn in_log(part: &Map<String, Value>, common: &Common<'_>) -> Result<Map<String, 
     let note = Note::read(proof.checkpoint).map_err(form)?;
     let checkpoint = Checkpoint::read(&note).map_err(form)?;
     let leaf = tree::leaf(&entry);
-    let root = tree::root_of_inclusion(leaf, proof.index, checkpoint.size, &proof.hashes);
-    if root != Some(checkpoint.root) {
+    let roots = tree::roots_of_inclusion(leaf, proof.index, checkpoint.size, &proof.hashes);
+    let Some(roots) = roots.filter(|roots| roots.whole == checkpoint.root) else {
         return Err(fault(
             "the proof does not lead to the root of the checkpoint",
         ));
-    }
+    };
     signed(&note, &checkpoint.origin, trust)?;
-    json::object(&entry).map_err(|error| Fault::form(error.to_string()))
+    let entry = json::object(&entry).map_err(|error| Fault::form(error.to_string()))?;
+    Ok(Logged {
+        entry,
+        origin: checkpoint.origin,
+        size_then: proof.index + 1,
+        root_then: roots.then,
+    })
 }
 
 /// The entry is of this result and this subject.

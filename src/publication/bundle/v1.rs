@@ -1,13 +1,15 @@
 //! A bundle as it is written. What each part proves is in `docs/verify.md`.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder};
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::attestation::freshness::NonceInputs;
-use crate::ids::CommandUuid;
+use crate::attestation::freshness;
+use crate::ids::{CommandUuid, DeviceId};
 use crate::posture::Channel;
 use crate::publication::feed::Disclosure;
 use crate::time::Timestamp;
@@ -114,6 +116,62 @@ pub struct Nonce {
     pub scheme: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inputs: Option<NonceInputs>,
+    /// With `beacon-v2`: the last entry of the log whose head is among the inputs, base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_entry_b64: Option<String>,
+    /// That this entry is in the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tlog_proof: Option<String>,
+}
+
+/// The inputs; the last four with `beacon-v2` only.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct NonceInputs {
+    /// This service's canonical name.
+    pub server_id: String,
+    pub device_id: DeviceId,
+    pub command_uuid: CommandUuid,
+    pub minted_at: Timestamp,
+    /// The provider's Secure Enclave key as the base64 text it was given in; empty when none.
+    pub se_public_key: String,
+    /// The name of the transparency log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// How many entries it had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// The root of these, base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// When the last of them was added, as that says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_at: Option<Timestamp>,
+}
+
+impl From<freshness::NonceInputs> for NonceInputs {
+    fn from(inputs: freshness::NonceInputs) -> Self {
+        let head = inputs.beacon;
+        Self {
+            server_id: inputs.server_id,
+            device_id: inputs.device_id,
+            command_uuid: inputs.command_uuid,
+            minted_at: inputs.minted_at,
+            se_public_key: inputs.se_public_key,
+            size: head.as_ref().map(|head| head.size),
+            root: head.as_ref().map(|head| STANDARD.encode(head.root)),
+            head_at: head.as_ref().map(|head| head.head_at),
+            origin: head.map(|head| head.origin),
+        }
+    }
+}
+
+/// An entry of the transparency log, and the proof that it is in it.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+#[schema(as = BundleLogged)]
+pub struct Logged {
+    pub log_entry_b64: String,
+    /// Under a head that is newer than the entry, and older than the result.
+    pub tlog_proof: String,
 }
 
 /// The policy that judged.
@@ -135,9 +193,8 @@ pub struct Release {
     /// Hexadecimal.
     pub binary_hash: String,
     pub url: String,
-    pub log_entry_b64: String,
-    /// Under a head that was newer than the entry, and older than the result.
-    pub tlog_proof: String,
+    #[serde(flatten)]
+    pub logged: Logged,
 }
 
 /// What every bundle has.

@@ -9,7 +9,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::judged::{Status, mac_of};
 use super::{Disclosure, Judged, ProviderId, Terms};
-use crate::attestation::freshness::Scheme;
+use crate::attestation::freshness::{Minted, Scheme};
 use crate::attestation::{Anchor, Evidence, Statement};
 use crate::ids::{EvidenceId, ProvisioningUdid, SerialNumber, sha256};
 use crate::posture::key_binding::{KeyBinding, same_key};
@@ -20,6 +20,9 @@ use crate::provider::SelfReport;
 use crate::publication::binding_v1::Standing;
 use crate::reason::Reason;
 use crate::time::Timestamp;
+
+/// The length of nonces that are ours.
+const NONCE: usize = 32;
 
 /// Apple's chain as it is shown, with what its leaf says.
 #[derive(Debug, Clone)]
@@ -69,17 +72,19 @@ impl Chain {
         named.or(attested.map(|attested| (attested.evidence_id, attested.occasion)))
     }
 
-    /// Reads a chain that was verified when it was received. `None` when there is no leaf in it.
+    /// Reads a chain that was verified when it was received. `minted` is the nonce of ours that it was made
+    /// for, where one is known. `None` when there is no leaf in it.
     pub fn read(
         evidence_id: EvidenceId,
         occasion: Occasion,
         evidence: &Evidence,
         se_public_key: &str,
+        minted: Option<&Minted>,
     ) -> Option<Self> {
-        const NONCE: usize = 32;
         let (statement, code) = evidence.unverified_statement(NONCE)?;
         let (not_before, _) = evidence.unverified_validity()?;
         let is_constant = code.as_deref() == Some(&sha256(se_public_key.as_bytes())[..]);
+        let minted = minted.map_or(Scheme::TranscriptV1, |minted| minted.scheme);
         Some(Self {
             evidence_id,
             statement,
@@ -87,7 +92,7 @@ impl Chain {
             scheme: match occasion {
                 Occasion::Acme => "acme-token-v1",
                 Occasion::Mda if is_constant => Scheme::LegacySeSha256.as_str(),
-                Occasion::Mda => Scheme::TranscriptV1.as_str(),
+                Occasion::Mda => minted.as_str(),
             },
             certificates: evidence
                 .certificates

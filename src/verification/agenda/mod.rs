@@ -467,6 +467,11 @@ impl Agenda {
         self.pushes.held(rules.pushes_per_hour, now)
     }
 
+    /// When the present enrollment began.
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+
     /// Before this Apple would only repeat the statement it made last.
     pub fn eligible_at(&self) -> Option<Timestamp> {
         self.mda.eligible_at

@@ -253,8 +253,9 @@ journey! {
             command_uuid: uuid_of(&attest.uuid),
             minted_at: handed_over_at,
             se_public_key: String::new(),
+            beacon: None,
         };
-        assert_eq!(inputs.nonce().as_slice(), nonce);
+        assert_eq!(inputs.mint().nonce.as_slice(), nonce);
     }
 }
 

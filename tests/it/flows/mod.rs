@@ -31,6 +31,7 @@ mod check_policy;
 mod deliver_profile;
 mod deliver_webhooks;
 mod describe;
+mod draw_beacon;
 mod enroll_signed;
 mod follow_events;
 mod identify;

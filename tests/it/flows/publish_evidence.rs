@@ -60,7 +60,7 @@ pub(super) async fn published(plane: &Plane) -> Value {
 }
 
 /// What an outsider with `attestd verify` and their own trust finds: exit status, and what was said.
-async fn checked(plane: &Plane, bundle: &Value, more: &[&str]) -> (Option<i32>, Value) {
+pub(super) async fn checked(plane: &Plane, bundle: &Value, more: &[&str]) -> (Option<i32>, Value) {
     checked_by(plane, bundle, more, (&[], 0)).await
 }
 

@@ -148,8 +148,11 @@ journey! {
         eventually("a witnessed head", async || seen(scene, &[&one, &two]).await == (size, 2)).await;
         assert_eq!(watched(scene, &one, "1").await.0, Some(0));
         assert_eq!(watched(scene, &one, "2").await.0, Some(1));
-        let metrics = scene.api.get("/metrics").await.text().await.expect("text");
-        assert!(metrics.contains(&format!("attestd_log_entries_witnessed {size}")), "{metrics}");
+        let metrics = async || scene.api.get("/metrics").await.text().await.expect("text");
+        eventually("it is measured", async || {
+            metrics().await.contains(&format!("attestd_log_entries_witnessed {size}"))
+        }).await;
+        let metrics = metrics().await;
         assert!(metrics.contains("attestd_log_witness_answers_total{outcome=\"cosigned\"}"), "{metrics}");
         // Each was shown that the log only grew, from what it had seen last.
         for (old, _, status) in one.asked().iter().filter(|(old, ..)| *old > 0) {

@@ -16,6 +16,7 @@ pub mod provider;
 pub mod public_side;
 pub mod push_officer;
 pub mod receiver;
+pub mod reverse_proxy;
 pub mod scene;
 pub mod signals;
 pub mod talk;

@@ -92,7 +92,7 @@ impl Scene {
     /// As [`Scene::new`], with further lines of configuration: whole tables such as
     /// `[verification]`.
     pub async fn configured(backend: Backend, tables: &str) -> Self {
-        Self::prepared(backend, tables, true, PublicSide::default()).await
+        Self::prepared(backend, tables, true, PublicSide::default(), None).await
     }
 
     /// As [`Scene::configured`], where so many pushes leave within a second.
@@ -121,12 +121,19 @@ impl Scene {
 
     /// As [`Scene::new`], reached in another way.
     pub async fn reached(backend: Backend, public: PublicSide<'_>) -> Self {
-        Self::prepared(backend, "", true, public).await
+        Self::prepared(backend, "", true, public, None).await
+    }
+
+    /// As [`Scene::new`], reached through a proxy on this port, which ends TLS with the certificate in
+    /// the server's folder.
+    pub async fn behind(backend: Backend, proxy: u16, lines: &str) -> Self {
+        let public = PublicSide { lines, tls: false };
+        Self::prepared(backend, "", true, public, Some(proxy)).await
     }
 
     /// As [`Scene::new`] before the operator has installed a push certificate.
     pub async fn without_push_certificate(backend: Backend) -> Self {
-        Self::prepared(backend, "", false, PublicSide::default()).await
+        Self::prepared(backend, "", false, PublicSide::default(), None).await
     }
 
     async fn prepared(
@@ -134,6 +141,7 @@ impl Scene {
         tables: &str,
         push_certificate: bool,
         public: PublicSide<'_>,
+        proxy: Option<u16>,
     ) -> Self {
         let now = SystemClock.now();
         let world_clock = Clock::fixed(now.millis());
@@ -150,15 +158,15 @@ impl Scene {
         let files = world.write_files(home.path()).expect("the world's files");
 
         let port = free_port();
-        let base_url = if public.tls {
-            format!("https://localhost:{port}")
-        } else {
-            format!("http://127.0.0.1:{port}")
+        let base_url = match proxy {
+            Some(front) => format!("https://localhost:{front}"),
+            None if public.tls => format!("https://localhost:{port}"),
+            None => format!("http://127.0.0.1:{port}"),
         };
         let folder = home.path().join("server");
         let ground = Ground::of(backend, push_certificate.then_some(&files)).await;
         let database = ground.lay_out(&folder).await;
-        let tls_root = public.tls.then(|| serve_tls(&folder, now.millis()));
+        let tls_root = (public.tls || proxy.is_some()).then(|| serve_tls(&folder, now.millis()));
         if let Some(root) = &tls_root {
             world.trust(root);
         }
@@ -176,11 +184,11 @@ impl Scene {
         } else {
             "[verification]\npatience = \"10m\"\n"
         };
-        let (tables, hold) = match tables.split_once("[attestation]\nhold = ") {
-            None => (tables.to_owned(), "\"0s\""),
+        let (tables, attestation) = match tables.split_once("[attestation]\n") {
+            None => (tables.to_owned(), "hold = \"0s\"\n"),
             Some((before, rest)) => {
-                let (hold, after) = rest.split_once('\n').expect("a line");
-                (format!("{before}{after}"), hold)
+                let (own, after) = rest.split_at(rest.find("\n[").map_or(rest.len(), |at| at + 1));
+                (format!("{before}{after}"), own)
             }
         };
         // Most stories are told with identities in software, as the Macs of all servers know them.
@@ -198,7 +206,7 @@ impl Scene {
              scep_per_minute = 100000\nacme_per_minute = 100000\n{tls_lines}{}\n\
              [internal]\nlisten = \"127.0.0.1:0\"\n\
              [apns]\nurl = \"{}\"\nroot = \"{}\"\n\
-             [attestation]\nhold = {hold}\nroot = \"{}\"\n\
+             [attestation]\n{attestation}root = \"{}\"\n\
              {database_table}{patience}{tables}",
             public.lines,
             world.apns().url(),
@@ -298,6 +306,12 @@ impl Scene {
         mac.enroll(&self.base_url).await.expect("enrols");
         let life = mac.live();
         (mac, life)
+    }
+
+    /// The port of the public listener, whatever stands in front of it.
+    pub fn public_port(&self) -> u16 {
+        let config = Config::load(&self.config, true).expect("a configuration");
+        config.public.listen.port()
     }
 
     /// A URL of the public listener.

@@ -129,12 +129,17 @@ def minted(millis):
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z", 1789786800000 + millis
 
 
-def beacon(key, **inputs):
-    inputs = {"origin": ORIGIN, "size": 7, "root": b64(sha256(b"a root")), **inputs}
+def beacon(key, *, entry=None, index=6, size=9, head_at="2026-09-19T02:57:30Z", said=None, **how):
+    """By the head that a log had when this entry was its last; `said` is what the inputs have instead."""
+    raw = compact({"v": 1, "type": "time", "iat": 1789786650, **(entry or {})})
+    proof = in_log(raw, index=index, size=size, **how)
+    inputs = {"origin": how.get("origin", ORIGIN), "size": index + 1, "root": b64(tree(leaves_of(size, index, raw)[:index + 1])),
+              "head_at": head_at, "se_public_key": key, **(said or {})}
     origin = inputs["origin"].encode()
-    code = sha256(b"darkbloom-mda-nonce-v2\0", len(origin).to_bytes(2, "big"), origin, inputs["size"].to_bytes(8, "big"),
+    number = inputs["size"] if type(inputs["size"]) is int else index + 1
+    code = sha256(b"darkbloom-mda-nonce-v2\0", len(origin).to_bytes(2, "big"), origin, number.to_bytes(8, "big"),
                   base64.b64decode(inputs["root"]), key.encode())
-    return {"scheme": "beacon-v2", "inputs": inputs}, code
+    return {"scheme": "beacon-v2", "inputs": {name: value for name, value in inputs.items() if value is not None}, **proof}, code
 
 
 def legacy(key):
@@ -537,8 +542,29 @@ def apples():
     case("key_named: no inputs", {"key_named": "failed"}, drop("/mda/nonce/inputs"))
     case("key_named: no nonce", {"key_named": "failed"}, drop("/mda/nonce"))
     case("key_named: a scheme nobody knows", {"key_named": "failed"}, put(mda__nonce__scheme="epoch-hmac-v1"))
-    named("failed", "another size of the log", mda((beacon(KEY, size=8)[0], beacon(KEY)[1])))
-    named("failed", "a size that is a text", mda(({**beacon(KEY)[0], "inputs": {**beacon(KEY)[0]["inputs"], "size": "7"}}, beacon(KEY)[1])))
+    by_head = lambda standing, title, *more, **how: named(standing, "by a head of the log: " + title, mda(beacon(KEY, **how)), *more)
+    for index, size in ((0, 1), (0, 9), (3, 4), (3, 9), (7, 8), (7, 9), (8, 9), (12, 300)):
+        by_head("proved", f"entry {index} of {size}", index=index, size=size)
+    by_head("proved", "the entry is of any kind", entry={"type": "posture", "subject": "x"})
+    by_head("failed", "another size", said={"size": 8})
+    by_head("failed", "a size that is a text", said={"size": "7"})
+    by_head("failed", "a size with a fraction", said={"size": 7.0})
+    by_head("failed", "a root that no log had", said={"root": b64(sha256(b"a root"))})
+    by_head("failed", "the root of the whole log", said={"root": b64(tree(leaves_of(9, 6, compact({"v": 1, "type": "time", "iat": 1789786650}))))})
+    by_head("failed", "a root that is too short", said={"root": b64(b"a root")})
+    by_head("failed", "another log is said", said={"origin": "log.example"})
+    by_head("failed", "another log", origin="log.example")
+    by_head("failed", "another time is said", head_at="2026-09-19T02:57:31Z")
+    by_head("failed", "a fraction of a second more", head_at="2026-09-19T02:57:30.001Z")
+    by_head("failed", "no time is said", head_at=None)
+    by_head("failed", "the entry has no time", entry={"iat": None})
+    by_head("failed", "the entry's time is a text", entry={"iat": "1789786650"})
+    by_head("failed", "the entry's time has a fraction", entry={"iat": 1789786650.0})
+    by_head("failed", "one witness where two are asked for", signers=WITNESSES[:1])
+    by_head("failed", "no proof", drop("/mda/nonce/tlog_proof"))
+    by_head("failed", "no entry", drop("/mda/nonce/log_entry_b64"))
+    by_head("failed", "another entry", {"set": {"/mda/nonce/log_entry_b64": b64(compact({"v": 1, "type": "time", "iat": 1789786651}))}})
+    case("key_named: by a head of the log: no log is trusted", {"apple": "proved", "key_named": "failed"}, put(mda=mda(beacon(KEY))), trust=[drop("/log_vkey")])
     spelled = bundle(key=KEY_65, mda=mda(legacy(KEY_65)), ear=jws(claims({"sub": subject(KEY_65)})))
     case("key_named: everything by the key's spelling with 04", {"subject": "proved", "registration": "proved", **proved, "ear": "proved"},
          {"set": {"/" + m: part for m, part in spelled.items() if PLAIN[m] != part}})
@@ -791,10 +817,15 @@ def logs():
     ok("nobody is asked to witness", entry(logged(token, about, signers=())), trust=[put(witness_quorum=0)])
 
 
-def in_log(raw, index=3, size=9, origin=ORIGIN, signers=WITNESSES):
-    """An entry, and the proof that it is in the log."""
+def leaves_of(size, index, raw):
     leaves = [sha256(b"\0", compact({"v": 1, "type": "filler", "n": n})) for n in range(size)]
     leaves[index] = sha256(b"\0", raw)
+    return leaves
+
+
+def in_log(raw, index=3, size=9, origin=ORIGIN, signers=WITNESSES):
+    """An entry, and the proof that it is in the log."""
+    leaves = leaves_of(size, index, raw)
     body = f"{origin}\n{size}\n{b64(tree(leaves))}\n"
     proof = "".join(b64(other) + "\n" for other in way(leaves, index))
     signatures = note(origin, 1, body) + "".join(note(signer, 4, body) for signer in signers)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use attestd::attestation::NonceInputs;
-use attestd::attestation::freshness::{Minted, Scheme};
+use attestd::attestation::freshness::Minted;
 use attestd::enrollment::ticket::Bounds;
 use attestd::enrollment::{
     Enrollment, Hardware, Identity, IdentityKind, Protocol, PushAddress, State, Ticket,
@@ -130,12 +130,9 @@ impl Mac {
             command_uuid: command_uuid.clone(),
             minted_at: later(3),
             se_public_key: String::new(),
+            beacon: None,
         };
-        Minted {
-            nonce: inputs.nonce(),
-            scheme: Scheme::TranscriptV1,
-            inputs,
-        }
+        inputs.mint()
     }
 
     pub fn posture(&self, revision: u64) -> Posture {

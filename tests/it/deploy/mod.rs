@@ -1,0 +1,4 @@
+//! What ships in `deploy/`, with the programs it is for.
+
+mod proxies;
+mod watching;
