@@ -131,6 +131,11 @@ own_id!(
     PushCertificateId, "psh_"
 );
 
+own_id!(
+    /// One request for a push certificate.
+    PushRequestId, "psr_"
+);
+
 name!(
     /// A provider session, by the name the coordinator gave it: 1 to 128 letters, digits and `-._:`,
     /// the first a letter or digit, so that it is one segment of a path whoever writes it.

@@ -36,8 +36,11 @@ pub struct Metrics {
     pub refusals_not_audited: Counter,
     /// Runs of a worker that failed.
     pub worker_failures: Counter,
-    /// Seconds since 1970 at which the push certificate in force ends; 0 when there is none.
+    /// Seconds since 1970 at which the push certificate in use ends, of several the one that ends first; 0
+    /// when there is none.
     pub push_certificate_not_after: Gauge,
+    push_certificate_days_left: Family<TopicLabels, Gauge>,
+    push_topic_stopped: Family<TopicLabels, Gauge>,
     identities_expired: Gauge,
     identities_expiring: Gauge,
     macs_waiting: Gauge,
@@ -69,6 +72,11 @@ struct OutcomeLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TopicLabels {
+    topic: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerdictLabels {
     verdict: &'static str,
 }
@@ -94,6 +102,8 @@ impl Metrics {
             refusals_not_audited: Counter::<u64, AtomicU64>::default(),
             worker_failures: Counter::<u64, AtomicU64>::default(),
             push_certificate_not_after: Gauge::default(),
+            push_certificate_days_left: Family::default(),
+            push_topic_stopped: Family::default(),
             identities_expired: Gauge::default(),
             identities_expiring: Gauge::default(),
             macs_waiting: Gauge::default(),
@@ -159,8 +169,18 @@ impl Metrics {
         );
         registry.register(
             "push_certificate_not_after_seconds",
-            "When the push certificate in force ends, seconds since 1970; 0 without one",
+            "When the push certificate that ends first does, seconds since 1970; 0 without one",
             metrics.push_certificate_not_after.clone(),
+        );
+        registry.register(
+            "push_certificate_days_left",
+            "Whole days until the push certificate of a topic ends",
+            metrics.push_certificate_days_left.clone(),
+        );
+        registry.register(
+            "push_topic_stopped",
+            "1 while no Mac of a topic is pushed, because its certificate expired or APNs refuses it",
+            metrics.push_topic_stopped.clone(),
         );
         registry.register(
             "identities_expired",
@@ -294,6 +314,20 @@ impl Metrics {
     pub fn event_followers(&self, count: usize) {
         self.event_followers
             .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The push certificate of a topic ends in so many days; `stopped` while nothing is pushed with it.
+    pub fn push_certificate(&self, topic: &str, days_left: u64, stopped: bool) {
+        let labels = TopicLabels {
+            topic: topic.to_owned(),
+        };
+        let days_left = i64::try_from(days_left).unwrap_or(i64::MAX);
+        self.push_certificate_days_left
+            .get_or_create(&labels)
+            .set(days_left);
+        self.push_topic_stopped
+            .get_or_create(&labels)
+            .set(i64::from(stopped));
     }
 
     /// Evidence led to a verdict.

@@ -14,7 +14,8 @@ use crate::flows::wake::Turn;
 use crate::flows::{
     Context, Failure, challenge, deliver_webhooks, draw_beacon, follow_events, judge_anew,
     push_signals, read_status, refuse, relay_answer, rotate_push_certificate, sweep, tell_log,
-    tell_of_end, transmit_signals, wake, watch_clock, witness_log,
+    tell_of_end, transmit_signals, try_push_certificate, wake, watch_clock,
+    watch_push_certificates, witness_log,
 };
 
 /// How often what is due is looked for.
@@ -42,8 +43,12 @@ const LOG_GATHER: Duration = Duration::from_secs(1);
 const WITNESS_GATHER: Duration = Duration::from_millis(500);
 /// How often old sessions, challenges and events are removed.
 const TIDY: Duration = Duration::from_secs(60 * 60);
-/// How often a newly installed push certificate is looked for.
-const PUSH_CERTIFICATE: Duration = Duration::from_secs(5);
+/// How often a push certificate that came into use is looked for.
+const PUSH_CERTIFICATE: Duration = Duration::from_secs(1);
+/// How often it is looked whether one ends soon, or is refused.
+const PUSH_TROUBLE: Duration = Duration::from_secs(5);
+/// How often it is looked whether Macs were chosen to try one, and came.
+const CANARIES: Duration = Duration::from_secs(1);
 /// How often "last seen" is written.
 const SEEN: Duration = Duration::from_secs(5);
 /// How often identities that ended are counted: they end by the day.
@@ -82,6 +87,20 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         Arc::clone(ctx),
         looked,
         stop.clone(),
+    ));
+    workers.spawn(every(
+        CANARIES,
+        Arc::clone(ctx),
+        stop.clone(),
+        "try_push_certificate",
+        |ctx| async move { try_push_certificate::run_once(&ctx).await },
+    ));
+    workers.spawn(every(
+        PUSH_TROUBLE,
+        Arc::clone(ctx),
+        stop.clone(),
+        "watch_push_certificates",
+        |ctx| async move { watch_push_certificates::run_once(&ctx).await },
     ));
     workers.spawn(judge_all_anew(Arc::clone(ctx), stop.clone()));
     workers.spawn(tell_followers(Arc::clone(ctx), stop.clone()));

@@ -25,6 +25,7 @@ mod m0016_shared_signals;
 mod m0017_relayed_commands;
 mod m0018_transparency_log;
 mod m0019_log_witnesses;
+mod m0020_push_certificate_life;
 
 /// The history.
 #[derive(Debug)]
@@ -53,6 +54,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0017_relayed_commands::Migration),
             Box::new(m0018_transparency_log::Migration),
             Box::new(m0019_log_witnesses::Migration),
+            Box::new(m0020_push_certificate_life::Migration),
         ]
     }
 }

@@ -151,12 +151,25 @@ impl Issuer {
         not_before_ms: i64,
         not_after_ms: i64,
     ) -> Result<Identity, ErrorStack> {
+        let certificate =
+            self.client_for(subject, &public_half(&key)?, not_before_ms, not_after_ms)?;
+        Ok(Identity { key, certificate })
+    }
+
+    /// As [`Issuer::client`], for a key that somebody else has.
+    pub fn client_for(
+        &self,
+        subject: &[(Nid, &str)],
+        public: &PKey<Public>,
+        not_before_ms: i64,
+        not_after_ms: i64,
+    ) -> Result<X509, ErrorStack> {
         let eku = extension(
             "2.5.29.37",
             false,
             &[0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2],
         )?;
-        self.issue(subject, key, (not_before_ms, not_after_ms), [eku])
+        self.certify(subject, public, (not_before_ms, not_after_ms), [eku])
     }
 
     fn issue(
@@ -166,20 +179,32 @@ impl Issuer {
         (not_before_ms, not_after_ms): (i64, i64),
         extensions: impl IntoIterator<Item = X509Extension>,
     ) -> Result<Identity, ErrorStack> {
+        let certificate = self.certify(
+            subject,
+            &public_half(&key)?,
+            (not_before_ms, not_after_ms),
+            extensions,
+        )?;
+        Ok(Identity { key, certificate })
+    }
+
+    fn certify(
+        &self,
+        subject: &[(Nid, &str)],
+        public: &PKey<Public>,
+        (not_before_ms, not_after_ms): (i64, i64),
+        extensions: impl IntoIterator<Item = X509Extension>,
+    ) -> Result<X509, ErrorStack> {
         let issuer = self.identity.certificate.subject_name();
         let subject = name(subject)?;
-        let public = public_half(&key)?;
-        let mut builder = begin(&subject, issuer, &public, not_before_ms, not_after_ms)?;
+        let mut builder = begin(&subject, issuer, public, not_before_ms, not_after_ms)?;
         builder.append_extension(extension("2.5.29.19", true, &[0x30, 0])?)?;
         builder.append_extension(extension("2.5.29.15", true, &[3, 2, 5, 0xa0])?)?;
         for each in extensions {
             builder.append_extension(each)?;
         }
         builder.sign(&self.identity.key, digest_for(&self.identity.key))?;
-        Ok(Identity {
-            key,
-            certificate: builder.build(),
-        })
+        Ok(builder.build())
     }
 }
 

@@ -1,18 +1,22 @@
 //! TLS set-up shared by the doubles: a server that demands client certificates, and the means to
 //! trust a root.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use openssl::x509::X509;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
 
 use crate::certs::Identity;
+
+/// Client certificates, DER, that end the handshake as revoked.
+pub(crate) type Refused = Arc<Mutex<Vec<Vec<u8>>>>;
 
 /// The crypto provider of all TLS here.
 pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -26,6 +30,7 @@ pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 pub(crate) fn server_requiring(
     identity: &Identity,
     client_root: &X509,
+    refused: Refused,
 ) -> Result<Arc<ServerConfig>, String> {
     let mut roots = RootCertStore::empty();
     roots
@@ -37,10 +42,12 @@ pub(crate) fn server_requiring(
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
-        .with_client_cert_verifier(Arc::new(AnyTime { strict }))
+        .with_client_cert_verifier(Arc::new(AnyTime { strict, refused }))
         .with_single_cert(vec![der(&identity.certificate)?], private_key(identity)?)
         .map_err(|error| error.to_string())?;
     config.alpn_protocols = vec![b"h2".to_vec()];
+    // A session that is resumed shows no certificate, and one may have been withdrawn since.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
 
@@ -64,6 +71,7 @@ pub fn private_key(identity: &Identity) -> Result<PrivateKeyDer<'static>, String
 #[derive(Debug)]
 struct AnyTime {
     strict: Arc<dyn ClientCertVerifier>,
+    refused: Refused,
 }
 
 impl ClientCertVerifier for AnyTime {
@@ -77,6 +85,11 @@ impl ClientCertVerifier for AnyTime {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.iter().any(|der| der == end_entity.as_ref()) {
+            return Err(CertificateError::Revoked.into());
+        }
+        drop(refused);
         let at = within_validity(end_entity, now).unwrap_or(now);
         self.strict
             .verify_client_cert(end_entity, intermediates, at)

@@ -232,8 +232,13 @@ impl Estate {
             rotate_push_certificate::install(
                 &ctx.store,
                 ctx.entropy.as_ref(),
-                certificate,
-                key,
+                rotate_push_certificate::Offer {
+                    certificate,
+                    key: rotate_push_certificate::OfferedKey::Pem(key),
+                    apple_account: None,
+                    new_fleet: false,
+                    apples: false,
+                },
                 ctx.clock.now(),
             )
             .await?;

@@ -41,6 +41,8 @@ struct Inner {
     refused: Option<PushOutcome>,
     circuit: Circuit,
     last_fault: Option<(Timestamp, PushOutcome)>,
+    /// What began the hold, or went on with it.
+    stopped: Option<(Timestamp, PushOutcome)>,
     closed: bool,
 }
 
@@ -67,6 +69,7 @@ impl Line {
         retire_all(&mut inner);
         // What was held against the old certificate does not count against the new one.
         inner.circuit = Circuit::default();
+        inner.stopped = None;
         inner.backoff = Backoff::default();
         self.troubled.store(false, Ordering::Release);
         Installed::Replaced
@@ -122,6 +125,7 @@ impl Line {
             in_flight: open().map(|session| session.load()).sum(),
             last_success: (success > 0).then(|| Timestamp::from_millis(success)),
             last_fault: inner.last_fault.clone(),
+            stopped: inner.stopped.clone(),
             on_hold_until: inner
                 .circuit
                 .held_until(now)
@@ -317,6 +321,9 @@ impl Line {
             tracing::error!(%topic, outcome = outcome.name(), detail = ?outcome, "pushes held: the push certificate is at fault");
             // A connection stays bound to the certificate it was opened with.
             retire_all(&mut inner);
+            inner.stopped = Some((self.context.clock.now(), outcome.clone()));
+        } else if !inner.circuit.is_troubled() {
+            inner.stopped = None;
         }
         if !matches!(outcome.blame(), Blame::Nobody | Blame::Token) {
             inner.last_fault = Some((self.context.clock.now(), outcome.clone()));

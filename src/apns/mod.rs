@@ -51,6 +51,11 @@ struct Context {
     entropy: Arc<dyn Entropy>,
 }
 
+/// A certificate that is tried: its pushes go over a connection of their own, beside those of the
+/// certificate in use. Ends when dropped; pushes under way end then.
+#[derive(Debug)]
+pub struct TrialLine(Arc<Line>);
+
 /// What became of [`Apns::install`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Installed {
@@ -82,7 +87,10 @@ pub struct TopicState {
     /// The last outcome that was no answer about one Mac, and when. Kept after things went well
     /// again: compare with [`TopicState::last_success`].
     pub last_fault: Option<(Timestamp, PushOutcome)>,
-    /// Pushes are held back for a certificate or topic fault: until the next probe.
+    /// Pushes are held back for a certificate or topic fault: since when, and for which, as of the last
+    /// push that was sent all the same to find out.
+    pub stopped: Option<(Timestamp, PushOutcome)>,
+    /// Until the next probe.
     pub on_hold_until: Option<Timestamp>,
 }
 
@@ -140,6 +148,21 @@ impl Apns {
         Ok(Installed::First)
     }
 
+    /// A certificate to try, with its private key (PKCS #8, DER). What is in use for its topic is not
+    /// touched, and a fault of this one holds nobody else back.
+    ///
+    /// # Errors
+    /// [`ApnsError::Unusable`].
+    pub fn trial(
+        &self,
+        certificate: &AcceptedPushCertificate,
+        key: &Secret<Vec<u8>>,
+    ) -> Result<TrialLine, ApnsError> {
+        let credentials = tls::Credentials::new(certificate, key, 0, &self.context.roots)?;
+        let line = Line::new(Arc::clone(&self.context), credentials);
+        Ok(TrialLine(Arc::new(line)))
+    }
+
     /// Takes a topic out of use; pushes under way end.
     pub fn withdraw(&self, topic: &Topic) {
         let line = self
@@ -179,5 +202,18 @@ impl Apns {
         let mut states: Vec<_> = lines.iter().map(|line| line.state()).collect();
         states.sort_by(|a, b| a.topic.cmp(&b.topic));
         states
+    }
+}
+
+impl TrialLine {
+    /// As [`Apns::send`]; the push must be for the topic of the certificate.
+    pub async fn send(&self, wake: &Wake, id: Uuid) -> PushOutcome {
+        self.0.send(wake, id).await
+    }
+}
+
+impl Drop for TrialLine {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Desk {
     /// What profiles of this server say.
     pub(super) profiles: Constants,
     pub(super) attestation_hold: Duration,
+    /// Pushes go to Apple's own service.
+    pub(super) apples_apns: bool,
     /// Where receivers of shared signals reach it, if any do.
     pub(super) signals_url: Option<String>,
     pub(super) now: Timestamp,
@@ -93,6 +95,7 @@ fn at_desk<R>(
             identity: config.enrollment.identity,
             profiles: settings.profile,
             attestation_hold: config.attestation.hold.0,
+            apples_apns: config.apns.root.is_none(),
             signals_url: config.shared_signals.url.clone(),
             now: SystemClock.now(),
         })

@@ -10,9 +10,10 @@ use crate::enrollment::{Protocol, Ticket};
 use crate::ids::Topic;
 use crate::pki::cms::SignedDataBuilder;
 use crate::provider::enroll_request::Once;
+use crate::push::rotation::enrolling;
 use crate::reason::Reason;
 use crate::secret::Secret;
-use crate::store::Store;
+use crate::store::{PushCertificate, Store};
 use crate::time::Timestamp;
 
 /// A profile ready to be installed.
@@ -77,7 +78,7 @@ async fn deliver(
     Ok(Some(Delivered { ticket, profile }))
 }
 
-/// The topic of the push certificate in force.
+/// The topic under which Macs enrol.
 pub(super) async fn topic(ctx: &Context) -> Result<Option<Topic>, Failure> {
     topic_in_force(&ctx.store).await
 }
@@ -85,10 +86,8 @@ pub(super) async fn topic(ctx: &Context) -> Result<Option<Topic>, Failure> {
 /// As [`topic`], of a store.
 pub(super) async fn topic_in_force(store: &Store) -> Result<Option<Topic>, Failure> {
     let certificates = store.read().await?.push_certificates().await?;
-    let active = certificates
-        .into_iter()
-        .find(|certificate| certificate.standing == crate::store::Standing::Active);
-    Ok(active.map(|certificate| certificate.topic))
+    let held: Vec<_> = certificates.iter().map(PushCertificate::held).collect();
+    Ok(enrolling(&held).cloned())
 }
 
 /// The signed profile of a ticket with this secret.

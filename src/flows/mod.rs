@@ -40,7 +40,7 @@
 //! | [`release`] | a release of the provider software is registered or withdrawn |
 //! | [`refuse`] | something was refused: counted, and one line for the audit |
 //! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
-//! | [`rotate_push_certificate`] | the yearly push certificate |
+//! | [`rotate_push_certificate`] | the yearly push certificate; [`request_push_certificate`] asks for it, [`try_push_certificate`] has chosen Macs try it first, [`watch_push_certificates`] tells of its end |
 //! | [`rotate_result_key`] | the keys that results are signed by |
 //! | [`publish_evidence`] | anybody wants to check it all |
 //! | [`append_to_log`] | something is said to all; [`tell_log`] follows what there is to say, [`witness_log`] shows it to witnesses |
@@ -95,6 +95,7 @@ pub mod relay_answer;
 pub mod relay_command;
 pub mod release;
 pub mod renew_by_scep;
+pub mod request_push_certificate;
 pub mod revoke;
 pub mod rotate_push_certificate;
 pub mod rotate_result_key;
@@ -105,9 +106,11 @@ pub mod take_over;
 pub mod tell_log;
 pub mod tell_of_end;
 pub mod transmit_signals;
+pub mod try_push_certificate;
 pub mod verify_now;
 pub mod wake;
 pub mod watch_clock;
+pub mod watch_push_certificates;
 pub mod webhook;
 pub mod witness_log;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::watch_clock::{demand, trouble};
 use super::{Context, Failure};
 use crate::apns::TopicState;
-use crate::store::{PushCertificate, Standing};
+use crate::push::Standing;
+use crate::store::PushCertificate;
 use crate::time::watch::Trouble;
 
 /// What the service works with.
@@ -13,7 +14,7 @@ use crate::time::watch::Trouble;
 pub struct ServiceStatus {
     /// Name of the database kind.
     pub database: &'static str,
-    /// The push certificate in use.
+    /// The push certificate in use; of several, the one that ends first.
     pub push_certificate: Option<PushCertificate>,
     /// What the connection of each topic went through.
     pub apns: Vec<TopicState>,
@@ -40,7 +41,8 @@ pub async fn read_status(ctx: &Context) -> Result<ServiceStatus, Failure> {
     let certificates = ctx.store.read().await?.push_certificates().await?;
     let active = certificates
         .into_iter()
-        .find(|one| one.standing == Standing::Active);
+        .filter(|one| one.standing == Standing::Active)
+        .min_by_key(|one| one.not_after);
     Ok(ServiceStatus {
         database: ctx.store.backend(),
         push_certificate: active,

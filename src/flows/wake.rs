@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::rotate_push_certificate::take_into_use;
 use super::sweep::with_what_is_due;
 use super::{Context, Failure};
 use crate::enrollment::trace::{Entry, Step};
 use crate::enrollment::{PushAddress, State};
 use crate::entropy::draw;
 use crate::ids::DeviceId;
-use crate::push::outcome::{Duty, Passing, PushOutcome};
+use crate::push::outcome::{CertificateFault, Duty, Passing, PushOutcome};
 use crate::push::rate::Rate;
 use crate::push::wake::{Expiration, Wake};
 use crate::reason::Reason;
@@ -182,7 +183,7 @@ pub async fn wake_waiting(ctx: &Context, waiting: &Waiting) -> Result<(), Failur
         }) => {
             let expiration = Expiration::usual(now);
             match Wake::new(topic, token, magic, expiration) {
-                Ok(push) => Some(ctx.apns.send(&push, push_id(ctx)).await),
+                Ok(push) => Some(send(ctx, &push).await?),
                 Err(_) => None,
             }
         }
@@ -193,6 +194,18 @@ pub async fn wake_waiting(ctx: &Context, waiting: &Waiting) -> Result<(), Failur
     let addressed_at = address.as_ref().map(|address| address.updated_at);
     let ended = Ended::of(outcome, addressed_at, now);
     conclude(ctx, device_id, ended).await
+}
+
+/// Sends a push. A topic whose first certificate came into use a moment ago is not followed yet, and
+/// its first Macs are not to wait for the next attempt.
+async fn send(ctx: &Context, push: &Wake) -> Result<PushOutcome, Failure> {
+    let absent = PushOutcome::CertificateFault(CertificateFault::Absent);
+    let outcome = ctx.apns.send(push, push_id(ctx)).await;
+    if outcome != absent {
+        return Ok(outcome);
+    }
+    take_into_use(ctx, 0).await?;
+    Ok(ctx.apns.send(push, push_id(ctx)).await)
 }
 
 /// Asks what is due, and takes the push out of the budget, in one step. False when the Mac is not
@@ -338,7 +351,7 @@ fn note(review: Review, ended: &Ended) -> (Changes, Option<Priority>) {
 }
 
 /// Names one push in every attempt to send it.
-fn push_id(ctx: &Context) -> uuid::Uuid {
+pub(super) fn push_id(ctx: &Context) -> uuid::Uuid {
     uuid::Builder::from_random_bytes(draw(ctx.entropy.as_ref())).into_uuid()
 }
 

@@ -19,6 +19,7 @@ use crate::flows::read_status::read_status;
 use crate::flows::{Context, Failure};
 use crate::ids::{CertificateHash, DeviceId, SerialNumber, Topic, Udid};
 use crate::provider::SePublicKey;
+use crate::push::trouble::of_topic;
 use crate::time::Timestamp;
 
 /// The bearer token of a request.
@@ -269,6 +270,9 @@ struct TopicV1 {
     certificate_not_after: Timestamp,
     last_success: Option<Timestamp>,
     on_hold_until: Option<Timestamp>,
+    /// Why nobody can be woken: `push_certificate_expired`, `push_certificate_refused`,
+    /// `push_topic_refused`.
+    trouble: Option<&'static str>,
 }
 
 /// Macs that wait for their turn to be woken.
@@ -301,6 +305,8 @@ async fn describe_service(ctx: &Context) -> Result<StatusV1<'_>, Failure> {
         certificate_not_after: topic.not_after,
         last_success: topic.last_success,
         on_hold_until: topic.on_hold_until,
+        trouble: of_topic(topic.not_after, topic.stopped.as_ref(), now)
+            .map(|(_, trouble)| trouble.as_str()),
     });
     let clock = ClockV1 {
         state: status

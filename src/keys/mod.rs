@@ -11,6 +11,7 @@ mod decrypt;
 pub mod file;
 pub mod master;
 mod pair;
+pub mod pkcs12;
 pub mod seal;
 
 use std::fmt;

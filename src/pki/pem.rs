@@ -93,8 +93,17 @@ pub fn read_request(bytes: &[u8]) -> Result<Vec<u8>, PkiError> {
 
 /// The certificate as a PEM block, lines of 64 characters.
 pub fn to_pem(certificate: &Certificate<'_>) -> String {
-    let body = STANDARD.encode(certificate.as_der());
-    let mut pem = format!("{BEGIN}\n");
+    block("CERTIFICATE", certificate.as_der())
+}
+
+/// A certificate request (PKCS #10, DER) as a PEM block.
+pub fn request_to_pem(request: &[u8]) -> String {
+    block("CERTIFICATE REQUEST", request)
+}
+
+fn block(label: &str, der: &[u8]) -> String {
+    let body = STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
     let mut rest = body.as_str();
     while !rest.is_empty() {
         // Base64 is ASCII: every byte position is a character boundary.
@@ -103,8 +112,7 @@ pub fn to_pem(certificate: &Certificate<'_>) -> String {
         pem.push('\n');
         rest = after;
     }
-    pem.push_str(END);
-    pem.push('\n');
+    pem.push_str(&format!("-----END {label}-----\n"));
     pem
 }
 

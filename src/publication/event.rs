@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::binding_v1::Judgement;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, PushCertificateId, Topic};
 use crate::posture::{Posture, Verdict};
 use crate::provider::{Release, Session};
 use crate::reason::Reason;
@@ -32,13 +32,17 @@ pub const BINDING_CONFLICT: &str = "binding.conflict";
 /// A challenge was not answered: the next is due at once.
 pub const CHALLENGE_DUE: &str = "challenge.due";
 
-/// The service cannot say whom it trusts, or can again. It is about no Mac.
+/// The service cannot say whom it trusts, or cannot wake the Macs of a topic; or can again. It is about
+/// no Mac.
 pub const SERVICE_DEGRADED: &str = "service.degraded";
 /// An operator said that the clock is right, whatever was seen before. It is about no Mac.
 pub const SERVICE_CLOCK_ACCEPTED: &str = "service.clock_accepted";
 
+/// A push certificate that is in use ends within so many days. It is about no Mac.
+pub const SERVICE_PUSH_CERTIFICATE_EXPIRING: &str = "service.push_certificate_expiring";
+
 /// Every name of an event that is stored.
-pub const ALL: [&str; 14] = [
+pub const ALL: [&str; 15] = [
     POSTURE_CHANGED,
     POSTURE_EXPIRING,
     VERIFICATION_FINISHED,
@@ -53,6 +57,7 @@ pub const ALL: [&str; 14] = [
     CHALLENGE_DUE,
     SERVICE_DEGRADED,
     SERVICE_CLOCK_ACCEPTED,
+    SERVICE_PUSH_CERTIFICATE_EXPIRING,
 ];
 
 /// What a reader knew is void: it lists everything again. Only ever said in a stream, never stored.
@@ -95,6 +100,37 @@ pub fn service_degraded(trouble: Option<&Trouble>) -> Value {
         "degraded": trouble.is_some(),
         "cause": trouble.map(Trouble::as_str),
         "detail": trouble.map(ToString::to_string),
+    })
+}
+
+/// Body of `service.degraded` where no Mac of a topic can be woken; when that is over, `cause` is what it
+/// was.
+pub fn pushes_degraded(topic: &Topic, degraded: bool, cause: Option<&str>) -> Value {
+    json!({ "degraded": degraded, "cause": cause, "detail": null, "topic": topic })
+}
+
+/// A push certificate that ends soon.
+#[derive(Debug)]
+pub struct Expiring<'a> {
+    pub push_certificate_id: &'a PushCertificateId,
+    pub topic: &'a Topic,
+    pub not_after: Timestamp,
+    /// It ends within so many days.
+    pub days: u64,
+    /// How many Macs are enrolled under its topic.
+    pub macs: u64,
+    pub apple_account: Option<&'a str>,
+}
+
+/// Body of `service.push_certificate_expiring`.
+pub fn push_certificate_expiring(expiring: &Expiring<'_>) -> Value {
+    json!({
+        "push_certificate_id": expiring.push_certificate_id,
+        "topic": expiring.topic,
+        "not_after": expiring.not_after,
+        "days": expiring.days,
+        "macs": expiring.macs,
+        "apple_account": expiring.apple_account,
     })
 }
 

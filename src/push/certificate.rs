@@ -47,6 +47,11 @@ pub enum PushCertificateRefusal {
          https://identity.apple.com/pushcert, with the same Apple Account as before"
     )]
     Expired(Timestamp),
+    #[error(
+        "the certificate was issued by {0}, not by Apple; install the one downloaded from \
+         https://identity.apple.com/pushcert"
+    )]
+    NotByApple(String),
     #[error("the certificate is valid from {0}; wait, or set the clock of this machine right")]
     NotYetValid(Timestamp),
     #[error("no private key in the file; add the key that the certificate was requested with")]
@@ -96,6 +101,20 @@ impl PushCertificate {
             chain: upwards(leaf, rest),
             topic,
         })
+    }
+
+    /// Whether its issuer bears Apple's name: whoever takes a certificate of the service's own for the
+    /// one from the portal is told so at once. That Apple did sign it is APNs' to find out.
+    ///
+    /// # Errors
+    /// [`PushCertificateRefusal::NotByApple`].
+    pub fn demand_apple(&self) -> Result<(), PushCertificateRefusal> {
+        let leaf = self.leaf().certificate();
+        let issuer = leaf.issuer();
+        if issuer.text_of(oid::ORGANIZATION) == Some("Apple Inc.") {
+            return Ok(());
+        }
+        Err(PushCertificateRefusal::NotByApple(issuer.to_string()))
     }
 
     /// Accepts the certificate for use with the private key whose DER SubjectPublicKeyInfo is
@@ -149,6 +168,11 @@ impl PushCertificate {
     /// Who issued it, as text for people.
     pub fn issuer(&self) -> String {
         self.leaf().certificate().issuer().to_string()
+    }
+
+    /// Its public key, SubjectPublicKeyInfo, DER.
+    pub fn spki(&self) -> &[u8] {
+        self.leaf().certificate().spki()
     }
 
     /// Its SHA-256.
@@ -211,7 +235,7 @@ mod tests {
     }
 
     fn spki() -> Vec<u8> {
-        push().leaf().certificate().spki().to_vec()
+        push().spki().to_vec()
     }
 
     fn at(text: &str) -> Timestamp {
@@ -257,6 +281,48 @@ mod tests {
             push().accept(&other, mid),
             Err(PushCertificateRefusal::KeyMismatch)
         );
+    }
+
+    #[test]
+    fn one_that_does_not_bear_apples_name_is_told_from_the_portals() {
+        assert_eq!(
+            push().demand_apple(),
+            Err(PushCertificateRefusal::NotByApple(push().issuer()))
+        );
+        let apple = PushCertificate::read(&issued_by("Apple Inc.")).expect("a push certificate");
+        assert_eq!(apple.demand_apple(), Ok(()));
+        let other = PushCertificate::read(&issued_by("Apple Inc. ")).expect("a push certificate");
+        assert!(other.demand_apple().is_err());
+    }
+
+    /// A push certificate whose issuer has this organisation.
+    fn issued_by(organization: &str) -> Vec<u8> {
+        use openssl::nid::Nid;
+        use openssl::x509::{X509Builder, X509NameBuilder};
+
+        let name = |nid, text| {
+            let mut name = X509NameBuilder::new().expect("a name");
+            name.append_entry_by_nid(nid, text).expect("a name");
+            name.build()
+        };
+        let rsa = openssl::rsa::Rsa::generate(2048).expect("a key");
+        let key = openssl::pkey::PKey::from_rsa(rsa).expect("a key");
+        let mut made = X509Builder::new().expect("a certificate");
+        made.set_version(2).expect("set");
+        let serial = openssl::bn::BigNum::from_u32(7).expect("a number");
+        let serial = openssl::asn1::Asn1Integer::from_bn(&serial).expect("a number");
+        made.set_serial_number(&serial).expect("set");
+        made.set_subject_name(&name(Nid::USERID, "com.apple.mgmt.External.x"))
+            .expect("set");
+        made.set_issuer_name(&name(Nid::ORGANIZATIONNAME, organization))
+            .expect("set");
+        let day = |days| openssl::asn1::Asn1Time::days_from_now(days).expect("a time");
+        made.set_not_before(&day(0)).expect("set");
+        made.set_not_after(&day(365)).expect("set");
+        made.set_pubkey(&key).expect("set");
+        made.sign(&key, openssl::hash::MessageDigest::sha256())
+            .expect("signed");
+        made.build().to_der().expect("der")
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
+use openssl::pkey::{PKey, Public};
 use openssl::x509::X509;
 
-use crate::certs::{Identity, Issuer};
+use crate::certs::{Identity, Issuer, public_half};
 use crate::clock::DAY_MS;
 use crate::keys::{self, KeyKind};
 
@@ -60,6 +61,21 @@ impl PushAuthority {
     /// A certificate for `topic`, valid for one year from `from_ms`: as the portal issues it, and,
     /// for the same topic, as it renews it.
     pub fn issue(&self, topic: &str, from_ms: i64) -> Result<PushCertificate, ErrorStack> {
+        let key = keys::generate(KeyKind::Rsa2048)?;
+        let certificate = self.certify(&public_half(&key)?, topic, from_ms)?;
+        Ok(PushCertificate {
+            topic: topic.to_owned(),
+            identity: Identity { key, certificate },
+        })
+    }
+
+    /// As [`PushAuthority::issue`], for a key that somebody else has.
+    pub fn certify(
+        &self,
+        public: &PKey<Public>,
+        topic: &str,
+        from_ms: i64,
+    ) -> Result<X509, ErrorStack> {
         let uuid = topic.strip_prefix(TOPIC_PREFIX).unwrap_or(topic);
         let common_name = format!("APSP:{uuid}");
         let subject = [
@@ -67,14 +83,8 @@ impl PushAuthority {
             (Nid::COMMONNAME, common_name.as_str()),
             (Nid::COUNTRYNAME, "US"),
         ];
-        let key = keys::generate(KeyKind::Rsa2048)?;
-        let identity = self
-            .issuer
-            .client(&subject, key, from_ms, from_ms + 365 * DAY_MS)?;
-        Ok(PushCertificate {
-            topic: topic.to_owned(),
-            identity,
-        })
+        self.issuer
+            .client_for(&subject, public, from_ms, from_ms + 365 * DAY_MS)
     }
 }
 

@@ -24,7 +24,7 @@ use super::device::{Delivered, Device, Inbox};
 use super::faults::{Fault, Faults};
 use super::rules::{self, Rejection};
 use super::{ApnsError, PushAuthority, topic_of};
-use crate::certs::Issuer;
+use crate::certs::{Issuer, fingerprint};
 use crate::clock::Clock;
 use crate::{keys, tls};
 
@@ -48,6 +48,8 @@ pub struct PushBudget {
 #[derive(Debug, Clone)]
 pub struct PushSeen {
     pub token: String,
+    /// The push certificate it came with, as [`fingerprint`] names it.
+    pub certificate: String,
     pub headers: HeaderMap,
     pub body: Bytes,
     /// What was answered; 0 when the connection was cut instead.
@@ -64,6 +66,7 @@ struct Shared {
     faults: Mutex<Faults>,
     seen: Mutex<Vec<PushSeen>>,
     revoked: Mutex<Vec<Vec<u8>>>,
+    refused: tls::Refused,
     connections: AtomicUsize,
     watchers: broadcast::Sender<PushSeen>,
 }
@@ -87,9 +90,11 @@ impl Apns {
         options: ApnsOptions,
     ) -> Result<Self, ApnsError> {
         // TLS peers check certificates by the real time, whatever the simulated one is.
+        let refused = tls::Refused::default();
         let server = root.loopback_server(Clock::system().now_ms())?;
-        let config = tls::server_requiring(&server, &authority.identity().certificate)
-            .map_err(ApnsError::Tls)?;
+        let config =
+            tls::server_requiring(&server, &authority.identity().certificate, refused.clone())
+                .map_err(ApnsError::Tls)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.port))
             .await
             .map_err(ApnsError::Listen)?;
@@ -102,6 +107,7 @@ impl Apns {
             faults: Mutex::default(),
             seen: Mutex::default(),
             revoked: Mutex::default(),
+            refused,
             connections: AtomicUsize::new(0),
             watchers: broadcast::channel(1024).0,
         });
@@ -189,6 +195,13 @@ impl Apns {
         Ok(())
     }
 
+    /// From now on no connection is opened with this push certificate: the handshake ends with the
+    /// alert certificate_revoked.
+    pub fn refuse_in_handshake(&self, certificate: &X509) -> Result<(), ApnsError> {
+        lock(&self.shared.refused).push(certificate.to_der()?);
+        Ok(())
+    }
+
     /// All requests with a well-formed token so far, oldest first.
     pub fn seen(&self) -> Vec<PushSeen> {
         lock(&self.shared.seen).clone()
@@ -258,6 +271,7 @@ async fn listen(
 #[derive(Debug)]
 struct Connection {
     certificate: X509,
+    fingerprint: String,
     topic: String,
     requests: AtomicUsize,
     cut: Notify,
@@ -283,8 +297,12 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
     };
     shared.connections.fetch_add(1, Ordering::SeqCst);
     let topic = topic_of(&certificate);
+    let Ok(fingerprint) = fingerprint(&certificate) else {
+        return;
+    };
     let connection = Arc::new(Connection {
         certificate,
+        fingerprint,
         topic,
         requests: AtomicUsize::new(0),
         cut: Notify::new(),
@@ -343,7 +361,7 @@ async fn answer(
             let due = lock(&shared.faults).next_for(&token);
             let outcome = match due {
                 Some(Fault::DropConnection) => {
-                    record(&shared, &token, &parts.headers, &body, 0);
+                    record(&shared, &connection, &token, (&parts.headers, &body), 0);
                     connection.cut.notify_one();
                     std::future::pending().await
                 }
@@ -360,16 +378,29 @@ async fn answer(
             let status = outcome
                 .as_ref()
                 .map_or_else(|rejection| rejection.status, |()| 200);
-            record(&shared, &token, &parts.headers, &body, status);
+            record(
+                &shared,
+                &connection,
+                &token,
+                (&parts.headers, &body),
+                status,
+            );
             outcome
         }
     };
     Ok(response(outcome, &id))
 }
 
-fn record(shared: &Shared, token: &str, headers: &HeaderMap, body: &Bytes, status: u16) {
+fn record(
+    shared: &Shared,
+    connection: &Connection,
+    token: &str,
+    (headers, body): (&HeaderMap, &Bytes),
+    status: u16,
+) {
     let seen = PushSeen {
         token: token.to_owned(),
+        certificate: connection.fingerprint.clone(),
         headers: headers.clone(),
         body: body.clone(),
         status,

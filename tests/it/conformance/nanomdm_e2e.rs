@@ -25,12 +25,12 @@ const RIGHTS: i64 = 1041;
 const DAY: Duration = Duration::from_secs(86_400);
 
 journey! {
-    /// 1, pushcert: a renewed pair is stored and read back while the server runs. Different: the
-    /// pair that is in use is refused, so that no node has anything to reload.
+    /// 1, pushcert: a renewed pair is stored and read back while the server runs. Different: it comes
+    /// into use when an operator says so, and the pair that is here is refused.
     async fn case_1_a_push_certificate_is_stored_and_read_back(backend: Backend) {
         let scene = Scene::new(backend).await;
         let topic = scene.world.topic();
-        let from = scene.now().millis() - 86_400_000;
+        let from = scene.now().millis() - 43_200_000;
         let renewed = scene.world.push_authority().issue(topic, from).expect("issues");
         let write = |name: &str, bytes: Vec<u8>| {
             let path = scene.home.path().join(name);
@@ -45,7 +45,12 @@ journey! {
             attestd(&[&["push-cert"], arguments, &common[..]].concat())
         };
         let files = ["install", "--certificate", &certificate, "--key", &key];
-        assert!(push_cert(&files).status.success());
+        let installed = push_cert(&files);
+        assert!(installed.status.success());
+        let installed: Json = serde_json::from_slice(&installed.stdout).expect("JSON");
+        assert_eq!(installed["state"], "staged");
+        let id = installed["push_certificate_id"].as_str().expect("an id");
+        assert!(push_cert(&["activate", id, "--without-canary", "a test"]).status.success());
         let status = push_cert(&["status"]);
         let status: Json = serde_json::from_slice(&status.stdout).expect("JSON");
         let list = status["push_certificates"].as_array().expect("a list");

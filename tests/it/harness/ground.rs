@@ -56,6 +56,12 @@ impl Ground {
             let url = database::copied(name, MIGRATED).await;
             body.push_str(&format!("[database]\nurl = \"{url}\"\n"));
         }
+        if let Some(files) = push {
+            let root = files.apns_root.display();
+            body.push_str(&format!(
+                "[apns]\nurl = \"https://localhost:9\"\nroot = \"{root}\"\n"
+            ));
+        }
         let config = folder.join("ground.toml");
         fs::write(&config, body).expect("a configuration");
         let configured = ["--insecure-http", "--config", text(&config)];

@@ -14,6 +14,7 @@ pub mod plane;
 pub mod process;
 pub mod provider;
 pub mod public_side;
+pub mod push_officer;
 pub mod receiver;
 pub mod reverse_proxy;
 pub mod scene;

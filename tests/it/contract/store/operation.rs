@@ -1,10 +1,12 @@
 //! Push certificates, API tokens, refusals and facts.
 
 use attestd::entropy::SeededEntropy;
-use attestd::ids::{ApiTokenId, CertificateHash, PushCertificateId, SecretHash, Topic};
+use attestd::ids::{ApiTokenId, CertificateHash, DeviceId, PushCertificateId, SecretHash, Topic};
+use attestd::push::Standing;
+use attestd::push::canary::Canary;
 use attestd::reason::Reason;
 use attestd::secret::Secret;
-use attestd::store::{ApiToken, PushCertificate, Refusal, Standing, StoreError};
+use attestd::store::{ApiToken, PushCertificate, Refusal, StoreError};
 
 use super::fixture::{Mac, later, now, topic};
 
@@ -19,6 +21,12 @@ fn push_certificate(number: u64, topic: Topic) -> PushCertificate {
         not_before: now(),
         not_after: later(86_400 * 365),
         installed_at: later(number),
+        apple_account: Some("officer@example.org".to_owned()),
+        activated_at: Some(later(number)),
+        retired_at: None,
+        untried_because: None,
+        expiry_told: None,
+        generation: 0,
     }
 }
 
@@ -38,13 +46,98 @@ on_both! {
         assert_eq!(generations, [0, 1, 2]);
 
         let read = db.store.read().await.expect("begins");
+        let numbered = |certificate: PushCertificate, generation| PushCertificate { generation, ..certificate };
+        let (second, other) = (numbered(second, 3), numbered(other, 2));
         let active = read.active_push_certificate(&topic()).await.expect("answers");
         assert_eq!(active.as_ref(), Some(&second));
         let active = read.active_push_certificate(&elsewhere).await.expect("answers");
         assert_eq!(active.as_ref(), Some(&other));
-        let retired = PushCertificate { standing: Standing::Retired, ..first };
+        let retired = PushCertificate {
+            standing: Standing::Retired,
+            retired_at: Some(second.installed_at),
+            ..numbered(first, 1)
+        };
         let all = read.push_certificates().await.expect("answers");
         assert_eq!(all, [second, other, retired]);
+    }
+}
+
+on_both! {
+    async fn a_staged_push_certificate_is_tried_comes_into_use_and_goes_again(db: Database) {
+        let first = push_certificate(1, topic());
+        let staged = PushCertificate {
+            standing: Standing::Staged,
+            activated_at: None,
+            ..push_certificate(2, topic())
+        };
+        let (first_id, id) = (&first.push_certificate_id, &staged.push_certificate_id);
+        let mut write = db.store.write().await.expect("begins");
+        write.install_push_certificate(&first).await.expect("is new");
+        write.install_push_certificate(&staged).await.expect("is new");
+        let chosen = [1, 2].map(|number| Canary::ask(DeviceId::new(now(), &SeededEntropy::new(number)), now()));
+        write.choose_canaries(id, &chosen).await.expect("are chosen");
+        write.push_certificate_is_tried(id).await.expect("is tried");
+        // One that is in use is not tried.
+        write.push_certificate_is_tried(first_id).await.expect("nothing happens");
+        write.commit().await.expect("commits");
+
+        let read = db.store.read().await.expect("begins");
+        assert_eq!(read.open_trials(later(1)).await.expect("answers"), []);
+        let open = read.open_trials(now()).await.expect("answers");
+        assert_eq!(open.len(), 2);
+        let active = read.active_push_certificate(&topic()).await.expect("answers");
+        assert_eq!(active.map(|one| one.push_certificate_id).as_ref(), Some(first_id));
+        drop(read);
+
+        let mut trial = open[0].clone();
+        let mut write = db.store.write().await.expect("begins");
+        let take = [(later(10), now()), (later(20), later(9)), (later(30), later(10))];
+        let mut taken = Vec::new();
+        for (until, at) in take {
+            taken.push(write.take_trial(&trial, until, at).await.expect("answers"));
+        }
+        assert_eq!(taken, [true, false, true]);
+        trial.canary.sent_at = Some(later(31));
+        trial.canary.came_at = Some(later(32));
+        write.note_trial(&trial).await.expect("is kept");
+        assert!(!write.take_trial(&trial, later(90), later(60)).await.expect("answers"));
+        // What was begun anew meanwhile is not written over.
+        let mut stale = open[1].clone();
+        stale.canary.asked_at = later(5);
+        stale.canary.refused = Some("certificate_fault".to_owned());
+        write.note_trial(&stale).await.expect("nothing happens");
+        let canaries = write.canaries(id).await.expect("answers");
+        assert_eq!(canaries, [trial.canary.clone(), open[1].canary.clone()]);
+
+        let use_ = (id, &topic());
+        write.take_push_certificate_into_use(use_, Standing::Retired, Some("in a hurry"), later(40)).await
+            .expect("comes into use");
+        let all = write.push_certificates().await.expect("answers");
+        let seen: Vec<_> = all.iter()
+            .map(|one| (one.standing, one.generation, one.activated_at, one.retired_at, one.untried_because.as_deref()))
+            .collect();
+        assert_eq!(seen, [
+            (Standing::Active, 3, Some(later(40)), None, Some("in a hurry")),
+            (Standing::Retired, 1, Some(later(1)), Some(later(40)), None),
+        ]);
+        assert_eq!(write.open_trials(now()).await.expect("answers"), []);
+        let mut told = Vec::new();
+        for days in [30, 30, 60, 14] {
+            told.push(write.push_certificate_expiry_is_told(id, days).await.expect("answers"));
+        }
+        assert_eq!(told, [true, false, false, true]);
+
+        let back = (first_id, &topic());
+        write.take_push_certificate_into_use(back, Standing::Staged, None, later(50)).await
+            .expect("comes back");
+        write.forget_canaries(id).await.expect("are forgotten");
+        assert_eq!(write.canaries(id).await.expect("answers"), []);
+        let all = write.push_certificates().await.expect("answers");
+        let seen: Vec<_> = all.iter().map(|one| (one.standing, one.generation, one.retired_at)).collect();
+        assert_eq!(seen, [(Standing::Active, 4, None), (Standing::Staged, 3, None)]);
+        let nobody = PushCertificateId::new(now(), &SeededEntropy::new(9));
+        let none = write.take_push_certificate_into_use((&nobody, &topic()), Standing::Retired, None, now()).await;
+        assert!(matches!(none, Err(StoreError::Conflict)));
     }
 }
 

@@ -3,13 +3,16 @@
 use attestd::entropy::SeededEntropy;
 use attestd::flows::receiver;
 use attestd::flows::webhook::{Wanted, add};
-use attestd::ids::{CertificateHash, PushCertificateId, ReceiverName, StreamId, WebhookName};
+use attestd::ids::{
+    CertificateHash, PushCertificateId, PushRequestId, ReceiverName, StreamId, WebhookName,
+};
 use attestd::publication::delivery::Course;
 use attestd::publication::shared_signals::access::Scope;
 use attestd::publication::shared_signals::stream::{Delivery, Status, Stream, Wishes};
 use attestd::publication::webhook::SigningSecret;
+use attestd::push::Standing;
 use attestd::secret::Secret;
-use attestd::store::{PushCertificate, SignalStream, Standing, StoreError};
+use attestd::store::{PushCertificate, PushRequest, SignalStream, StoreError};
 use sea_orm::{ConnectionTrait, Statement};
 
 use super::fixture::{Mac, later, now, topic};
@@ -26,6 +29,7 @@ async fn everything(db: &Database) -> Vec<u8> {
         for table in [
             "enrollments",
             "push_certificates",
+            "push_requests",
             "webhooks",
             "signal_receivers",
             "signal_streams",
@@ -63,10 +67,27 @@ on_both! {
             not_before: now(),
             not_after: later(1),
             installed_at: now(),
+            apple_account: None,
+            activated_at: Some(now()),
+            retired_at: None,
+            untried_because: None,
+            expiry_told: None,
+            generation: 0,
         };
         let token = Secret::new(b"canary-bootstrap".to_vec());
         let mut write = db.store.write().await.expect("begins");
         write.install_push_certificate(&certificate).await.expect("is new");
+        let request = PushRequest {
+            push_request_id: PushRequestId::new(now(), &SeededEntropy::new(1)),
+            apple_account: None,
+            spki: b"visible-spki".to_vec(),
+            csr: b"visible-csr".to_vec(),
+            private_key: Secret::new(b"canary-request-key".to_vec()),
+            requested_at: now(),
+        };
+        write.insert_push_request(&request).await.expect("is kept");
+        assert_eq!(write.push_request_for(b"visible-spki").await.expect("answers"), Some(request));
+        assert_eq!(write.push_request_for(b"other").await.expect("answers"), None);
         write.set_bootstrap_token(mac.device_id(), Some(&token)).await.expect("is kept");
         write.commit().await.expect("commits");
         let hook = Wanted {

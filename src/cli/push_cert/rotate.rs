@@ -1,0 +1,150 @@
+//! Push certificates are installed, taken into use, and back.
+
+use std::path::Path;
+
+use anyhow::bail;
+
+use super::super::input::{text_of, whole};
+use super::super::store::with_desk;
+use super::super::{Configured, output};
+use super::show::{days_left, describe};
+use crate::flows::rotate_push_certificate::{self as flow, Offer, OfferedKey};
+use crate::ids::{PushCertificateId, Topic};
+use crate::keys::pkcs12::{self, looks_like_pkcs12};
+use crate::push::Standing;
+use crate::secret::Secret;
+
+/// A certificate with its chain and its key have some kilobytes.
+const MAX_FILE: usize = 256 * 1024;
+
+/// What is installed.
+pub(super) struct Files<'a> {
+    pub(super) certificate: &'a Path,
+    pub(super) key: Option<&'a Path>,
+    pub(super) password: Option<&'a Path>,
+}
+
+/// The certificate, and where its key is.
+struct Brought {
+    certificate: Vec<u8>,
+    key: Key,
+}
+
+enum Key {
+    Pem(Vec<u8>),
+    Pkcs8(Secret<Vec<u8>>),
+    Requested,
+}
+
+impl Files<'_> {
+    fn read(&self) -> anyhow::Result<Brought> {
+        let file = whole(self.certificate, MAX_FILE)?;
+        if looks_like_pkcs12(&file) {
+            let Some(password) = self.password else {
+                bail!(
+                    "a PKCS #12 file needs its password: --password-file FILE (- is standard input)"
+                );
+            };
+            let text = Secret::new(text_of(password)?);
+            let line = text.expose().lines().next().unwrap_or_default();
+            let contents = pkcs12::open(&file, &Secret::new(line.to_owned()))?;
+            return Ok(Brought {
+                certificate: contents.certificates,
+                key: Key::Pkcs8(contents.private_key),
+            });
+        }
+        let key = match self.key {
+            Some(path) => Key::Pem(whole(path, MAX_FILE)?),
+            None if has_private_key(&file) => Key::Pem(file.clone()),
+            None => Key::Requested,
+        };
+        Ok(Brought {
+            certificate: file,
+            key,
+        })
+    }
+}
+
+fn has_private_key(file: &[u8]) -> bool {
+    const MARK: &[u8] = b"PRIVATE KEY-----";
+    file.windows(MARK.len()).any(|window| window == MARK)
+}
+
+pub(super) fn install(
+    configured: &Configured,
+    files: Files<'_>,
+    (apple_account, new_fleet): (Option<String>, bool),
+    json: bool,
+) -> anyhow::Result<()> {
+    let brought = files.read()?;
+    with_desk(configured, async |desk| {
+        let offer = Offer {
+            certificate: &brought.certificate,
+            key: match &brought.key {
+                Key::Pem(pem) => OfferedKey::Pem(pem),
+                Key::Pkcs8(key) => OfferedKey::Pkcs8(key.clone()),
+                Key::Requested => OfferedKey::Requested,
+            },
+            apple_account,
+            new_fleet,
+            apples: desk.apples_apns,
+        };
+        let installed = flow::install(&desk.store, desk.entropy.as_ref(), offer, desk.now).await?;
+        let object = describe(&installed, desk.now);
+        let lines = [
+            format!(
+                "{} is installed for topic {}",
+                installed.push_certificate_id, installed.topic
+            ),
+            format!(
+                "valid until {} ({} days); renew it in time, under the same Apple Account",
+                installed.not_after,
+                days_left(&installed, desk.now)
+            ),
+            match installed.standing {
+                Standing::Active => "it is the first of its topic, and in use at once".to_owned(),
+                _ => format!(
+                    "it is staged, the one in use stays in use. Next: attestd push-cert canary {} \
+                     --device SERIAL, then activate",
+                    installed.push_certificate_id
+                ),
+            },
+        ];
+        output::result(json, &object, &lines);
+        Ok(())
+    })
+}
+
+pub(super) fn activate(
+    configured: &Configured,
+    id: &PushCertificateId,
+    untried_because: Option<&str>,
+    json: bool,
+) -> anyhow::Result<()> {
+    with_desk(configured, async |desk| {
+        let taken = flow::activate(&desk.store, id, untried_because, desk.now).await?;
+        let lines = [
+            format!("{id} is in use for topic {} until {}", taken.topic, taken.not_after),
+            "running servers follow within seconds; attestd push-cert rollback brings the former one back"
+                .to_owned(),
+        ];
+        output::result(json, &describe(&taken, desk.now), &lines);
+        Ok(())
+    })
+}
+
+pub(super) fn roll_back(
+    configured: &Configured,
+    topic: Option<&Topic>,
+    json: bool,
+) -> anyhow::Result<()> {
+    with_desk(configured, async |desk| {
+        let back = flow::roll_back(&desk.store, topic, desk.now).await?;
+        let lines = [format!(
+            "{} is in use again for topic {} until {}",
+            back.push_certificate_id, back.topic, back.not_after
+        )];
+        output::result(json, &describe(&back, desk.now), &lines);
+        Ok(())
+    })
+}

@@ -1,0 +1,45 @@
+//! A push certificate is asked for: the key is made here, and never leaves.
+
+use crate::entropy::Entropy;
+use crate::ids::PushRequestId;
+use crate::keys::{KeyError, KeyKind, KeyPair};
+use crate::pki::{Name, PkiError, Signer as _, csr, name, oid};
+use crate::store::{PushRequest, Store, StoreError};
+use crate::time::Timestamp;
+
+/// Why there is no request.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRequested {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("the request cannot be made")]
+    Request(#[from] PkiError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Makes a key, keeps it sealed, and gives the PKCS #10 request for it. The names in it are for
+/// people: Apple puts names of its own into the certificate (apple-protocol 9.4).
+pub async fn request(
+    store: &Store,
+    entropy: &dyn Entropy,
+    common_name: &str,
+    apple_account: Option<String>,
+    now: Timestamp,
+) -> Result<PushRequest, NotRequested> {
+    let key = KeyPair::generate(KeyKind::Rsa2048)?;
+    let subject = name::compose(&[(oid::COMMON_NAME, common_name)]);
+    let csr = csr::build(&Name::parse(&subject)?, &key)?;
+    let request = PushRequest {
+        push_request_id: PushRequestId::new(now, entropy),
+        apple_account,
+        spki: key.public_key_spki().to_vec(),
+        csr,
+        private_key: key.pkcs8().clone(),
+        requested_at: now,
+    };
+    let mut tx = store.write().await?;
+    tx.insert_push_request(&request).await?;
+    tx.commit().await?;
+    Ok(request)
+}
