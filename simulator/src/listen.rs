@@ -25,6 +25,9 @@ pub(crate) struct ListenArgs {
     /// The server's binary. An optimized one: the figures are about it.
     #[arg(long, value_name = "FILE", default_value = "target/release/attestd")]
     attestd: PathBuf,
+    /// A PostgreSQL for the server, empty, as `[database] url`; without it an embedded SQLite.
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
     /// How many listen.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u16).range(1..=500))]
     listeners: u16,
@@ -58,7 +61,12 @@ struct Heard {
 
 pub(crate) async fn run(args: ListenArgs) -> Result<()> {
     let temporary = tempfile::tempdir().context("making a temporary folder")?;
-    let (world, server) = Server::with_world(&args.attestd, temporary.path()).await?;
+    let (world, server) = Server::with_world(
+        &args.attestd,
+        temporary.path(),
+        args.database_url.as_deref(),
+    )
+    .await?;
     let server = Arc::new(server);
     let (_fleet, providers) = enroll(&world, &server).await?;
 

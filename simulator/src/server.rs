@@ -32,8 +32,12 @@ pub(crate) struct Server {
 const START: Duration = Duration::from_secs(30);
 
 impl Server {
-    /// Starts Apple's doubles and a server for them, in this folder.
-    pub(crate) async fn with_world(attestd: &Path, folder: &Path) -> Result<(World, Self)> {
+    /// Starts Apple's doubles and a server for them, in this folder; with this database, or an embedded one.
+    pub(crate) async fn with_world(
+        attestd: &Path,
+        folder: &Path,
+        database_url: Option<&str>,
+    ) -> Result<(World, Self)> {
         let world_folder = folder.join("world");
         let options = WorldOptions {
             folder: Some(world_folder.clone()),
@@ -50,13 +54,16 @@ impl Server {
         let tls = root.loopback_server(now_ms)?;
         let tls_root = root.certificate_pem()?;
         world.trust(&tls_root);
-        let server = Self::start(attestd, folder, &world, &files, &tls_root, &tls).await?;
+        let database =
+            database_url.map_or(String::new(), |url| format!("[database]\nurl = {url:?}\n"));
+        let place = (folder, database.as_str());
+        let server = Self::start(attestd, place, &world, &files, &tls_root, &tls).await?;
         Ok((world, server))
     }
 
     async fn start(
         attestd: &Path,
-        folder: &Path,
+        (folder, database): (&Path, &str),
         world: &World,
         files: &WorldFiles,
         tls_root: &[u8],
@@ -101,6 +108,7 @@ impl Server {
                  # Every Mac asks by its provider's key: nothing to wait for.\n\
                  hold = \"0s\"\n\
                  root = {}\n\
+                 {database}\
                  [log]\n\
                  level = \"info\"\n",
                 world.apns().url(),

@@ -96,7 +96,7 @@ struct Seen {
 
 pub(crate) async fn run(args: StormArgs) -> Result<()> {
     let temporary = tempfile::tempdir().context("making a temporary folder")?;
-    let (world, server) = Server::with_world(&args.attestd, temporary.path()).await?;
+    let (world, server) = Server::with_world(&args.attestd, temporary.path(), None).await?;
     let count = usize::from(args.macs);
     let mut seen = Seen::default();
     let tell = |text: String| match args.json {

@@ -126,7 +126,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<()> {
         .folder
         .clone()
         .unwrap_or_else(|| temporary.path().to_owned());
-    let (world, server) = Server::with_world(&args.attestd, &folder).await?;
+    let (world, server) = Server::with_world(&args.attestd, &folder, None).await?;
     let count = usize::from(args.macs);
     let characters: Vec<_> = (0..count)
         .map(|index| Character::of(index, count))

@@ -44,9 +44,16 @@ async fn pushed_times(scene: &Scene, mac: &Mac, count: usize) {
     assert_eq!(pushes(scene, mac).len(), count);
 }
 
-/// Waits until the outcome of the last push stands in the verification.
+/// Waits until the outcome of the last push stands in the verification, and none is under way.
 async fn settled(scene: &Scene, mac: &Mac) {
+    let device_id = scene.device_id(mac).await;
     eventually("the outcome is written", async || {
+        let tx = scene.ctx().store.read().await.expect("a store");
+        let agenda = tx.agenda(&device_id).await.expect("read");
+        let agenda = serde_json::to_value(agenda.expect("an agenda")).expect("JSON");
+        if agenda["pushes"]["under_way"] == json!(true) {
+            return false;
+        }
         let kept = scene.kept(mac).await;
         let last = &kept.verifications[0];
         let refused = last.parts.iter().any(|part| part.reason.is_some());
