@@ -80,7 +80,13 @@ fn at_desk<R>(
             ),
             opened => opened.context("the database cannot be opened; `attestd init` makes it")?,
         };
-        if !store.schema_is_current().await? {
+        // A PostgreSQL that somebody made a moment ago, for the first steps that `--help` names.
+        if store.is_new().await? {
+            store
+                .migrate()
+                .await
+                .context("the tables cannot be made in the database")?;
+        } else if !store.schema_is_current().await? {
             bail!("the database belongs to another version; start the server of this one first");
         }
         let policy = policy(&config)?;

@@ -218,6 +218,12 @@ impl Store {
         self.0.load_roster().await
     }
 
+    /// Whether no step of the schema history was ever applied: nobody keeps anything here yet.
+    pub async fn is_new(&self) -> Result<bool, StoreError> {
+        let pending = Migrator::get_pending_migrations_read_only(&self.0.connections.write).await?;
+        Ok(pending.len() == Migrator::migrations().len())
+    }
+
     /// Whether every step of the schema history was applied.
     pub async fn schema_is_current(&self) -> Result<bool, StoreError> {
         let pending = Migrator::get_pending_migrations_read_only(&self.0.connections.write).await?;

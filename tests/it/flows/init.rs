@@ -9,8 +9,10 @@ use std::process::Output;
 use attestd_sim::certs::Issuer;
 use attestd_sim::keys::KeyKind;
 use attestd_sim::{Mac, MacSpec};
+use sea_orm::ConnectionTrait as _;
 use serde_json::Value;
 
+use crate::harness::database;
 use crate::harness::process::Served;
 use crate::harness::scene::{Backend, Scene, attestd, free_port};
 
@@ -362,6 +364,35 @@ async fn tokens_are_made_listed_and_revoked_and_shown_once() {
         &token(&["create", "--role", "root", "--label", "x"]),
         2,
         &["coordinator", "viewer"],
+    );
+}
+
+#[tokio::test]
+async fn the_first_command_makes_the_tables_of_an_empty_postgresql_and_of_no_other_versions() {
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let folder = home.path().join("server");
+    let base_url = "https://mdm.example.org";
+    let made = attestd(&["init", text(&folder), "--base-url", base_url]);
+    assert!(made.status.success(), "{}", said(&made));
+    let url = database::copied("first_steps", "template0").await;
+    let config = folder.join("attestd.toml");
+    let mut settings = fs::read_to_string(&config).expect("made");
+    settings.push_str(&format!("\n[database]\nurl = \"{url}\"\n"));
+    fs::write(&config, settings).expect("written");
+    let token =
+        |words: &[&str]| attestd(&[&["token"], words, &["--config", text(&config)]].concat());
+    let label = ["create", "--role", "viewer", "--label", "the first"];
+    assert!(token(&label).status.success(), "{}", said(&token(&label)));
+    assert!(said(&token(&["list"])).contains("the first"));
+
+    // What another version keeps there is not touched.
+    let plain = sea_orm::Database::connect(&url).await.expect("connects");
+    let forget = "DELETE FROM seaql_migrations WHERE version LIKE 'm0019%'";
+    plain.execute_unprepared(forget).await.expect("forgotten");
+    refused(
+        &token(&["list"]),
+        1,
+        &["another version", "start the server"],
     );
 }
 
