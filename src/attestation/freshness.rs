@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = NonceScheme)]
 pub enum Scheme {
-    /// [`NonceInputs::nonce`].
+    /// From the name and the time of the question; see [`NonceInputs::mint`].
     #[serde(rename = "transcript-v1")]
     TranscriptV1,
     /// As [`Scheme::TranscriptV1`], from a head of the transparency log and the key only.
