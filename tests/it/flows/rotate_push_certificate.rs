@@ -10,25 +10,13 @@ use attestd_sim::{Mac, MacSpec};
 use serde_json::json;
 
 use crate::harness::inside::eventually;
-use crate::harness::push_officer::{LATER, PushOfficer, Said, pushes_to, was_pushed_by};
+use crate::harness::push_officer::{LATER, PushOfficer, Said, pushes_to, quiet_mac, was_pushed_by};
 use crate::harness::scene::{Backend, Scene, attestd};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Nothing here times out, and no push is put off for the budget.
 const PATIENT: &str = "[verification]\npatience = \"10d\"\npushes_per_hour = 60\n";
-
-/// A Mac that enrolled and answers only when it connects by itself.
-async fn quiet_mac(scene: &Scene) -> Mac {
-    let mac = scene.honest_mac();
-    mac.enroll(&scene.base_url).await.expect("enrols");
-    eventually("the first push", async || {
-        !pushes_to(scene, &mac).is_empty()
-    })
-    .await;
-    mac.connect().await.expect("a session");
-    mac
-}
 
 fn spec() -> MacSpec {
     MacSpec::random().expect("a Mac")

@@ -5,13 +5,14 @@ use std::time::Duration;
 use attestd::flows::rotate_push_certificate::activate;
 use attestd::flows::watch_push_certificates::run_once;
 use attestd::ids::PushCertificateId;
+use attestd::time::Timestamp;
 use attestd_sim::Mac;
 use attestd_sim::apns::Fault;
 use attestd_sim::certs::fingerprint;
 use serde_json::{Value, json};
 
 use crate::harness::inside::eventually;
-use crate::harness::push_officer::{LATER, PushOfficer, pushes_to};
+use crate::harness::push_officer::{LATER, PushOfficer, pushes_to, quiet_mac};
 use crate::harness::scene::Scene;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -21,34 +22,23 @@ const YEAR_OF_HOURS: i64 = 365 * 24;
 /// Nothing here times out, and no push is put off for the budget.
 const PATIENT: &str = "[verification]\npatience = \"100d\"\npushes_per_hour = 60\n";
 
-/// What subscribers were told under this name.
-async fn told(scene: &Scene, name: &str) -> Vec<Value> {
-    let events = scene
-        .ctx()
-        .store
-        .events_after(0, 1000)
-        .await
-        .expect("events");
+/// What subscribers were told under this name, at whatever moments are looked at.
+async fn told_at(scene: &Scene, name: &str, at: impl Fn(Timestamp) -> bool) -> Vec<Value> {
+    let events = scene.ctx().store.events_after(0, 1000).await;
+    let events = events.expect("events").into_iter();
     events
-        .into_iter()
-        .filter(|event| event.event.name == name)
+        .filter(|event| event.event.name == name && at(event.event.at))
         .map(|event| event.event.body)
         .collect()
 }
 
+async fn told(scene: &Scene, name: &str) -> Vec<Value> {
+    told_at(scene, name, |_| true).await
+}
+
 /// As [`told`], at this moment: older events are forgotten when a server stops.
 async fn told_now(scene: &Scene, name: &str) -> Vec<Value> {
-    let events = scene
-        .ctx()
-        .store
-        .events_after(0, 1000)
-        .await
-        .expect("events");
-    let of_it = events.into_iter().filter(|event| event.event.name == name);
-    of_it
-        .filter(|event| event.event.at == scene.now())
-        .map(|event| event.event.body)
-        .collect()
+    told_at(scene, name, |at| at == scene.now()).await
 }
 
 /// What was told of a topic that cannot be pushed to, or can again.
@@ -64,18 +54,6 @@ async fn trouble(scene: &Scene) -> Vec<(Value, Value)> {
 
 async fn look(scene: &Scene) {
     run_once(scene.ctx()).await.expect("looks");
-}
-
-/// A Mac that enrolled and answers only when it connects by itself.
-async fn quiet_mac(scene: &Scene) -> Mac {
-    let mac = scene.honest_mac();
-    mac.enroll(&scene.base_url).await.expect("enrols");
-    eventually("the first push", async || {
-        !pushes_to(scene, &mac).is_empty()
-    })
-    .await;
-    mac.connect().await.expect("a session");
-    mac
 }
 
 /// Somebody asks the Mac something, and APNs answers the push so.

@@ -9,6 +9,7 @@ use attestd_sim::apns::{PushCertificate, PushSeen};
 use attestd_sim::certs::fingerprint;
 use serde_json::Value;
 
+use super::inside::eventually;
 use super::scene::{Scene, attestd};
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -128,6 +129,18 @@ impl Said {
 pub fn pushes_to(scene: &Scene, mac: &Mac) -> Vec<PushSeen> {
     let (token, _) = mac.push_address().expect("an address");
     scene.world.apns().seen_for(&token)
+}
+
+/// A Mac that enrolled and answers only when it connects by itself.
+pub async fn quiet_mac(scene: &Scene) -> Mac {
+    let mac = scene.honest_mac();
+    mac.enroll(&scene.base_url).await.expect("enrols");
+    eventually("the first push", async || {
+        !pushes_to(scene, &mac).is_empty()
+    })
+    .await;
+    mac.connect().await.expect("a session");
+    mac
 }
 
 /// Whether APNs took a push to the Mac that came with this certificate.
