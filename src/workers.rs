@@ -11,11 +11,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::flows::wake::Turn;
+use crate::flows::watch_standstill::Heart;
 use crate::flows::{
     Context, Failure, challenge, deliver_webhooks, draw_beacon, follow_events, judge_anew,
     push_signals, read_status, refuse, relay_answer, rotate_push_certificate, sweep, tell_log,
     tell_of_end, transmit_signals, try_push_certificate, wake, watch_clock,
-    watch_push_certificates, witness_log,
+    watch_push_certificates, watch_standstill, witness_log,
 };
 
 /// How often what is due is looked for.
@@ -53,6 +54,10 @@ const CANARIES: Duration = Duration::from_secs(1);
 const SEEN: Duration = Duration::from_secs(5);
 /// How often identities that ended are counted: they end by the day.
 const IDENTITIES: Duration = Duration::from_secs(10 * 60);
+/// How often it is looked whether everything moves.
+const STANDSTILL: Duration = Duration::from_secs(15);
+/// What a run may take, at most.
+const LEEWAY: Duration = Duration::from_secs(60);
 /// Refusals are gathered this long before they are written.
 const AUDIT: Duration = Duration::from_millis(200);
 /// Refusals that could not be written are tried again after this.
@@ -76,131 +81,116 @@ pub struct Queues {
     pub refusals: refuse::Waiting,
 }
 
+/// The workers of a service: each ends when it stops.
+struct Workers<'a> {
+    under_way: JoinSet<()>,
+    ctx: &'a Arc<Context>,
+    stop: &'a CancellationToken,
+}
+
+impl Workers<'_> {
+    /// One that runs again and again.
+    fn every<F, R>(&mut self, period: Duration, name: &'static str, run_once: F)
+    where
+        F: Fn(Arc<Context>) -> R + Send + 'static,
+        R: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let run = every(
+            period,
+            Arc::clone(self.ctx),
+            self.stop.clone(),
+            name,
+            run_once,
+        );
+        self.under_way.spawn(run);
+    }
+
+    /// One with a loop of its own.
+    fn start<R>(&mut self, run: impl FnOnce(Arc<Context>, CancellationToken) -> R)
+    where
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let run = run(Arc::clone(self.ctx), self.stop.clone());
+        self.under_way.spawn(run);
+    }
+}
+
 /// Starts every worker; each ends when `stop` is cancelled.
 pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> JoinSet<()> {
-    let mut workers = JoinSet::new();
+    let mut workers = Workers {
+        under_way: JoinSet::new(),
+        ctx,
+        stop,
+    };
     let Queues { refusals } = queues;
     let (looked, ready) = oneshot::channel();
-    workers.spawn(wake_macs(Arc::clone(ctx), ready, stop.clone()));
-    workers.spawn(record_refusals(Arc::clone(ctx), refusals, stop.clone()));
-    workers.spawn(follow_push_certificate(
-        Arc::clone(ctx),
-        looked,
-        stop.clone(),
-    ));
-    workers.spawn(every(
-        CANARIES,
-        Arc::clone(ctx),
-        stop.clone(),
-        "try_push_certificate",
-        |ctx| async move { try_push_certificate::run_once(&ctx).await },
-    ));
-    workers.spawn(every(
-        PUSH_TROUBLE,
-        Arc::clone(ctx),
-        stop.clone(),
-        "watch_push_certificates",
-        |ctx| async move { watch_push_certificates::run_once(&ctx).await },
-    ));
-    workers.spawn(judge_all_anew(Arc::clone(ctx), stop.clone()));
-    workers.spawn(tell_followers(Arc::clone(ctx), stop.clone()));
-    workers.spawn(tell_webhooks(Arc::clone(ctx), stop.clone()));
+    workers.start(|ctx, stop| wake_macs(ctx, ready, stop));
+    workers.start(|ctx, stop| record_refusals(ctx, refusals, stop));
+    workers.start(|ctx, stop| follow_push_certificate(ctx, looked, stop));
+    workers.every(CANARIES, "try_push_certificate", |ctx| async move {
+        try_push_certificate::run_once(&ctx).await
+    });
+    workers.every(PUSH_TROUBLE, "watch_push_certificates", |ctx| async move {
+        watch_push_certificates::run_once(&ctx).await
+    });
+    workers.start(judge_all_anew);
+    workers.start(tell_followers);
+    workers.start(tell_webhooks);
     if ctx.signals.is_some() {
-        workers.spawn(tell_streams(Arc::clone(ctx), stop.clone()));
-        workers.spawn(every(
-            TIDY,
-            Arc::clone(ctx),
-            stop.clone(),
-            "tidy_signals",
-            |ctx| async move { transmit_signals::tidy(&ctx).await },
-        ));
+        workers.start(tell_streams);
+        workers.every(TIDY, "tidy_signals", |ctx| async move {
+            transmit_signals::tidy(&ctx).await
+        });
     }
     if ctx.log.is_some() {
-        workers.spawn(tell_the_log(Arc::clone(ctx), stop.clone()));
+        workers.start(tell_the_log);
         let witnesses = ctx.log.iter().flat_map(|log| log.witnesses.each());
         for which in 0..witnesses.count() {
-            workers.spawn(show_to_witness(Arc::clone(ctx), which, stop.clone()));
+            workers.start(|ctx, stop| show_to_witness(ctx, which, stop));
         }
     }
-    workers.spawn(tell_coordinator(Arc::clone(ctx), stop.clone()));
-    workers.spawn(every(
+    workers.start(tell_coordinator);
+    workers.every(
         SWEEP,
-        Arc::clone(ctx),
-        stop.clone(),
         "sweep",
         |ctx| async move { sweep::run_once(&ctx).await },
-    ));
-    workers.spawn(every(
-        SWEEP,
-        Arc::clone(ctx),
-        stop.clone(),
-        "tell_of_end",
-        |ctx| async move { tell_of_end::run_once(&ctx).await },
-    ));
-    workers.spawn(every(
-        IDENTITIES,
-        Arc::clone(ctx),
-        stop.clone(),
-        "identities",
-        |ctx| async move { read_status::count_identities(&ctx).await.map(drop) },
-    ));
-    workers.spawn(every(
-        CHALLENGES,
-        Arc::clone(ctx),
-        stop.clone(),
-        "challenge",
-        |ctx| async move { challenge::expire_due(&ctx).await },
-    ));
-    workers.spawn(every(
-        CLOCK,
-        Arc::clone(ctx),
-        stop.clone(),
-        "watch_clock",
-        |ctx| async move { watch_clock::run_once(&ctx).await },
-    ));
-    workers.spawn(every(
-        FOLLOW,
-        Arc::clone(ctx),
-        stop.clone(),
-        "follow_changes",
-        |ctx| async move { Ok(ctx.store.follow_changes().await?) },
-    ));
-    workers.spawn(every(
+    );
+    workers.every(SWEEP, "tell_of_end", |ctx| async move {
+        tell_of_end::run_once(&ctx).await
+    });
+    workers.every(IDENTITIES, "identities", |ctx| async move {
+        read_status::count_identities(&ctx).await.map(drop)
+    });
+    workers.every(CHALLENGES, "challenge", |ctx| async move {
+        challenge::expire_due(&ctx).await
+    });
+    workers.every(CLOCK, "watch_clock", |ctx| async move {
+        watch_clock::run_once(&ctx).await
+    });
+    workers.every(FOLLOW, "follow_changes", |ctx| async move {
+        Ok(ctx.store.follow_changes().await?)
+    });
+    workers.every(
         TIDY,
-        Arc::clone(ctx),
-        stop.clone(),
         "tidy",
         |ctx| async move { challenge::tidy(&ctx).await },
-    ));
-    workers.spawn(every(
-        TIDY,
-        Arc::clone(ctx),
-        stop.clone(),
-        "tidy_events",
-        |ctx| async move { follow_events::tidy(&ctx).await },
-    ));
-    workers.spawn(every(
-        TIDY,
-        Arc::clone(ctx),
-        stop.clone(),
-        "tidy_webhooks",
-        |ctx| async move { deliver_webhooks::tidy(&ctx).await },
-    ));
-    workers.spawn(every(
-        TIDY,
-        Arc::clone(ctx),
-        stop.clone(),
-        "tidy_relayed",
-        |ctx| async move { relay_answer::tidy(&ctx).await },
-    ));
-    workers.spawn(every(
-        SEEN,
-        Arc::clone(ctx),
-        stop.clone(),
-        "seen",
-        |ctx| async move { Ok(ctx.store.flush_seen().await?) },
-    ));
-    workers
+    );
+    workers.every(TIDY, "tidy_events", |ctx| async move {
+        follow_events::tidy(&ctx).await
+    });
+    workers.every(TIDY, "tidy_webhooks", |ctx| async move {
+        deliver_webhooks::tidy(&ctx).await
+    });
+    workers.every(TIDY, "tidy_relayed", |ctx| async move {
+        relay_answer::tidy(&ctx).await
+    });
+    workers.every(SEEN, "seen", |ctx| async move {
+        Ok(ctx.store.flush_seen().await?)
+    });
+    workers.every(STANDSTILL, "watch_standstill", |ctx| async move {
+        watch_standstill::run_once(&ctx).await
+    });
+    workers.under_way
 }
 
 async fn every<F, R>(
@@ -213,8 +203,11 @@ async fn every<F, R>(
     F: Fn(Arc<Context>) -> R,
     R: Future<Output = Result<(), Failure>>,
 {
+    let heart = heart(&ctx, name, period);
     while !pause(period, &stop).await {
-        report(&ctx, name, run_once(Arc::clone(&ctx)).await);
+        let done = run_once(Arc::clone(&ctx)).await;
+        heart.beat(&done);
+        report(&ctx, name, done);
     }
     // Once more, so that soft state reaches the disk.
     report(&ctx, name, run_once(Arc::clone(&ctx)).await);
@@ -228,7 +221,9 @@ async fn wake_macs(ctx: Arc<Context>, certificate: oneshot::Receiver<()>, stop: 
         () = stop.cancelled() => return,
         _ = certificate => {}
     }
+    let heart = heart(&ctx, "wake", IDLE);
     loop {
+        heart.beats();
         let turn = if under_way.len() < PUSHES {
             ctx.wakeups.turn(ctx.clock.now())
         } else {
@@ -267,11 +262,14 @@ async fn record_refusals(
     // What could not be written is kept and tried again; meanwhile the queue fills, and what finds
     // no place in it is counted only.
     let mut unwritten = Unwritten::default();
+    let heart = heart(&ctx, "refuse", IDLE);
     loop {
         if unwritten.batch.is_empty() {
+            heart.beats();
             unwritten.batch = tokio::select! {
                 () = stop.cancelled() => break,
                 batch = refusals.take() => batch,
+                () = tokio::time::sleep(IDLE) => continue,
             };
             if unwritten.batch.is_empty() {
                 break;
@@ -336,9 +334,13 @@ async fn follow_push_certificate(
 ) {
     let mut generation = 0;
     let mut looked = Some(looked);
+    let heart = heart(&ctx, "rotate_push_certificate", PUSH_CERTIFICATE);
     loop {
         match rotate_push_certificate::take_into_use(&ctx, generation).await {
-            Ok(in_use) => generation = in_use,
+            Ok(in_use) => {
+                heart.beats();
+                generation = in_use;
+            }
             Err(failure) => report(&ctx, "rotate_push_certificate", Err(failure)),
         }
         if let Some(looked) = looked.take() {
@@ -355,9 +357,13 @@ async fn follow_push_certificate(
 /// others are looked for.
 async fn tell_followers(ctx: Arc<Context>, stop: CancellationToken) {
     let mut appended = ctx.store.events_appended();
+    let heart = heart(&ctx, "follow_events", FOLLOW);
     loop {
         let more = match follow_events::run_once(&ctx).await {
-            Ok(more) => more,
+            Ok(more) => {
+                heart.beats();
+                more
+            }
             Err(failure) => {
                 report(&ctx, "follow_events", Err(failure));
                 false
@@ -381,8 +387,11 @@ async fn tell_followers(ctx: Arc<Context>, stop: CancellationToken) {
 /// Keeps the transparency log level with what happens.
 async fn tell_the_log(ctx: Arc<Context>, stop: CancellationToken) {
     let mut appended = ctx.store.events_appended();
+    let heart = heart(&ctx, "tell_log", LOG);
     loop {
-        report(&ctx, "tell_log", tell_log::run_once(&ctx).await);
+        let told = tell_log::run_once(&ctx).await;
+        heart.beat(&told);
+        report(&ctx, "tell_log", told);
         report(&ctx, "draw_beacon", draw_beacon::run_once(&ctx).await);
         if let Some(log) = &ctx.log {
             witness_log::measure(&ctx, log);
@@ -405,6 +414,7 @@ async fn show_to_witness(ctx: Arc<Context>, which: usize, stop: CancellationToke
         return;
     };
     let mut growth = log.growth();
+    let heart = heart(&ctx, "witness_log", LOG);
     loop {
         growth.mark_unchanged();
         // A service that stops waits for nobody: whoever had signed is asked again.
@@ -412,6 +422,7 @@ async fn show_to_witness(ctx: Arc<Context>, which: usize, stop: CancellationToke
             () = stop.cancelled() => return,
             asked = witness_log::ask(&ctx, log, witness) => asked,
         };
+        heart.beat(&asked);
         report(&ctx, "witness_log", asked);
         if pause(WITNESS_GATHER, &stop).await {
             return;
@@ -439,9 +450,11 @@ async fn tell_each<R, D, T>(
     let mut appended = ctx.store.events_appended();
     let mut under_way = JoinSet::new();
     let mut busy = HashSet::new();
+    let heart = heart(&ctx, name, RECEIVERS);
     loop {
         match due(Arc::clone(&ctx)).await {
             Ok(due) => {
+                heart.beats();
                 for (id, receiver) in due {
                     if !busy.insert(id.clone()) {
                         continue;
@@ -504,8 +517,10 @@ async fn tell_coordinator(ctx: Arc<Context>, stop: CancellationToken) {
     let Some(relay) = &ctx.settings.relay else {
         return;
     };
+    let heart = heart(&ctx, "relay_answer", RECEIVERS);
     loop {
         let more = relay_answer::run_once(&ctx).await;
+        heart.beat(&more);
         if matches!(more, Ok(true)) && !stop.is_cancelled() {
             continue;
         }
@@ -521,13 +536,20 @@ async fn tell_coordinator(ctx: Arc<Context>, stop: CancellationToken) {
 
 /// Ends when every Mac was judged by the policy in force.
 async fn judge_all_anew(ctx: Arc<Context>, stop: CancellationToken) {
+    let heart = heart(&ctx, "judge_anew", JUDGE);
     while !pause(JUDGE, &stop).await {
         match judge_anew::run_once(&ctx).await {
-            Ok(judge_anew::Progress::Done) => return,
-            Ok(_) => {}
+            Ok(judge_anew::Progress::Done) => return heart.rests(),
+            Ok(_) => heart.beats(),
             Err(failure) => report(&ctx, "judge_anew", Err(failure)),
         }
     }
+}
+
+/// A worker begins that pauses for so long between its runs. Three pauses and more than any deadline of a
+/// database later, something is the matter with it.
+fn heart(ctx: &Context, worker: &'static str, pause: Duration) -> Heart {
+    ctx.watched.heart(worker, pause * 3 + LEEWAY)
 }
 
 /// Waits; true when the service stops meanwhile.

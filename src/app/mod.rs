@@ -1,5 +1,6 @@
 //! The composition root: settings in, a running service out. Only here are shells made and joined.
 
+mod tls;
 mod witnesses;
 
 use std::net::SocketAddr;
@@ -8,11 +9,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -35,10 +31,10 @@ use crate::flows::service_secret::service_secret;
 use crate::flows::sign_result::{SUBJECT_SECRET, Signing};
 use crate::flows::transmit_signals::Signals;
 use crate::flows::wake::Wakeups;
+use crate::flows::watch_standstill::Watched;
 use crate::flows::{
     Authorities, Context, Held, Settings, refuse, rotate_result_key, transmit_signals, watch_clock,
 };
-use crate::http::client_tls::PossessionOnly;
 use crate::http::limit::PerClient;
 use crate::http::listener::{self, Listener};
 use crate::http::proxies::Proxies;
@@ -48,7 +44,7 @@ use crate::keys::{
     BearerKey, FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal,
 };
 use crate::outbound::{Outbound, Reach, Target, check_root};
-use crate::pki::{KnownIntermediates, OwnedCertificate, TrustAnchors, read_certificates};
+use crate::pki::{KnownIntermediates, TrustAnchors, read_certificates};
 use crate::posture::policy::{Policy, STRICT, shipped};
 use crate::publication::jwk::Algorithm;
 use crate::publication::shared_signals::Transmitter;
@@ -150,6 +146,7 @@ impl App {
             acme_nonces,
             settings,
             metrics: Metrics::new(),
+            watched: Watched::new(clock.now()),
             clock,
             clock_watch,
             entropy,
@@ -190,17 +187,17 @@ impl App {
         let internal = http::internal(internal);
         let (outside, inside) = (&config.public, &config.internal);
         let identities = if outside.client_certificates {
-            Some(identity_issuers(&ctx)?)
+            Some(tls::identity_issuers(&ctx)?)
         } else {
             None
         };
-        let public_tls = tls(
+        let public_tls = tls::server(
             outside.tls_certificate.as_deref(),
             outside.tls_key.as_deref(),
             identities,
         )?;
         let (certificate, key) = (&inside.tls_certificate, &inside.tls_key);
-        let internal_tls = tls(certificate.as_deref(), key.as_deref(), None)?;
+        let internal_tls = tls::server(certificate.as_deref(), key.as_deref(), None)?;
         let public = Listener::bind(outside.listen, public_tls, public)
             .await
             .with_context(|| format!("{} cannot be bound", outside.listen))?;
@@ -208,6 +205,9 @@ impl App {
             .await
             .with_context(|| format!("{} cannot be bound", inside.listen))?
             .with_silence(http::events::LONGEST + listener::SILENCE);
+        for (name, not_after) in tls::ends(&ctx, config)? {
+            ctx.metrics.certificate(name, not_after);
+        }
         let queues = Queues {
             refusals: waiting_refusals,
         };
@@ -542,44 +542,6 @@ fn proxies(config: &Config) -> anyhow::Result<Proxies> {
             .transpose()
             .context("public.client_certificate_header is no name of a header")?,
     })
-}
-
-/// The names of those who issue identities, as a TLS client is told whose certificates are wanted:
-/// a Mac shows none of another issuer.
-fn identity_issuers(ctx: &Context) -> anyhow::Result<Vec<Vec<u8>>> {
-    let own = ctx.authorities.device_ca.certificate()?;
-    let adopted = ctx.settings.adopted_cas.iter();
-    let adopted = adopted.flat_map(TrustAnchors::certificates);
-    let name = |owned: &OwnedCertificate| owned.certificate().subject().as_der().to_vec();
-    Ok([own].into_iter().chain(adopted).map(name).collect())
-}
-
-/// TLS of one listener; with `issuers`, clients are asked for certificates of theirs.
-fn tls(
-    certificate: Option<&Path>,
-    key: Option<&Path>,
-    issuers: Option<Vec<Vec<u8>>>,
-) -> anyhow::Result<Option<Arc<ServerConfig>>> {
-    let (Some(certificate), Some(key)) = (certificate, key) else {
-        return Ok(None);
-    };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("{} cannot be read", certificate.display()))?;
-    let key = PrivateKeyDer::from_pem_file(key)
-        .with_context(|| format!("{} cannot be read", key.display()))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier: Arc<dyn ClientCertVerifier> = match issuers {
-        Some(issuers) => PossessionOnly::new(issuers, &provider),
-        None => WebPkiClientVerifier::no_client_auth(),
-    };
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .context("TLS certificate and key do not fit together")?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Some(Arc::new(config)))
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

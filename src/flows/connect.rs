@@ -12,6 +12,8 @@ use super::take_over::settle;
 use super::{Context, Failure};
 use crate::attestation::{Evidence, verify};
 use crate::enrollment::State;
+use crate::enrollment::trace::Step;
+use crate::ids::TicketId;
 use crate::mdm::device_information::{Attestation, DeviceInformation};
 use crate::mdm::report::Status;
 use crate::mdm::security_info::{SecurityInfo, without_personal_members};
@@ -204,6 +206,8 @@ async fn exchange(
         command,
         refused,
         verdict,
+        affirms_anew,
+        answered,
         unsettled,
     }) = decision
     else {
@@ -226,6 +230,35 @@ async fn exchange(
     }
     if let Some(verdict) = verdict {
         ctx.metrics.verdict(verdict);
+        ctx.watched.judged(now);
+    }
+    if let Some((kind, after)) = answered {
+        ctx.metrics.command_answered(kind, after);
+    }
+    if affirms_anew && let Some(ticket_id) = &speaker.ticket_id {
+        measure_enrolment(ctx, ticket_id, now).await;
     }
     Ok((command.map_or(Reply::Done, Reply::Command), unsettled))
+}
+
+/// Measures how long each step of an enrolment took, once it led to a good verdict for the first time.
+async fn measure_enrolment(ctx: &Context, ticket_id: &TicketId, now: Timestamp) {
+    let done = async {
+        let tx = ctx.store.read().await?;
+        tx.first_done(ticket_id).await
+    };
+    let done = match done.await {
+        Ok(done) => done,
+        // The Mac was answered all the same: what is not measured is missing in a histogram.
+        Err(error) => return Failure::from(error).log(),
+    };
+    let at = |step| done.iter().find(|(known, _)| *known == step);
+    if at(Step::Verdict).is_none_or(|(_, at)| *at != now) {
+        return;
+    }
+    if let Some((_, began)) = at(Step::Profile) {
+        for (step, at) in &done {
+            ctx.metrics.step(*step, at.since(*began));
+        }
+    }
 }

@@ -111,6 +111,11 @@ impl Outlet {
         self.followers.load(Ordering::Relaxed)
     }
 
+    /// Up to where the outbox was read; `None` while nobody follows.
+    pub(super) fn read_up_to(&self) -> Option<i64> {
+        self.ring().span.map(|(_, up_to)| up_to)
+    }
+
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }

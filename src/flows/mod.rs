@@ -19,6 +19,7 @@
 //! | [`take_over`] | Apple proved its serial number: who holds it is settled |
 //! | [`wake`] | it is to be woken |
 //! | [`watch_clock`] | the clock is looked at, and not believed where it cannot be |
+//! | [`watch_standstill`] | somebody must notice that nothing moves |
 //! | [`sweep`] | what is due or overdue |
 //! | [`verify_now`] | the coordinator wants a fresh answer |
 //! | [`relay_command`] | an old coordinator asks as it asked MicroMDM; [`relay_answer`] tells it |
@@ -111,6 +112,7 @@ pub mod verify_now;
 pub mod wake;
 pub mod watch_clock;
 pub mod watch_push_certificates;
+pub mod watch_standstill;
 pub mod webhook;
 pub mod witness_log;
 
@@ -143,6 +145,8 @@ pub struct Context {
     pub authorities: Authorities,
     pub clock: Arc<dyn Clock>,
     pub clock_watch: ClockWatch,
+    /// Whether everything moves.
+    pub watched: watch_standstill::Watched,
     pub entropy: Arc<dyn Entropy>,
     pub sealer: Arc<dyn Sealer>,
     pub policy: Arc<Policy>,

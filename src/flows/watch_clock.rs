@@ -90,7 +90,7 @@ pub async fn accept(ctx: &Context, note: &str) -> Result<Timestamp, Failure> {
 async fn tell(ctx: &Context, trouble: Option<&Trouble>) -> Result<(), Failure> {
     let now = ctx.clock.now();
     let mut tx = ctx.store.write().await?;
-    let body = event::service_degraded(trouble);
+    let body = event::clock_degraded(trouble);
     let event = Event::new(event::SERVICE_DEGRADED, now, body);
     tx.append_event_about(None, &event).await?;
     Ok(tx.commit().await?)

@@ -190,6 +190,11 @@ impl Occasion {
 }
 
 impl Verdict {
+    /// Nothing speaks against the Mac, and what is demanded is there.
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::Affirming | Self::Warning)
+    }
+
     /// The stored and published word.
     pub fn as_str(self) -> &'static str {
         match self {

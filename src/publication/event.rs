@@ -94,19 +94,29 @@ pub fn posture_expiring(posture: &Posture, usable_until: Timestamp) -> Value {
     })
 }
 
-/// Body of `service.degraded`; `trouble` is none when it is over.
-pub fn service_degraded(trouble: Option<&Trouble>) -> Value {
-    json!({
-        "degraded": trouble.is_some(),
-        "cause": trouble.map(Trouble::as_str),
-        "detail": trouble.map(ToString::to_string),
-    })
+/// Body of `service.degraded`, for people in `detail`.
+pub fn degraded(degraded: bool, cause: Option<&str>, detail: Option<&str>) -> Value {
+    json!({ "degraded": degraded, "cause": cause, "detail": detail })
+}
+
+/// Body of `service.degraded` where the clock is not believed; `trouble` is none when it is over.
+pub fn clock_degraded(trouble: Option<&Trouble>) -> Value {
+    let detail = trouble.map(ToString::to_string);
+    degraded(
+        trouble.is_some(),
+        trouble.map(Trouble::as_str),
+        detail.as_deref(),
+    )
 }
 
 /// Body of `service.degraded` where no Mac of a topic can be woken; when that is over, `cause` is what it
 /// was.
-pub fn pushes_degraded(topic: &Topic, degraded: bool, cause: Option<&str>) -> Value {
-    json!({ "degraded": degraded, "cause": cause, "detail": null, "topic": topic })
+pub fn pushes_degraded(topic: &Topic, is_degraded: bool, cause: Option<&str>) -> Value {
+    let mut body = degraded(is_degraded, cause, None);
+    if let Some(members) = body.as_object_mut() {
+        members.insert("topic".to_owned(), topic.as_str().into());
+    }
+    body
 }
 
 /// A push certificate that ends soon.

@@ -18,6 +18,7 @@ use crate::ids::{DeviceId, SecretHash, SessionId};
 use crate::provider::Session;
 use crate::publication::posture_v1::Believed;
 use crate::reason::Reason;
+use crate::time::Timestamp;
 
 /// How long a token that was good counts as good without being looked up: a token that another
 /// process withdraws is good for so long here.
@@ -147,6 +148,19 @@ impl Board {
             mac,
             sessions: sessions.collect::<Option<_>>()?,
         })
+    }
+
+    /// How long ago the good verdicts were reached of the Macs that somebody asks about; none where
+    /// memory cannot be relied on.
+    pub fn verdict_ages(&self, now: Timestamp) -> Vec<Duration> {
+        let Some(shelves) = self.current() else {
+            return Vec::new();
+        };
+        let postures = shelves.macs.values().map(|mac| &mac.posture);
+        postures
+            .filter(|posture| posture.usable_until.is_some_and(|until| until > now))
+            .map(|posture| now.since(posture.revised_at))
+            .collect()
     }
 
     /// A token that was good a moment ago.

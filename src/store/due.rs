@@ -10,7 +10,7 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
 
 use super::agendas::{LANES, lane, read};
 use super::lookup::Lookup;
-use super::{Inner, Store, StoreError, row};
+use super::{Inner, Read, Store, StoreError, row};
 use crate::ids::DeviceId;
 use crate::time::Timestamp;
 use crate::verification::Agenda;
@@ -56,6 +56,28 @@ impl Store {
             lane: 0,
             after: FIRST,
         }
+    }
+}
+
+impl Read {
+    /// How many Macs enrolled before `time` and are to be asked now or later; counting ends at `limit`.
+    pub async fn awaited_since(&self, time: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let statement = Statement::from_sql_and_values(
+            self.tx().get_database_backend(),
+            "SELECT COUNT(*) FROM (SELECT 1 FROM agendas a \
+             JOIN enrollments e ON e.device_id = a.device_id \
+             WHERE a.due_at IS NOT NULL AND e.authenticated_at < $1 LIMIT $2) AS awaited",
+            [
+                Value::from(time.millis()),
+                row::counted(row::limited(limit)).into(),
+            ],
+        );
+        let found = self.tx().query_one_raw(statement).await?;
+        let count: i64 = match found {
+            Some(row) => row.try_get_by_index(0)?,
+            None => 0,
+        };
+        Ok(usize::try_from(count).unwrap_or_default())
     }
 }
 

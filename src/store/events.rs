@@ -127,6 +127,20 @@ impl Store {
         }
     }
 
+    /// When the first event after this one happened; `None` while there is none.
+    pub async fn first_event_after(&self, seq: i64) -> Result<Option<Timestamp>, StoreError> {
+        let found: Option<i64> = Entity::find()
+            .select_only()
+            .column(Column::At)
+            .filter(Column::Seq.gt(seq))
+            .order_by_asc(Column::Seq)
+            .limit(1)
+            .into_tuple()
+            .one(&self.0.connections.read)
+            .await?;
+        Ok(found.map(Timestamp::from_millis))
+    }
+
     /// A number up to which nothing will be committed any more: what is read of the state after
     /// this shows all of those events, and the events after it tell of everything later.
     pub async fn settled_event(&self) -> Result<i64, StoreError> {

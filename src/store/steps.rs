@@ -1,6 +1,7 @@
 //! The steps of an enrolment: the latest entry for each stands.
 
 use sea_orm::entity::prelude::*;
+use sea_orm::{Statement, Value};
 
 use super::edit::{Datum, Edit};
 use super::row::{self, Row};
@@ -44,6 +45,30 @@ impl Read {
         entries.sort_by_key(|entry: &Entry| entry.step);
         Ok(entries)
     }
+
+    /// When the steps of an enrolment were done for the first time; those that never were are not among
+    /// them.
+    pub async fn first_done(
+        &self,
+        ticket_id: &TicketId,
+    ) -> Result<Vec<(Step, Timestamp)>, StoreError> {
+        let statement = Statement::from_sql_and_values(
+            self.tx().get_database_backend(),
+            "SELECT step, first_done_at FROM steps \
+             WHERE ticket_id = $1 AND first_done_at IS NOT NULL",
+            [Value::from(ticket_id.as_str())],
+        );
+        let mut done = Vec::new();
+        for found in self.tx().query_all_raw(statement).await? {
+            let word: String = found.try_get_by_index(0)?;
+            let step = Step::from_word(&word).ok_or_else(|| StoreError::Inconsistent {
+                table: Model::TABLE,
+                id: format!("{ticket_id}/{word}"),
+            })?;
+            done.push((step, Timestamp::from_millis(found.try_get_by_index(1)?)));
+        }
+        Ok(done)
+    }
 }
 
 impl Write {
@@ -62,10 +87,13 @@ impl Write {
 }
 
 pub(super) fn put(ticket_id: &TicketId, entry: &Entry) -> Edit {
+    let done = (entry.standing == Standing::Done).then_some(entry.at);
     Edit::new(
-        "INSERT INTO steps (ticket_id, step, standing, at, reason) VALUES ($1, $2, $3, $4, $5) \
+        "INSERT INTO steps (ticket_id, step, standing, at, reason, first_done_at) \
+         VALUES ($1, $2, $3, $4, $5, $6) \
          ON CONFLICT (ticket_id, step) DO UPDATE \
-         SET standing = excluded.standing, at = excluded.at, reason = excluded.reason \
+         SET standing = excluded.standing, at = excluded.at, reason = excluded.reason, \
+         first_done_at = COALESCE(steps.first_done_at, excluded.first_done_at) \
          WHERE excluded.at >= steps.at",
         [
             Datum::text(ticket_id),
@@ -73,6 +101,7 @@ pub(super) fn put(ticket_id: &TicketId, entry: &Entry) -> Edit {
             Datum::text(entry.standing.as_str()),
             Datum::int(entry.at.millis()),
             Datum::Text(entry.reason.map(|reason| reason.code().to_owned())),
+            Datum::Int(row::millis(done)),
         ],
     )
 }

@@ -6,6 +6,7 @@
 //! so that a question delivered late never spends Apple's weekly attestation on an old nonce.
 
 pub mod agenda;
+pub mod standstill;
 mod transition;
 pub mod waiting;
 

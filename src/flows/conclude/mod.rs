@@ -5,9 +5,12 @@
 //! costs: chains were verified before.
 
 mod hand_over;
+mod step;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+pub(super) use self::step::{step_of, verdict_step};
 use super::sweep::with_what_is_ripe;
 use crate::attestation::freshness::{self, Beacon};
 use crate::attestation::{Freshness, Refusal, Scheme, VerifiedEvidence};
@@ -19,7 +22,7 @@ use crate::mdm::device_information::QueryResponses;
 use crate::mdm::report::Status;
 use crate::mdm::security_info::SecurityInfo;
 use crate::pki::ChainRefusal;
-use crate::posture::appraisal::{Appraisal, Circumstances, Relation};
+use crate::posture::appraisal::{Circumstances, Relation};
 use crate::posture::policy::Policy;
 use crate::posture::{Attested, Channel, Occasion, Posture, Reported, Verdict, issued_by};
 use crate::publication::event;
@@ -95,6 +98,10 @@ pub struct Decision {
     pub refused: Option<Reason>,
     /// The verdict, when evidence changed it or confirmed it.
     pub verdict: Option<Verdict>,
+    /// That verdict is good, and the one before was not.
+    pub affirms_anew: bool,
+    /// What was answered, and how long after it was handed over.
+    pub answered: Option<(Kind, Duration)>,
     /// Apple proved the serial number on this channel, and who holds it is to be settled.
     pub unsettled: bool,
 }
@@ -198,6 +205,7 @@ impl Round<'_> {
             self.decision.refused = Some(reason);
             return Session::Begins;
         }
+        self.decision.answered = Some((kind, now.since(command.handed_over_at)));
         let mut answer = answer;
         let told = (
             command.command_uuid.clone(),
@@ -479,6 +487,7 @@ impl Round<'_> {
             },
         );
         self.decision.verdict = Some(posture.verdict);
+        self.decision.affirms_anew = posture.verdict.is_good() && !previous.is_good();
         self.step(verdict_step(&appraisal, now));
         let body = event::posture_changed(&posture, previous, &appraisal.reasons);
         self.event(event::POSTURE_CHANGED, body);
@@ -561,22 +570,6 @@ impl Round<'_> {
     }
 }
 
-/// What the owner of the Mac is told of a judgement.
-pub(super) fn verdict_step(appraisal: &Appraisal, now: Timestamp) -> Entry {
-    let reason = appraisal.reasons.first().copied();
-    match appraisal.verdict {
-        Verdict::Affirming | Verdict::Warning => Entry {
-            reason,
-            ..Entry::done(Step::Verdict, now)
-        },
-        Verdict::Contraindicated => Entry {
-            reason,
-            ..Entry::refused(Step::Verdict, Reason::EvidenceConflict, now)
-        },
-        Verdict::Unknown => Entry::waiting(Step::Verdict, reason, now),
-    }
-}
-
 fn is_about_time(refusal: &Refusal) -> bool {
     matches!(
         refusal,
@@ -588,13 +581,5 @@ pub(super) fn channel(kind: IdentityKind) -> Channel {
     match kind {
         IdentityKind::AcmeAttested => Channel::HardwareAttested,
         IdentityKind::Scep | IdentityKind::Adopted => Channel::Software,
-    }
-}
-
-/// The step of an enrolment that an answer of this kind is.
-pub(super) fn step_of(kind: Kind) -> Step {
-    match kind {
-        Kind::SecurityInfo => Step::SecurityInfo,
-        Kind::Mda => Step::Attestation,
     }
 }

@@ -2,29 +2,31 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
-use attestd::posture::Verdict;
 use attestd::reason::Reason;
 use attestd::telemetry::Metrics;
+use attestd::time::Timestamp;
 
 /// The names in the text form that Prometheus reads, of counters with their suffix.
 fn measured() -> BTreeSet<String> {
     let metrics = Metrics::new();
-    // A counter with labels is not there before its first event.
-    metrics.message("connect", "idle");
+    // Pairs that nobody can list begin with their first event, and a topic or worker when it is known.
     metrics.refused("connect", Reason::SignatureInvalid);
-    metrics.pushed("accepted");
-    metrics.webhook_message("delivered");
-    metrics.signal("delivered");
-    metrics.verdict(Verdict::Affirming);
     metrics.answered("public", 200);
-    metrics.witness_answered("cosigned");
+    metrics.worker_silent("sweep", Duration::ZERO);
+    metrics.push_certificate("topic", 1, false);
+    metrics.certificate("device_ca", Timestamp::from_seconds(1));
     let text = metrics.text();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types
-        .map(|line| match line.split_once(' ').expect("a type") {
-            (name, "counter") => format!("{name}_total"),
-            (name, _) => name.to_owned(),
+        .flat_map(|line| match line.split_once(' ').expect("a type") {
+            (name, "counter") => vec![format!("{name}_total")],
+            (name, "histogram") => {
+                let parts = ["", "_bucket", "_count", "_sum"];
+                parts.map(|part| format!("{name}{part}")).to_vec()
+            }
+            (name, _) => vec![name.to_owned()],
         })
         .collect()
 }

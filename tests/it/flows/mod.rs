@@ -69,4 +69,5 @@ mod verify_reply;
 mod wake;
 mod watch_clock;
 mod watch_push_certificates;
+mod watch_standstill;
 mod witness_log;
