@@ -1,5 +1,7 @@
 //! The composition root: settings in, a running service out. Only here are shells made and joined.
 
+#[cfg(feature = "otel")]
+mod collector;
 mod tls;
 mod witnesses;
 
@@ -52,6 +54,7 @@ use crate::publication::shared_signals::access::AccessKey;
 use crate::secret::Secret;
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::telemetry::traces::Traces;
 use crate::time::{Clock, SystemClock, Timestamp};
 use crate::verification::agenda::Rules;
 use crate::web;
@@ -132,6 +135,20 @@ impl App {
             }
             false => None,
         };
+        let metrics = Metrics::new();
+        let outbound = Outbound::new()?;
+        let endpoint = config.telemetry.otlp_endpoint.as_deref();
+        let (traces, leaving) = endpoint.map(|_| Traces::new(&metrics)).unzip();
+        #[cfg(feature = "otel")]
+        let collector = endpoint
+            .zip(leaving)
+            .map(|(url, leaving)| collector::collector(&config.telemetry, url, &outbound, leaving))
+            .transpose()?;
+        #[cfg(not(feature = "otel"))]
+        anyhow::ensure!(
+            leaving.is_none(),
+            "telemetry.otlp_endpoint: this attestd was built without traces (feature otel)"
+        );
         let ctx = Arc::new(Context {
             store,
             apns: Apns::new(
@@ -145,7 +162,8 @@ impl App {
             intermediates: KnownIntermediates::default(),
             acme_nonces,
             settings,
-            metrics: Metrics::new(),
+            metrics,
+            traces,
             watched: Watched::new(clock.now()),
             clock,
             clock_watch,
@@ -159,7 +177,7 @@ impl App {
             outlet: Outlet::default(),
             log,
             bundles: Bundles::new(config.feed.disclosure),
-            outbound: Outbound::new()?,
+            outbound,
             signals,
         });
         let proxies = Arc::new(proxies(config)?);
@@ -210,6 +228,8 @@ impl App {
         }
         let queues = Queues {
             refusals: waiting_refusals,
+            #[cfg(feature = "otel")]
+            collector,
         };
         Ok(Self {
             ctx,

@@ -8,6 +8,7 @@ mod log;
 mod micromdm;
 mod proxied;
 mod shared_signals;
+mod telemetry;
 mod transparency;
 mod unusable;
 mod url;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::log::{Log, LogFormat};
 pub use self::micromdm::MicroMdm;
 pub use self::shared_signals::SharedSignals;
+pub use self::telemetry::Telemetry;
 pub use self::transparency::{Transparency, Witness};
 pub use self::unusable::Unusable;
 pub(crate) use self::url::check_base_url;
@@ -69,6 +71,8 @@ pub struct Config {
     pub shared_signals: SharedSignals,
     #[serde(default)]
     pub transparency: Transparency,
+    #[serde(default)]
+    pub telemetry: Telemetry,
     #[serde(default)]
     pub log: Log,
 }
@@ -405,6 +409,7 @@ impl Config {
             micromdm.files().for_each(absolute);
         }
         self.transparency.files().for_each(absolute);
+        self.telemetry.files().for_each(absolute);
         for path in [
             &mut self.database.url_file,
             &mut self.public.tls_certificate,

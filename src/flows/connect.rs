@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::conclude::{Answer, Content, Decision, Judge, decide};
+use super::conclude::{Answer, Content, Decision, Judge, Traced, decide};
 use super::identify::{Identified, Proof, identify};
 use super::refuse::{Refused, note};
 use super::take_over::settle;
@@ -13,13 +13,15 @@ use super::{Context, Failure};
 use crate::attestation::{Evidence, verify};
 use crate::enrollment::State;
 use crate::enrollment::trace::Step;
-use crate::ids::TicketId;
+use crate::ids::{DeviceId, TicketId};
 use crate::mdm::device_information::{Attestation, DeviceInformation};
 use crate::mdm::report::Status;
 use crate::mdm::security_info::{SecurityInfo, without_personal_members};
 use crate::mdm::{Channel, Report};
+use crate::posture::Verdict;
 use crate::reason::Reason;
 use crate::store::{Known, Speaker, relayed_place};
+use crate::telemetry::traces::{Span, Traces};
 use crate::time::Timestamp;
 
 /// Its name in metrics and audit.
@@ -187,12 +189,15 @@ async fn exchange(
         entropy: Arc::clone(&ctx.entropy),
         rules: Arc::clone(&ctx.settings.rules),
         relays: ctx.settings.relay.is_some(),
+        traces: ctx.traces.is_some(),
         beacon: ctx.log.as_ref().and_then(|log| log.beacon.newest()),
         now,
     };
     let status = answer
         .as_ref()
         .map_or("Idle", |answer| answer.status.name());
+    // Signature and chain were verified before.
+    let judged_from = ctx.clock.now();
     let decision = ctx
         .store
         .exchange(
@@ -208,6 +213,7 @@ async fn exchange(
         verdict,
         affirms_anew,
         answered,
+        traced,
         unsettled,
     }) = decision
     else {
@@ -235,10 +241,48 @@ async fn exchange(
     if let Some((kind, after)) = answered {
         ctx.metrics.command_answered(kind, after);
     }
+    if let (Some(traces), Some(traced)) = (&ctx.traces, traced) {
+        let span = (now, judged_from, ctx.clock.now());
+        trace(traces, &speaker.device_id, status, *traced, verdict, span);
+    }
     if affirms_anew && let Some(ticket_id) = &speaker.ticket_id {
         measure_enrolment(ctx, ticket_id, now).await;
     }
     Ok((command.map_or(Reply::Done, Reply::Command), unsettled))
+}
+
+/// Says what an exchange was of a round: the report, what was concluded of it, and the round itself if it
+/// ended so.
+fn trace(
+    traces: &Traces,
+    device_id: &DeviceId,
+    status: &'static str,
+    traced: Traced,
+    verdict: Option<Verdict>,
+    (from, judged_from, to): (Timestamp, Timestamp, Timestamp),
+) {
+    let Traced {
+        answered,
+        handed_over,
+        finished,
+    } = traced;
+    let next = handed_over.as_ref().map(|(_, kind)| kind.as_str());
+    if let Some((round, kind)) = &answered {
+        let which = format!("{status} {}", kind.as_str());
+        let report = Span::new(round, device_id, SURFACE, &which, (from, to));
+        let report = report.with("status", status).with("kind", kind.as_str());
+        let judged = Span::new(round, device_id, "conclude", &which, (judged_from, to));
+        let word = verdict.map_or("none", Verdict::as_str);
+        traces.record(judged.with("verdict", word).within(&report));
+        traces.record(report.with("handed_over", next.unwrap_or("none")));
+    } else if let Some((round, kind)) = &handed_over {
+        let which = format!("{status} {}", kind.as_str());
+        let report = Span::new(round, device_id, SURFACE, &which, (from, to));
+        let report = report.with("status", status);
+        traces.record(report.with("handed_over", kind.as_str()));
+    }
+    let round = finished.as_ref().and_then(Span::of_round);
+    round.into_iter().for_each(|span| traces.record(span));
 }
 
 /// Measures how long each step of an enrolment took, once it led to a good verdict for the first time.

@@ -19,6 +19,7 @@
 //! | [`take_over`] | Apple proved its serial number: who holds it is settled |
 //! | [`wake`] | it is to be woken |
 //! | [`watch_clock`] | the clock is looked at, and not believed where it cannot be |
+//! | [`export_traces`] | spans of posture rounds leave for a collector |
 //! | [`watch_standstill`] | somebody must notice that nothing moves |
 //! | [`sweep`] | what is due or overdue |
 //! | [`verify_now`] | the coordinator wants a fresh answer |
@@ -68,6 +69,7 @@ pub mod deliver_profile;
 pub mod deliver_webhooks;
 pub mod describe_enrollment;
 pub mod draw_beacon;
+pub mod export_traces;
 pub mod follow_events;
 pub mod follow_progress;
 pub mod grant_access;
@@ -133,6 +135,7 @@ use crate::posture::policy::Policy;
 use crate::secret::{Sealer, Secret};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
+use crate::telemetry::traces::Traces;
 use crate::time::Clock;
 use crate::time::watch::{ClockWatch, Trouble};
 use crate::verification::agenda::Rules;
@@ -156,6 +159,8 @@ pub struct Context {
     pub acme_nonces: NonceKey,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
+    /// Where spans of posture rounds are put; `None` unless a collector takes them.
+    pub traces: Option<Traces>,
     pub wakeups: wake::Wakeups,
     pub refusals: refuse::Refusals,
     pub answers: answers::Answers,

@@ -13,6 +13,7 @@ use crate::ids::{DeviceId, VerificationId};
 use crate::publication::event;
 use crate::reason::Reason;
 use crate::store::{Changes, Event, Review};
+use crate::telemetry::traces::Span;
 use crate::time::Timestamp;
 use crate::verification::agenda::{Rules, Step};
 use crate::verification::{Agenda, Kind, Priority, Progress, Request, Verification};
@@ -73,8 +74,14 @@ async fn look_at(ctx: &Context, devices: Vec<DeviceId>, now: Timestamp) -> Resul
         device_id,
         wake,
         timed_out,
+        finished,
     } in &looked_at
     {
+        if let (Some(traces), Some(round)) = (&ctx.traces, finished) {
+            Span::of_round(round)
+                .into_iter()
+                .for_each(|span| traces.record(span));
+        }
         if let Some(reasons) = timed_out {
             tracing::info!(
                 device.id = device_id.as_str(),
@@ -95,6 +102,8 @@ struct Looked {
     wake: Option<Priority>,
     /// Why, where it did not answer in time.
     timed_out: Option<Vec<Reason>>,
+    /// The attempt, where it is over.
+    finished: Option<Verification>,
 }
 
 fn look(review: Review, rules: &Rules, now: Timestamp) -> (Changes, Looked) {
@@ -102,6 +111,7 @@ fn look(review: Review, rules: &Rules, now: Timestamp) -> (Changes, Looked) {
         device_id: review.device_id.clone(),
         wake: None,
         timed_out: None,
+        finished: None,
     };
     let changes = match review.agenda.step(rules, now) {
         Step::Nothing => Changes::default(),
@@ -139,6 +149,7 @@ fn expire(review: Review, looked: &mut Looked, now: Timestamp) -> Changes {
         ));
     }
     looked.timed_out = Some(verification.reasons());
+    looked.finished = finished.then(|| verification.clone());
     changes.verification = Some(verification);
     changes
 }

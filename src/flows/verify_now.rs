@@ -10,6 +10,7 @@ use crate::ids::{DeviceId, VerificationId};
 use crate::publication::event;
 use crate::reason::Reason;
 use crate::store::{Event, StoreError, Write};
+use crate::telemetry::traces::Span;
 use crate::time::Timestamp;
 use crate::verification::agenda::Cause;
 use crate::verification::{Kind, Priority, Request, Verification};
@@ -121,6 +122,14 @@ async fn attempt(ctx: &Context, wanted: &Wanted) -> Result<Outcome, Failure> {
             .await?;
     }
     tx.commit().await?;
+    if let Some(traces) = &ctx.traces {
+        let round = &verification.verification_id;
+        let span = (now, ctx.clock.now());
+        traces.record(Span::new(round, &wanted.device_id, "verify_now", "", span));
+        Span::of_round(&verification)
+            .into_iter()
+            .for_each(|span| traces.record(span));
+    }
     if !verification.is_finished() {
         ctx.wakeups.ask(&wanted.device_id, verification.priority);
     }

@@ -18,12 +18,13 @@ use super::{Context, Failure};
 use crate::enrollment::trace::{Entry, Step};
 use crate::enrollment::{PushAddress, State};
 use crate::entropy::draw;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, VerificationId};
 use crate::push::outcome::{CertificateFault, Duty, Passing, PushOutcome};
 use crate::push::rate::Rate;
 use crate::push::wake::{Expiration, Wake};
 use crate::reason::Reason;
 use crate::store::{Changes, Review};
+use crate::telemetry::traces::{Span, Traces};
 use crate::time::{Clock, Timestamp};
 use crate::verification::Priority;
 use crate::verification::agenda::budget::LEASE;
@@ -168,9 +169,9 @@ pub async fn wake(ctx: &Context, device_id: &DeviceId) -> Result<(), Failure> {
 pub async fn wake_waiting(ctx: &Context, waiting: &Waiting) -> Result<(), Failure> {
     let now = ctx.clock.now();
     let device_id = &waiting.device_id;
-    if !begin(ctx, waiting, now).await? {
+    let Some(begun) = begin(ctx, waiting, now).await? else {
         return Ok(());
-    }
+    };
     let Some((topic, address)) = ctx.store.push_address(device_id).await? else {
         return Err(Failure::Inconsistent("a Mac to be woken that is not there"));
     };
@@ -189,8 +190,11 @@ pub async fn wake_waiting(ctx: &Context, waiting: &Waiting) -> Result<(), Failur
         }
         _ => None,
     };
-    ctx.metrics
-        .pushed(outcome.as_ref().map_or("no_address", PushOutcome::name));
+    let word = outcome.as_ref().map_or("no_address", PushOutcome::name);
+    ctx.metrics.pushed(word);
+    if let Some(traces) = &ctx.traces {
+        trace(traces, device_id, &begun, word, (now, ctx.clock.now()));
+    }
     let addressed_at = address.as_ref().map(|address| address.updated_at);
     let ended = Ended::of(outcome, addressed_at, now);
     conclude(ctx, device_id, ended).await
@@ -208,9 +212,32 @@ async fn send(ctx: &Context, push: &Wake) -> Result<PushOutcome, Failure> {
     Ok(ctx.apns.send(push, push_id(ctx)).await)
 }
 
-/// Asks what is due, and takes the push out of the budget, in one step. False when the Mac is not
+/// A push that was taken out of the budget.
+struct Begun {
+    /// What it is for.
+    round: Option<VerificationId>,
+    /// That began with it, because the Mac is due.
+    is_new: bool,
+}
+
+fn trace(
+    traces: &Traces,
+    device_id: &DeviceId,
+    begun: &Begun,
+    outcome: &str,
+    (from, to): (Timestamp, Timestamp),
+) {
+    let Some(round) = &begun.round else { return };
+    if begun.is_new {
+        traces.record(Span::new(round, device_id, "sweep", "", (from, from)));
+    }
+    let push = Span::new(round, device_id, "wake", "", (from, to));
+    traces.record(push.with("outcome", outcome));
+}
+
+/// Asks what is due, and takes the push out of the budget, in one step. `None` when the Mac is not
 /// woken now.
-async fn begin(ctx: &Context, waiting: &Waiting, now: Timestamp) -> Result<bool, Failure> {
+async fn begin(ctx: &Context, waiting: &Waiting, now: Timestamp) -> Result<Option<Begun>, Failure> {
     let (rules, entropy) = (ctx.settings.rules.clone(), Arc::clone(&ctx.entropy));
     let asked = waiting.asked;
     let begun = ctx
@@ -218,9 +245,11 @@ async fn begin(ctx: &Context, waiting: &Waiting, now: Timestamp) -> Result<bool,
         .review(&waiting.device_id, move |mut review| {
             let mut changes = Changes::default();
             if review.state != State::Enrolled {
-                return (changes, false);
+                return (changes, None);
             }
-            if with_what_is_due(&mut review, &rules, entropy.as_ref(), now) {
+            let is_joined = review.verification.is_some();
+            let is_due = with_what_is_due(&mut review, &rules, entropy.as_ref(), now);
+            if is_due {
                 changes.verification.clone_from(&review.verification);
             }
             let Review {
@@ -231,7 +260,11 @@ async fn begin(ctx: &Context, waiting: &Waiting, now: Timestamp) -> Result<bool,
             if agenda.begin_push(asked, &rules, now) {
                 changes.agenda = Some(agenda);
                 changes.leased_until = Some(now.plus(LEASE));
-                return (changes, true);
+                let begun = Begun {
+                    round: verification.map(|open| open.verification_id),
+                    is_new: is_due && !is_joined,
+                };
+                return (changes, Some(begun));
             }
             // Whoever asked reads why nothing happens.
             if asked
@@ -241,10 +274,10 @@ async fn begin(ctx: &Context, waiting: &Waiting, now: Timestamp) -> Result<bool,
                 open.not_pushed(reason, Some(hold.until), now);
                 changes.verification = Some(open);
             }
-            (changes, false)
+            (changes, None)
         })
         .await?;
-    Ok(begun.unwrap_or(false))
+    Ok(begun.flatten())
 }
 
 /// What became of a push.
@@ -358,7 +391,6 @@ pub(super) fn push_id(ctx: &Context) -> uuid::Uuid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::VerificationId;
     use crate::verification::{Agenda, Kind, Request, Verification};
 
     fn pushed_at() -> Timestamp {

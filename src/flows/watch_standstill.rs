@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
+
 use super::watch_clock::trouble;
 use super::{Context, Failure};
 use crate::publication::event;
@@ -20,6 +22,8 @@ use crate::verification::standstill::{
 const MOVED_AT: &str = "verdicts_moved_at";
 /// The fact that says whether it was told that verdicts stand still.
 const TOLD: &str = "verdicts_told";
+/// How long the outbox may take.
+const TELLING: Duration = Duration::from_secs(5);
 /// How often the former is kept: after a restart, nobody is blamed for less.
 const KEEP_EVERY: Duration = Duration::from_secs(60);
 
@@ -279,10 +283,14 @@ async fn tell_here(
         append(&mut tx, what, detail, now).await?;
         Ok(tx.commit().await?)
     };
-    tell.await.inspect_err(|_: &Failure| {
+    // Who keeps the outbox from being read may keep it from being written, too: the metric and the log have
+    // said it, and nobody hears of an event then.
+    let told = timeout(TELLING, tell).await;
+    if !matches!(told, Ok(Ok(()))) {
         // It is still to be told.
         ctx.watched.is_news(what, !stands);
-    })
+    }
+    told.unwrap_or(Ok(()))
 }
 
 async fn append(

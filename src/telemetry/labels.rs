@@ -1,6 +1,52 @@
-//! The closed lists of label values. A word that is counted and not listed fails in tests.
+//! Labels, and the closed lists of their values. A word that is counted and not listed fails in tests.
+
+use prometheus_client::encoding::EncodeLabelSet;
 
 use crate::posture::Verdict;
+
+macro_rules! label {
+    ($name:ident { $($member:ident: $kind:ty),* }) => {
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        pub(super) struct $name {
+            $(pub(super) $member: $kind,)*
+        }
+    };
+}
+
+label!(MessageLabels {
+    surface: &'static str,
+    kind: &'static str
+});
+label!(RefusalLabels {
+    surface: &'static str,
+    reason: &'static str
+});
+label!(OutcomeLabels {
+    outcome: &'static str
+});
+label!(TopicLabels { topic: String });
+label!(CertificateLabels {
+    certificate: &'static str
+});
+label!(VerdictLabels {
+    verdict: &'static str
+});
+label!(RequestLabels {
+    listener: &'static str,
+    status: u16
+});
+label!(StepLabels { step: &'static str });
+label!(KindLabels { kind: &'static str });
+label!(QuantileLabels {
+    quantile: &'static str
+});
+label!(ReaderLabels {
+    reader: &'static str
+});
+label!(CauseLabels { cause: &'static str });
+label!(WorkerLabels {
+    worker: &'static str
+});
 
 /// What each surface takes from Macs.
 pub(super) const MESSAGES: [(&str, &[&str]); 3] = [
@@ -55,6 +101,9 @@ pub(super) const WEBHOOK_MESSAGES: [&str; 7] = [
     "relay_put_off",
     "relay_given_up",
 ];
+
+/// What became of the spans of traces.
+pub(super) const SPANS: [&str; 3] = ["sent", "not_taken", "queue_full"];
 
 /// How security event tokens end.
 pub(super) const SIGNALS: [&str; 4] = ["delivered", "refused", "unreached", "given_up"];

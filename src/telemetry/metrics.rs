@@ -14,7 +14,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
-use super::labels::{self, MESSAGES};
+use super::labels::{
+    self, CauseLabels, CertificateLabels, KindLabels, MESSAGES, MessageLabels, OutcomeLabels,
+    QuantileLabels, ReaderLabels, RefusalLabels, RequestLabels, StepLabels, TopicLabels,
+    VerdictLabels, WorkerLabels,
+};
 use crate::enrollment::trace::Step;
 use crate::posture::Verdict;
 use crate::reason::Reason;
@@ -61,53 +65,10 @@ pub struct Metrics {
     standing_still: Family<CauseLabels, Gauge>,
     worker_silence: Family<WorkerLabels, Gauge>,
     watched_at: Gauge,
+    spans: Family<OutcomeLabels, Counter>,
 }
 
-macro_rules! label {
-    ($name:ident { $($member:ident: $kind:ty),* }) => {
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-        struct $name {
-            $($member: $kind,)*
-        }
-    };
-}
-
-label!(MessageLabels {
-    surface: &'static str,
-    kind: &'static str
-});
-label!(RefusalLabels {
-    surface: &'static str,
-    reason: &'static str
-});
-label!(OutcomeLabels {
-    outcome: &'static str
-});
-label!(TopicLabels { topic: String });
-label!(CertificateLabels {
-    certificate: &'static str
-});
-label!(VerdictLabels {
-    verdict: &'static str
-});
-label!(RequestLabels {
-    listener: &'static str,
-    status: u16
-});
-label!(StepLabels { step: &'static str });
-label!(KindLabels { kind: &'static str });
-label!(QuantileLabels {
-    quantile: &'static str
-});
-label!(ReaderLabels {
-    reader: &'static str
-});
-label!(CauseLabels { cause: &'static str });
-label!(WorkerLabels {
-    worker: &'static str
-});
-
-/// From a minute to a week: owners take a profile with them.
+/// From a second to a week: owners take a profile with them.
 const STEPS: [f64; 11] = [
     1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0, 604_800.0,
 ];
@@ -337,6 +298,11 @@ impl Metrics {
                 "watched_at_seconds",
                 "When it was looked last whether everything moves, seconds since 1970",
             ),
+            spans: to.each(
+                "trace_spans",
+                "Spans of traces, by what became of them",
+                outcomes(&labels::SPANS),
+            ),
             registry: Registry::default(),
         };
         Arc::new(Self {
@@ -403,6 +369,14 @@ impl Metrics {
         self.worker_silence
             .get_or_create(&WorkerLabels { worker })
             .set(seconds(silence));
+    }
+
+    /// So many spans of traces fared so.
+    pub fn spans(&self, outcome: &'static str, count: u64) {
+        debug_assert!(labels::SPANS.contains(&outcome), "{outcome}");
+        self.spans
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc_by(count);
     }
 
     /// It was looked whether everything moves.

@@ -5,6 +5,9 @@
 
 mod labels;
 mod metrics;
+#[cfg(feature = "otel")]
+pub mod otlp;
+pub mod traces;
 
 use std::io::IsTerminal as _;
 

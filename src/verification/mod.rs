@@ -7,6 +7,7 @@
 
 pub mod agenda;
 pub mod standstill;
+pub mod trace;
 mod transition;
 pub mod waiting;
 

@@ -6,11 +6,13 @@
 
 mod hand_over;
 mod step;
+mod traced;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) use self::step::{step_of, verdict_step};
+pub use self::traced::Traced;
 use super::sweep::with_what_is_ripe;
 use crate::attestation::freshness::{self, Beacon};
 use crate::attestation::{Freshness, Refusal, Scheme, VerifiedEvidence};
@@ -42,6 +44,8 @@ pub struct Judge {
     pub rules: Arc<Rules>,
     /// Commands are relayed for a coordinator, who is told of the answers.
     pub relays: bool,
+    /// Rounds are followed by somebody who collects traces.
+    pub traces: bool,
     /// The head of the log that nonces are made from, where they are; it may be too old for that by now.
     pub beacon: Option<Arc<Beacon>>,
     pub now: Timestamp,
@@ -102,6 +106,8 @@ pub struct Decision {
     pub affirms_anew: bool,
     /// What was answered, and how long after it was handed over.
     pub answered: Option<(Kind, Duration)>,
+    /// What this was of which round; only where that is followed.
+    pub traced: Option<Box<Traced>>,
     /// Apple proved the serial number on this channel, and who holds it is to be settled.
     pub unsettled: bool,
 }
@@ -159,6 +165,9 @@ pub fn decide(exchange: Exchange, answer: Option<Answer>, judge: &Judge) -> (Cha
     }
     if round.verification != before {
         round.changes.verification = round.verification;
+    }
+    if judge.traces {
+        round.decision.traced = Traced::of(&round.changes).map(Box::new);
     }
     (round.changes, round.decision)
 }

@@ -130,6 +130,7 @@ impl Table {
             entropy: self.entropy.clone(),
             rules: Arc::new(Rules::usual()),
             relays: self.relays,
+            traces: false,
             beacon: self.beacon.clone(),
             now: self.now,
         };

@@ -33,6 +33,7 @@ mod deliver_webhooks;
 mod describe;
 mod draw_beacon;
 mod enroll_signed;
+mod export_traces;
 mod follow_events;
 mod identify;
 mod identify_by_certificate;

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use attestd::flows::watch_standstill::run_once;
+use attestd::store::Event;
 use attestd_sim::{Mac, MacSpec};
 use serde_json::{Value, json};
 
+use crate::harness::following::Following;
 use crate::harness::inside::eventually;
 use crate::harness::plane::Plane;
 use crate::harness::receiver::{Receiver, Reply};
@@ -207,4 +209,33 @@ journey! {
         // That is the receiver's doing, and no standstill of this service.
         assert!(told(&scene, "events_stand_still").await.is_empty());
     }
+}
+
+/// Only PostgreSQL has commits that come late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgresql_events_that_nobody_can_read_stand_still() {
+    let scene = Scene::new(Backend::PostgreSql).await;
+    let cause = "events_stand_still";
+    let _following = Following::now(&scene.api).await;
+    let second = scene.second_node().await;
+    let event = |note: &str| Event::new("release.changed", scene.now(), json!({ "note": note }));
+    let mut stuck = second.store.write().await.expect("begins");
+    let appended = stuck.append_event_about(None, &event("stuck")).await;
+    appended.expect("appended");
+    let mut tx = scene.ctx().store.write().await.expect("begins");
+    let appended = tx.append_event_about(None, &event("behind it")).await;
+    appended.expect("appended");
+    tx.commit().await.expect("commits");
+    look(&scene).await;
+    assert!(!stands_still(&scene, cause).await);
+
+    scene.pass(Duration::from_secs(121));
+    look(&scene).await;
+    assert!(stands_still(&scene, cause).await);
+    drop(stuck);
+    eventually("they are read", async || {
+        look(&scene).await;
+        !stands_still(&scene, cause).await
+    })
+    .await;
 }

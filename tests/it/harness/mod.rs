@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod cert_rep;
+pub mod collector;
 pub mod coordinator;
 pub mod database;
 pub mod following;

@@ -1,6 +1,8 @@
 //! The only loops. Each does one thing again and again until the service stops; what it does is a
 //! flow that runs once, so that tests call the flow and wait for nothing.
 
+mod refusals;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "otel")]
+use crate::flows::export_traces::{self, Collector};
 use crate::flows::wake::Turn;
 use crate::flows::watch_standstill::Heart;
 use crate::flows::{
@@ -58,13 +62,6 @@ const IDENTITIES: Duration = Duration::from_secs(10 * 60);
 const STANDSTILL: Duration = Duration::from_secs(15);
 /// What a run may take, at most.
 const LEEWAY: Duration = Duration::from_secs(60);
-/// Refusals are gathered this long before they are written.
-const AUDIT: Duration = Duration::from_millis(200);
-/// Refusals that could not be written are tried again after this.
-const AUDIT_AGAIN: Duration = Duration::from_secs(2);
-/// How often they are tried: longer than a database takes to start again, and not for ever, lest
-/// refusals that no database takes keep all later ones out.
-const AUDIT_TRIES: u32 = 30;
 /// Pushes under way at a time.
 const PUSHES: usize = 1024;
 /// A clock that is not the machine's may move meanwhile: whose turn it is is looked at again after this
@@ -79,6 +76,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Queues {
     pub refusals: refuse::Waiting,
+    /// Where traces are sent, if they are.
+    #[cfg(feature = "otel")]
+    pub collector: Option<Collector>,
 }
 
 /// The workers of a service: each ends when it stops.
@@ -122,10 +122,18 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         ctx,
         stop,
     };
-    let Queues { refusals } = queues;
+    let Queues {
+        refusals,
+        #[cfg(feature = "otel")]
+        collector,
+    } = queues;
+    #[cfg(feature = "otel")]
+    if let Some(collector) = collector {
+        workers.start(|ctx, stop| send_traces(ctx, collector, stop));
+    }
     let (looked, ready) = oneshot::channel();
     workers.start(|ctx, stop| wake_macs(ctx, ready, stop));
-    workers.start(|ctx, stop| record_refusals(ctx, refusals, stop));
+    workers.start(|ctx, stop| refusals::record(ctx, refusals, stop));
     workers.start(|ctx, stop| follow_push_certificate(ctx, looked, stop));
     workers.every(CANARIES, "try_push_certificate", |ctx| async move {
         try_push_certificate::run_once(&ctx).await
@@ -254,77 +262,32 @@ async fn wake_macs(ctx: Arc<Context>, certificate: oneshot::Receiver<()>, stop: 
     .await;
 }
 
-async fn record_refusals(
-    ctx: Arc<Context>,
-    mut refusals: refuse::Waiting,
-    stop: CancellationToken,
-) {
-    // What could not be written is kept and tried again; meanwhile the queue fills, and what finds
-    // no place in it is counted only.
-    let mut unwritten = Unwritten::default();
-    let heart = heart(&ctx, "refuse", IDLE);
+/// Sends traces until the service stops, and then those that are left.
+#[cfg(feature = "otel")]
+async fn send_traces(ctx: Arc<Context>, mut collector: Collector, stop: CancellationToken) {
+    let heart = heart(&ctx, "export_traces", IDLE);
     loop {
-        if unwritten.batch.is_empty() {
-            heart.beats();
-            unwritten.batch = tokio::select! {
-                () = stop.cancelled() => break,
-                batch = refusals.take() => batch,
-                () = tokio::time::sleep(IDLE) => continue,
-            };
-            if unwritten.batch.is_empty() {
-                break;
-            }
-        }
-        let rest = if unwritten.write(&ctx).await {
-            AUDIT
-        } else {
-            AUDIT_AGAIN
+        heart.beats();
+        let spans = tokio::select! {
+            () = stop.cancelled() => break,
+            spans = collector.next() => spans,
+            () = tokio::time::sleep(IDLE) => continue,
         };
-        if pause(rest, &stop).await {
-            break;
-        }
-    }
-    unwritten.batch.extend(refusals.take_last());
-    if !unwritten.batch.is_empty() {
-        unwritten.tries = AUDIT_TRIES - 1;
-        unwritten.write(&ctx).await;
-    }
-}
-
-/// Refusals that are still to be written.
-#[derive(Default)]
-struct Unwritten {
-    batch: Vec<refuse::Refused>,
-    tries: u32,
-}
-
-impl Unwritten {
-    /// Writes them, or drops them when that failed too often; false after a failure.
-    async fn write(&mut self, ctx: &Context) -> bool {
-        let Err(failure) = refuse::record(ctx, &self.batch).await else {
-            *self = Self::default();
-            return true;
+        let given_up = async {
+            stop.cancelled().await;
+            tokio::time::sleep(LAST_ANSWERS).await;
         };
-        ctx.metrics.worker_failures.inc();
-        self.tries += 1;
-        if self.tries < AUDIT_TRIES {
-            tracing::warn!(worker = "refuse", "a run failed and will be repeated");
-        } else {
-            // They were counted when they were refused.
-            let dropped = self.batch.len();
-            tracing::warn!(
-                worker = "refuse",
-                dropped,
-                "refusals were dropped from the audit"
-            );
-            ctx.metrics
-                .refusals_not_audited
-                .inc_by(u64::try_from(dropped).unwrap_or(u64::MAX));
-            *self = Self::default();
+        tokio::select! {
+            () = given_up => break,
+            () = export_traces::send(&ctx, &mut collector, &spans) => {}
         }
-        failure.log();
-        false
     }
+    let last = collector.last();
+    let _ = timeout(
+        LAST_ANSWERS,
+        export_traces::send(&ctx, &mut collector, &last),
+    )
+    .await;
 }
 
 async fn follow_push_certificate(
