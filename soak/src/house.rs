@@ -20,6 +20,7 @@ use attestd::flows::publish_evidence::Bundles;
 use attestd::flows::service_secret::service_secret;
 use attestd::flows::sign_result::{SUBJECT_SECRET, Signing};
 use attestd::flows::wake::Wakeups;
+use attestd::flows::watch_standstill::Watched;
 use attestd::flows::{
     Authorities, Context, Held, Settings, refuse, release, rotate_push_certificate, watch_clock,
 };
@@ -218,6 +219,8 @@ impl Estate {
             settings: server_settings,
             metrics: Metrics::new(),
             wakeups: Wakeups::new(QUEUE, PUSHES_PER_SECOND, Arc::clone(&clock)),
+            watched: Watched::new(clock.now()),
+            traces: None,
             clock,
             clock_watch,
             entropy,
