@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flows::wake::Turn;
 use crate::flows::{
-    Context, Failure, challenge, deliver_webhooks, draw_beacon, follow_events, judge_anew,
-    push_signals, read_status, refuse, relay_answer, rotate_push_certificate, sweep, tell_log,
-    tell_of_end, transmit_signals, try_push_certificate, wake, watch_clock,
-    watch_push_certificates, witness_log,
+    Context, Failure, challenge, deliver_webhooks, draw_beacon, follow_events,
+    hand_over_master_key, judge_anew, push_signals, read_status, refuse, relay_answer,
+    rotate_push_certificate, sweep, tell_log, tell_of_end, transmit_signals, try_push_certificate,
+    wake, watch_clock, watch_push_certificates, witness_log,
 };
 
 /// How often what is due is looked for.
@@ -123,6 +123,16 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         }
     }
     workers.spawn(tell_coordinator(Arc::clone(ctx), stop.clone()));
+    workers.spawn(every(
+        hand_over_master_key::LOOKED,
+        Arc::clone(ctx),
+        stop.clone(),
+        "hand_over_master_key",
+        |ctx| async move {
+            let followed = hand_over_master_key::follow(&ctx.store, &ctx.sealer).await;
+            followed.map(drop)
+        },
+    ));
     workers.spawn(every(
         SWEEP,
         Arc::clone(ctx),

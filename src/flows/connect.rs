@@ -17,6 +17,7 @@ use crate::mdm::report::Status;
 use crate::mdm::security_info::{SecurityInfo, without_personal_members};
 use crate::mdm::{Channel, Report};
 use crate::reason::Reason;
+use crate::secret::Sealer as _;
 use crate::store::{Known, Speaker, relayed_place};
 use crate::time::Timestamp;
 

@@ -1,6 +1,7 @@
 //! A Mac asks for an identity by SCEP: a certificate is made, then the ticket in the request redeemed
 //! and the issuance recorded, in one transaction, before the certificate leaves the house.
 
+use super::authorities::Held;
 use super::issue_identity::{Sought, issue_identity};
 use super::poll_by_scep::poll_by_scep;
 use super::refuse::{Refused, note};
@@ -41,13 +42,12 @@ pub async fn issue_by_scep(ctx: &Context, body: &[u8]) -> Result<Reply, Failure>
         Ok(message) => message,
         Err(refused) => return failure(ctx, &refused, now),
     };
-    let registration = &ctx.authorities.registration;
-    let certificate = registration.certificate()?;
-    let opened = message.open(
-        &certificate.certificate(),
-        ctx.authorities.registration_decryptor.as_ref(),
-    );
-    let opened = match opened {
+    // Whoever asked for the certificates a moment ago may have another than is given out now.
+    let mut registrations = ctx.authorities.registrations(now);
+    let addressed = registrations.find(|one| message.is_for(&one.held.certificate()));
+    let registration = addressed.unwrap_or_else(|| ctx.authorities.registration(now));
+    let certificate = registration.held.certificate();
+    let opened = match message.open(&certificate, registration.decryptor.as_ref()) {
         Ok(opened) => opened,
         Err(refused) => return failure(ctx, &refused, now),
     };
@@ -61,7 +61,7 @@ pub async fn issue_by_scep(ctx: &Context, body: &[u8]) -> Result<Reply, Failure>
         Err(cause) => return failure(ctx, &message.refused(cause), now),
     };
     match issued {
-        Ok(identity) => yes(ctx, &message, &opened, &identity),
+        Ok(identity) => yes(ctx, &registration.held, &message, &opened, &identity, now),
         Err((fail_info, reason)) => no(ctx, &message, fail_info, reason, now),
     }
 }
@@ -187,18 +187,15 @@ pub(super) fn is_for_key(identity: &Identity, request: &CertificateRequest<'_>) 
 
 fn yes(
     ctx: &Context,
+    registration: &Held,
     message: &PkiMessage<'_>,
     opened: &Opened,
     identity: &Identity,
+    now: Timestamp,
 ) -> Result<Reply, Failure> {
-    let registration = &ctx.authorities.registration;
-    let responder_certificate = registration.certificate()?;
-    let responder = Responder::new(
-        responder_certificate.certificate(),
-        registration.signer.as_ref(),
-    );
-    let authority = ctx.authorities.device_ca.certificate()?;
+    let responder = Responder::new(registration.certificate(), registration.signer.as_ref());
     let issued = Certificate::parse(&identity.der)?;
+    let authority = ctx.authorities.issuer_of(&issued, now);
     let sealing = Sealing {
         cipher: opened.cipher(),
         key: Secret::new(draw(ctx.entropy.as_ref())),
@@ -246,9 +243,8 @@ fn answer(
     now: Timestamp,
 ) -> Result<Reply, Failure> {
     note(ctx, line(reason, fail_info.name().to_owned(), now));
-    let registration = &ctx.authorities.registration;
-    let certificate = registration.certificate()?;
-    let responder = Responder::new(certificate.certificate(), registration.signer.as_ref());
+    let registration = &ctx.authorities.registration(now).held;
+    let responder = Responder::new(registration.certificate(), registration.signer.as_ref());
     let nonce = draw(ctx.entropy.as_ref());
     let reply = responder.failure(exchange, fail_info, reason.owner_text(), &nonce)?;
     Ok(Reply::CertRep(reply))
