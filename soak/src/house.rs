@@ -15,15 +15,14 @@ use attestd::enrollment::Protocol;
 use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use attestd::entropy::{Entropy, SeededEntropy, draw};
 use attestd::flows::answers::Answers;
+use attestd::flows::authorities::{Authorities, Held, Registration as Scep};
 use attestd::flows::follow_events::Outlet;
 use attestd::flows::publish_evidence::Bundles;
 use attestd::flows::service_secret::service_secret;
 use attestd::flows::sign_result::{SUBJECT_SECRET, Signing};
 use attestd::flows::wake::Wakeups;
 use attestd::flows::watch_standstill::Watched;
-use attestd::flows::{
-    Authorities, Context, Held, Settings, refuse, release, rotate_push_certificate, watch_clock,
-};
+use attestd::flows::{Context, Settings, refuse, release, rotate_push_certificate, watch_clock};
 use attestd::keys::{KeyKind, KeyPair, MasterKey, MasterSeal};
 use attestd::outbound::Outbound;
 use attestd::pki::{
@@ -80,10 +79,20 @@ struct Kept {
 
 impl Kept {
     fn held(&self) -> anyhow::Result<Held> {
-        Ok(Held {
-            signer: ProvedSigner::prove(Arc::clone(&self.pair) as Arc<dyn Signer>)?,
-            chain: self.chain.clone(),
-        })
+        let signer = ProvedSigner::prove(Arc::clone(&self.pair) as Arc<dyn Signer>)?;
+        Held::new(signer, self.chain.clone()).context("a key without its certificate")
+    }
+}
+
+impl Estate {
+    fn authorities(&self) -> anyhow::Result<Authorities> {
+        let registration = Scep {
+            held: self.registration.held()?,
+            decryptor: Arc::new(self.registration.pair.decryptor()?),
+        };
+        let (device_ca, signer) = (self.device_ca.held()?, self.profile_signer.held()?);
+        Authorities::new(vec![device_ca], vec![registration], vec![signer])
+            .context("a key of the server is missing")
     }
 }
 
@@ -206,16 +215,11 @@ impl Estate {
             signals: None,
             store,
             apns: Apns::new(settings, Arc::clone(&clock), Arc::clone(&entropy))?,
-            authorities: Authorities {
-                device_ca: self.device_ca.held()?,
-                registration: self.registration.held()?,
-                registration_decryptor: Arc::new(self.registration.pair.decryptor()?),
-                profile_signer: self.profile_signer.held()?,
-            },
+            authorities: self.authorities()?,
             policy,
             anchors: Anchors::custom(&self.attestation_root)?,
             intermediates: KnownIntermediates::default(),
-            acme_nonces: NonceKey::new(self.master.derive("acme nonces").expose()),
+            acme_nonces: NonceKey::new(&draw(entropy.as_ref())),
             settings: server_settings,
             metrics: Metrics::new(),
             wakeups: Wakeups::new(QUEUE, PUSHES_PER_SECOND, Arc::clone(&clock)),

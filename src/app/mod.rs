@@ -24,6 +24,7 @@ use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::flows::answers::Answers;
 use crate::flows::append_to_log::Log;
+use crate::flows::authorities::{Authorities, Held, Registration};
 use crate::flows::draw_beacon::Beacons;
 use crate::flows::follow_events::Outlet;
 use crate::flows::publish_evidence::Bundles;
@@ -35,7 +36,8 @@ use crate::flows::transmit_signals::Signals;
 use crate::flows::wake::Wakeups;
 use crate::flows::watch_standstill::Watched;
 use crate::flows::{
-    Authorities, Context, Held, Settings, refuse, rotate_result_key, transmit_signals, watch_clock,
+    Context, Settings, hand_over_master_key, refuse, rotate_result_key, transmit_signals,
+    watch_clock,
 };
 use crate::http::limit::PerClient;
 use crate::http::listener::{self, Listener};
@@ -43,7 +45,7 @@ use crate::http::proxies::Proxies;
 use crate::http::streams::Streams;
 use crate::http::{self, Internal, Public};
 use crate::keys::{
-    BearerKey, FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal,
+    BearerKey, FileKeeper, KeyKeeper, KeyName, KeyRole, MasterKey, MasterKeySource, MasterSeal,
 };
 use crate::outbound::{Outbound, Reach, Target, check_root};
 use crate::pki::{KnownIntermediates, TrustAnchors, read_certificates};
@@ -51,7 +53,7 @@ use crate::posture::policy::{Policy, STRICT, shipped};
 use crate::publication::jwk::Algorithm;
 use crate::publication::shared_signals::Transmitter;
 use crate::publication::shared_signals::access::AccessKey;
-use crate::secret::Secret;
+use crate::secret::{Sealer, Secret};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::telemetry::traces::Traces;
@@ -70,6 +72,9 @@ pub const DATABASE: &str = "attestd.db";
 pub const SERVER_ID: &str = "server_id";
 /// The fact that names the rules by which agendas were kept last.
 const AGENDAS_BY: &str = "agendas_by";
+/// The secret under which nonces of ACME are minted, and the one under which access tokens of receivers are.
+const ACME_NONCES: &str = "acme_nonces";
+const SIGNALS_ACCESS: &str = "shared_signals_access";
 
 /// A service that is ready to answer.
 #[derive(Debug)]
@@ -106,7 +111,9 @@ impl App {
             .await
             .context("the database cannot be brought up to date")?;
         claim_database(&store, &config.base_url).await?;
-        let nonce_secret = master.derive("acme nonces");
+        hand_over_master_key::follow(&store, &seal).await?;
+        let nonce_secret =
+            service_secret(&store, seal.as_ref(), entropy.as_ref(), ACME_NONCES).await?;
         let acme_nonces = if store.is_ours_alone() {
             NonceKey::of_one_process(nonce_secret.expose(), draw(entropy.as_ref()))
         } else {
@@ -123,7 +130,7 @@ impl App {
         let subject_secret =
             service_secret(&store, seal.as_ref(), entropy.as_ref(), SUBJECT_SECRET).await?;
         rotate_result_key::begin(&store, Algorithm::Es256, clock.now()).await?;
-        let signals = signals(config, &store, &master, clock.now()).await?;
+        let signals = signals(config, &store, seal.as_ref(), entropy.as_ref(), clock.now()).await?;
         keep_policy(&store, &policy, clock.now()).await?;
         let log = match config.transparency.enabled {
             true => {
@@ -156,7 +163,7 @@ impl App {
                 Arc::clone(&clock),
                 Arc::clone(&entropy),
             )?,
-            authorities: authorities(&keeper)?,
+            authorities: authorities::held(&keeper)?,
             policy,
             anchors: anchors(config)?,
             intermediates: KnownIntermediates::default(),
@@ -205,7 +212,7 @@ impl App {
         let internal = http::internal(internal);
         let (outside, inside) = (&config.public, &config.internal);
         let identities = if outside.client_certificates {
-            Some(tls::identity_issuers(&ctx)?)
+            Some(tls::identity_issuers(&ctx))
         } else {
             None
         };
@@ -277,15 +284,22 @@ impl App {
 /// # Errors
 /// No key, or one that must not be used.
 pub fn master_key(config: &Config) -> anyhow::Result<MasterKey> {
+    Ok(MasterKey::read(&master_key_source(config)?)?)
+}
+
+/// Where the master key is.
+///
+/// # Errors
+/// Nobody said, and it is not in the data folder.
+pub fn master_key_source(config: &Config) -> anyhow::Result<MasterKeySource> {
     let beside = config.data_dir.join(MASTER_KEY);
     let configured = config.secrets.master_key_file.as_deref();
     let found = MasterKeySource::find(configured, |name| std::env::var_os(name));
-    let source = match found {
-        Ok(source) => source,
-        Err(_) if beside.exists() => MasterKeySource::File(beside),
-        Err(fault) => return Err(fault.into()),
-    };
-    Ok(MasterKey::read(&source)?)
+    match found {
+        Ok(source) => Ok(source),
+        Err(_) if beside.exists() => Ok(MasterKeySource::File(beside)),
+        Err(fault) => Err(fault.into()),
+    }
 }
 
 /// The address of the database.
@@ -327,7 +341,8 @@ async fn claim_database(store: &Store, server_id: &str) -> anyhow::Result<()> {
 async fn signals(
     config: &Config,
     store: &Store,
-    master: &MasterKey,
+    sealer: &dyn Sealer,
+    entropy: &dyn Entropy,
     now: Timestamp,
 ) -> anyhow::Result<Option<Signals>> {
     let Some(url) = &config.shared_signals.url else {
@@ -341,7 +356,7 @@ async fn signals(
         url: url.clone(),
         tenant: config.shared_signals.tenant.clone(),
     };
-    let secret = master.derive("shared signals access");
+    let secret = service_secret(store, sealer, entropy, SIGNALS_ACCESS).await?;
     let access = AccessKey::new(*secret.expose());
     Ok(Some(Signals::new(transmitter, access)))
 }
@@ -350,22 +365,6 @@ async fn keep_policy(store: &Store, policy: &Policy, now: Timestamp) -> anyhow::
     let mut tx = store.write().await?;
     tx.keep_policy(policy, now).await?;
     Ok(tx.commit().await?)
-}
-
-fn authorities(keeper: &dyn KeyKeeper) -> anyhow::Result<Authorities> {
-    let held = |role| -> anyhow::Result<Held> {
-        Ok(Held {
-            signer: ProvedSigner::prove(keeper.signer(role)?)
-                .with_context(|| format!("the key of the {role} cannot be used"))?,
-            chain: keeper.certificates(role)?,
-        })
-    };
-    Ok(Authorities {
-        device_ca: held(KeyRole::DeviceCa)?,
-        registration: held(KeyRole::RegistrationAuthority)?,
-        registration_decryptor: keeper.decryptor(KeyRole::RegistrationAuthority)?,
-        profile_signer: held(KeyRole::ProfileSigner)?,
-    })
 }
 
 /// The authorities whose identities this server adopts at Authenticate.

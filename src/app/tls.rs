@@ -13,18 +13,21 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::read;
 use crate::config::Config;
 use crate::flows::Context;
+use crate::flows::authorities::Held;
 use crate::http::client_tls::PossessionOnly;
 use crate::pki::{OwnedCertificate, TrustAnchors, read_certificates};
 use crate::time::Timestamp;
 
 /// The names of those who issue identities, as a TLS client is told whose certificates are wanted:
 /// a Mac shows none of another issuer.
-pub(super) fn identity_issuers(ctx: &Context) -> anyhow::Result<Vec<Vec<u8>>> {
-    let own = ctx.authorities.device_ca.certificate()?;
+pub(super) fn identity_issuers(ctx: &Context) -> Vec<Vec<u8>> {
+    let own = ctx.authorities.device_cas().map(Held::certificate);
     let adopted = ctx.settings.adopted_cas.iter();
     let adopted = adopted.flat_map(TrustAnchors::certificates);
-    let name = |owned: &OwnedCertificate| owned.certificate().subject().as_der().to_vec();
-    Ok([own].into_iter().chain(adopted).map(name).collect())
+    let adopted = adopted.map(OwnedCertificate::certificate);
+    own.chain(adopted)
+        .map(|one| one.subject().as_der().to_vec())
+        .collect()
 }
 
 /// TLS of one listener; with `issuers`, clients are asked for certificates of theirs.
@@ -60,16 +63,10 @@ pub(super) fn ends(
     ctx: &Context,
     config: &Config,
 ) -> anyhow::Result<Vec<(&'static str, Timestamp)>> {
-    let end = |owned: &OwnedCertificate| owned.certificate().not_after();
-    let held = &ctx.authorities;
-    let mut ends = vec![
-        ("device_ca", end(held.device_ca.certificate()?)),
-        (
-            "registration_authority",
-            end(held.registration.certificate()?),
-        ),
-        ("profile_signer", end(held.profile_signer.certificate()?)),
-    ];
+    let newest = ctx.authorities.newest().into_iter();
+    let mut ends: Vec<_> = newest
+        .map(|(name, held)| (name, held.certificate().not_after()))
+        .collect();
     for (name, path) in [
         ("public_tls", &config.public.tls_certificate),
         ("internal_tls", &config.internal.tls_certificate),
@@ -77,7 +74,8 @@ pub(super) fn ends(
         let Some(path) = path else { continue };
         let chain = read_certificates(&read(path)?)
             .with_context(|| format!("{} holds no certificate", path.display()))?;
-        ends.extend(chain.first().map(|leaf| (name, end(leaf))));
+        let leaf = chain.first().map(OwnedCertificate::certificate);
+        ends.extend(leaf.map(|leaf| (name, leaf.not_after())));
     }
     Ok(ends)
 }

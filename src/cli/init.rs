@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -13,19 +12,13 @@ use serde_json::json;
 
 use super::output;
 use crate::app::{DATABASE, KEYS, MASTER_KEY, SERVER_ID};
-use crate::ca::{CertificateKind, CertificateProfile, Issuer, prepare};
 use crate::config::{Config, check_base_url};
 use crate::entropy::{Entropy, OsEntropy, draw};
-use crate::keys::{FileKeeper, KeyKeeper, KeyRole, MasterKey, MasterKeySource, MasterSeal};
-use crate::pki::{OwnedCertificate, PublicKey};
+use crate::flows::replace_authority::{self, Maker};
+use crate::keys::{FileKeeper, MasterKey, MasterKeySource, MasterSeal};
 use crate::store::Store;
-use crate::time::{Clock as _, SystemClock, Timestamp};
+use crate::time::{Clock as _, SystemClock};
 
-/// The device CA outlives every identity it issues by far; a Mac must enrol anew when it ends.
-const CA_VALIDITY: Duration = Duration::from_secs(25 * 365 * 24 * 60 * 60);
-/// Keys that can be replaced without touching a Mac.
-const SIGNER_VALIDITY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-const BACKDATED: Duration = Duration::from_secs(60 * 60);
 /// Name of the configuration file.
 const CONFIG: &str = "attestd.toml";
 
@@ -83,7 +76,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
     private_folder(&keys_path)?;
     let keeper = FileKeeper::open(keys_path.clone(), Arc::clone(&seal))?;
-    make_keys(&keeper, &arguments.organization, entropy.as_ref(), now)?;
+    replace_authority::begin(&Maker {
+        keeper: &keeper,
+        organization: &arguments.organization,
+        entropy: entropy.as_ref(),
+        now,
+    })?;
 
     let url = format!(
         "sqlite://{}",
@@ -108,65 +106,6 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         &keys_path,
         &database_path,
     );
-    Ok(())
-}
-
-fn make_keys(
-    keeper: &dyn KeyKeeper,
-    organization: &str,
-    entropy: &dyn Entropy,
-    now: Timestamp,
-) -> anyhow::Result<()> {
-    for role in KeyRole::ALL {
-        keeper.generate(role, role.usual_kind())?;
-    }
-    let profile = |kind, name: &str, validity| CertificateProfile {
-        kind,
-        common_name: name.to_owned(),
-        organization: organization.to_owned(),
-        validity,
-        backdated: BACKDATED,
-    };
-    let ca_signer = keeper.signer(KeyRole::DeviceCa)?;
-    let issue = |profile: &CertificateProfile, role, issuer: Issuer<'_>| {
-        let public = keeper.public_key(role)?;
-        let key = PublicKey::parse(&public)?;
-        let prepared = prepare(
-            profile,
-            &key,
-            issuer,
-            ca_signer.algorithm(),
-            now,
-            draw(entropy),
-        )?;
-        anyhow::Ok(prepared.sign(ca_signer.as_ref())?)
-    };
-    let authority_profile = profile(
-        CertificateKind::DeviceAuthority,
-        "attestd device CA",
-        CA_VALIDITY,
-    );
-    let authority = issue(&authority_profile, KeyRole::DeviceCa, Issuer::Itself)?;
-    keeper.keep_certificates(KeyRole::DeviceCa, std::slice::from_ref(&authority))?;
-    let others: [(KeyRole, CertificateKind, &str); 2] = [
-        (
-            KeyRole::RegistrationAuthority,
-            CertificateKind::RegistrationAuthority,
-            "attestd registration authority",
-        ),
-        (
-            KeyRole::ProfileSigner,
-            CertificateKind::ProfileSigner,
-            "attestd profile signer",
-        ),
-    ];
-    for (role, kind, name) in others {
-        let issuer_certificate = authority.certificate();
-        let issuer = Issuer::Authority(&issuer_certificate);
-        let certificate = issue(&profile(kind, name, SIGNER_VALIDITY), role, issuer)?;
-        let chain: [OwnedCertificate; 2] = [certificate, authority.clone()];
-        keeper.keep_certificates(role, &chain)?;
-    }
     Ok(())
 }
 
@@ -221,7 +160,7 @@ fn private_folder(folder: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("{} cannot be made", folder.display()))
 }
 
-fn new_file(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+pub(super) fn new_file(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
     let write = || -> std::io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)

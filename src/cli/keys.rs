@@ -4,12 +4,16 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde_json::{Value, json};
 
-use super::store::with_desk;
+use super::store::{Desk, with_desk};
 use super::{Configured, output};
+use crate::app::KEYS;
+use crate::config::Config;
+use crate::flows::replace_authority::{Maker, replace};
 use crate::flows::rotate_result_key::{rotate, withdraw};
+use crate::keys::{FileKeeper, KeyError, KeyKeeper as _, KeyName, KeyRole};
 use crate::publication::jwk::Algorithm;
 use crate::publication::keyring::ResultKey;
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -17,9 +21,18 @@ pub(super) struct Arguments {
     what: What,
 }
 
+const REPLACE: &str = "\
+The new key stands in the folder of keys beside the present one (device-ca.2.key and .pem) and takes over by
+the date of its certificate. Servers read the folder when they start: copy the new files to every node and
+restart each before that date. Identities that were issued stay good for as long as they last: which
+certificate speaks for a Mac is recorded, whoever issued it.
+Replace the device CA when less is left of it than enrollment.identity_lifetime, or when its key may be in
+other hands: whoever has it can make certificates, and no Mac of yours is spoken for by any of them.";
+
 #[derive(Debug, Subcommand)]
 enum What {
-    /// List the keys that results and shared signals are signed by, former ones among them.
+    /// List the keys that results and shared signals are signed by, former ones among them, and those of
+    /// the service's own authority on this node.
     List {
         #[command(flatten)]
         configured: Configured,
@@ -34,6 +47,21 @@ enum What {
         /// ES256: the key of results; RS256: the key of shared signals.
         #[arg(long, value_name = "ALGORITHM", default_value = "ES256", value_parser = algorithm)]
         alg: Algorithm,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the key that follows the device CA, the registration authority or the profile signer. No Mac
+    /// enrols anew: each goes on with the identity it has.
+    #[command(after_help = REPLACE)]
+    Replace {
+        #[command(flatten)]
+        configured: Configured,
+        /// device-ca (the two others follow with it), registration-authority or profile-signer.
+        #[arg(value_name = "ROLE", value_parser = role)]
+        role: KeyRole,
+        /// After how long it takes over: give it to every node until then.
+        #[arg(long = "in", value_name = "SPAN", default_value = "1d", value_parser = span)]
+        delay: Span,
         #[arg(long)]
         json: bool,
     },
@@ -55,9 +83,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.what {
         What::List { configured, json } => with_desk(configured, async |desk| {
             let keys = desk.store.read().await?.result_keys().await?;
+            let authorities = authorities(configured, desk)?;
             if *json {
                 let list: Vec<_> = keys.iter().map(|key| describe(key, desk.now)).collect();
-                output::line(json!({ "keys": list }).to_string());
+                let authorities: Vec<_> = authorities.iter().map(Authority::describe).collect();
+                output::line(json!({ "keys": list, "authorities": authorities }).to_string());
                 return Ok(());
             }
             let mut table = Table::new();
@@ -67,6 +97,44 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 table.add_row([key.jwk.kid.as_str(), alg, &state(key, desk.now)]);
             }
             output::line(table.to_string());
+            let mut table = Table::new();
+            table.set_header(["authority", "from", "until", "state"]);
+            for one in &authorities {
+                table.add_row([
+                    one.key.to_string(),
+                    one.not_before.to_string(),
+                    one.not_after.to_string(),
+                    one.state.to_owned(),
+                ]);
+            }
+            output::line(table.to_string());
+            Ok(())
+        }),
+        What::Replace {
+            configured,
+            role,
+            delay,
+            json,
+        } => with_desk(configured, async |desk| {
+            let from = desk.now.plus(delay.0);
+            let config = Config::load(&configured.config, configured.insecure_http)?;
+            let keeper = FileKeeper::open(config.data_dir.join(KEYS), desk.sealer.clone())?;
+            let maker = Maker {
+                keeper: &keeper,
+                organization: &config.enrollment.organization,
+                entropy: desk.entropy.as_ref(),
+                now: desk.now,
+            };
+            let made = replace(&maker, *role, from)?;
+            let names: Vec<_> = made.iter().map(ToString::to_string).collect();
+            let object = json!({ "made": names, "in_force_from": from });
+            let lines = [
+                format!("{} made, in force from {from}.", names.join(", ")),
+                "Until then: copy the new files of the folder of keys to every other node, and restart each server."
+                    .to_owned(),
+                "What was issued stays good; former keys stay where they are.".to_owned(),
+            ];
+            output::result(*json, &object, &lines);
             Ok(())
         }),
         What::Rotate {
@@ -106,6 +174,69 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Ok(())
         }),
     }
+}
+
+/// A key of the service's own authority.
+struct Authority {
+    key: KeyName,
+    not_before: Timestamp,
+    not_after: Timestamp,
+    state: &'static str,
+}
+
+impl Authority {
+    fn describe(&self) -> Value {
+        json!({
+            "key": self.key.to_string(), "not_before": self.not_before, "not_after": self.not_after,
+            "state": self.state,
+        })
+    }
+}
+
+fn authorities(configured: &Configured, desk: &Desk) -> anyhow::Result<Vec<Authority>> {
+    let config = Config::load(&configured.config, configured.insecure_http)?;
+    let keeper = FileKeeper::open(config.data_dir.join(KEYS), desk.sealer.clone())?;
+    let mut all = Vec::new();
+    for role in KeyRole::ALL {
+        let mut in_force = false;
+        for key in keeper.keys(role)?.into_iter().rev() {
+            let chain = match keeper.certificates(key) {
+                Ok(chain) => chain,
+                // Its making was interrupted.
+                Err(KeyError::Absent { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let Some(leaf) = chain.first() else { continue };
+            let (not_before, not_after) = (
+                leaf.certificate().not_before(),
+                leaf.certificate().not_after(),
+            );
+            let state = match (not_before > desk.now, in_force) {
+                (true, _) => "to come",
+                (false, false) => "in force",
+                (false, true) => "former",
+            };
+            in_force |= state == "in force";
+            all.push(Authority {
+                key,
+                not_before,
+                not_after,
+                state,
+            });
+        }
+    }
+    Ok(all)
+}
+
+fn role(name: &str) -> Result<KeyRole, String> {
+    KeyRole::from_name(name).ok_or_else(|| {
+        let names = KeyRole::ALL.map(KeyRole::name);
+        format!("a role is one of {}", names.join(", "))
+    })
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    Span::parse(text).map_err(|error| error.to_string())
 }
 
 fn algorithm(word: &str) -> Result<Algorithm, String> {

@@ -15,6 +15,7 @@ mod policy;
 mod push_cert;
 mod receiver;
 mod release;
+mod secrets;
 mod serve;
 mod shell;
 mod store;
@@ -56,8 +57,10 @@ enum Command {
     CheckConfig(check_config::Arguments),
     /// Bearer tokens of the internal API.
     Token(token::Arguments),
-    /// The keys that results are signed by.
+    /// Keys that results are signed by, and those of the service's own authority.
     Keys(keys::Arguments),
+    /// The master key, under which everything secret is sealed: see, and replace it while servers run.
+    Secrets(secrets::Arguments),
     /// The push certificate from Apple that lets this server wake Macs.
     PushCert(push_cert::Arguments),
     /// Have a profile made for somebody: a link to hand on, good once.
@@ -107,6 +110,7 @@ pub fn run() -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Token(arguments) => output::exit("token", token::run(&arguments)),
         Command::Keys(arguments) => output::exit("keys", keys::run(&arguments)),
+        Command::Secrets(arguments) => output::exit("secrets", secrets::run(&arguments)),
         Command::PushCert(arguments) => output::exit("push-cert", push_cert::run(&arguments)),
         Command::Ticket(arguments) => output::exit("ticket", ticket::run(&arguments)),
         Command::Policy(arguments) => policy::run(&arguments),

@@ -24,6 +24,15 @@ pub(super) fn result(json: bool, object: &Value, lines: &[String]) {
     }
 }
 
+/// Says how far long work is: to standard error, for a result may be read by a program.
+#[expect(
+    clippy::print_stderr,
+    reason = "a person waits, and wants to know for what"
+)]
+pub(super) fn progress(text: impl AsRef<str>) {
+    eprintln!("{}", text.as_ref());
+}
+
 /// Says what went wrong.
 #[expect(
     clippy::print_stderr,

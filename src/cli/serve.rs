@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +38,21 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     output::exit("serve", serve(&config))
 }
 
+/// No core dump of what is in memory. One octet rather than none: for a program that takes dumps the limit
+/// does not count, but at exactly 1 the kernel gives it none (Linux, `fs/coredump.c`), and a file of one octet it
+/// does not begin.
+fn leave_no_core_dump() -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Core);
+    let none = limit.maximum.map_or(1, |most| most.min(1));
+    let limit = Rlimit {
+        current: Some(none),
+        maximum: Some(none),
+    };
+    setrlimit(Resource::Core, limit).context("core dumps cannot be switched off")
+}
+
 fn serve(config: &Config) -> anyhow::Result<()> {
+    leave_no_core_dump()?;
     start_logging(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -11,16 +11,16 @@ use crate::config::Config;
 use crate::enrollment::Protocol;
 use crate::enrollment::profile::Constants;
 use crate::entropy::{Entropy, OsEntropy};
+use crate::flows::hand_over_master_key::follow;
 use crate::keys::MasterSeal;
 use crate::posture::policy::Policy;
-use crate::secret::Sealer;
 use crate::store::{Store, StoreError};
 use crate::time::{Clock as _, SystemClock, Timestamp};
 
 /// What commands that change stored state work with.
 pub(super) struct Desk {
     pub(super) store: Store,
-    pub(super) sealer: Arc<dyn Sealer>,
+    pub(super) sealer: Arc<MasterSeal>,
     pub(super) base_url: String,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) policy: Policy,
@@ -60,17 +60,16 @@ fn at_desk<R>(
 ) -> anyhow::Result<R> {
     let config = Config::load(&configured.config, configured.insecure_http)?;
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy::default());
-    let seal = MasterSeal::new(&master_key(&config)?, Arc::clone(&entropy));
-    let seal: Arc<dyn Sealer> = Arc::new(seal);
+    let seal = Arc::new(MasterSeal::new(&master_key(&config)?, Arc::clone(&entropy)));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let url = database_url(&config)?;
         let opened = if owner {
-            Store::open_exclusive(&url, Arc::clone(&seal)).await
+            Store::open_exclusive(&url, seal.clone()).await
         } else {
-            Store::open(&url, Arc::clone(&seal)).await
+            Store::open(&url, seal.clone()).await
         };
         let store = match opened {
             Err(StoreError::InUse(_)) => bail!(
@@ -89,6 +88,7 @@ fn at_desk<R>(
         } else if !store.schema_is_current().await? {
             bail!("the database belongs to another version; start the server of this one first");
         }
+        follow(&store, &seal).await?;
         let policy = policy(&config)?;
         let settings = settings(&config, &policy)?;
         store.keep_agendas_by((*settings.rules).clone());

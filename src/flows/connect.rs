@@ -20,6 +20,7 @@ use crate::mdm::security_info::{SecurityInfo, without_personal_members};
 use crate::mdm::{Channel, Report};
 use crate::posture::Verdict;
 use crate::reason::Reason;
+use crate::secret::Sealer as _;
 use crate::store::{Known, Speaker, relayed_place};
 use crate::telemetry::traces::{Span, Traces};
 use crate::time::Timestamp;

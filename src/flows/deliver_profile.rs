@@ -112,10 +112,10 @@ pub(super) fn make(
         },
     };
     let unsigned = fill(&ctx.settings.profile, &slots)?;
-    let signer = &ctx.authorities.profile_signer;
+    let signer = ctx.authorities.profile_signer(now);
     let mut message = SignedDataBuilder::attached(&unsigned).signing_time(now);
-    for certificate in signer.chain.iter().skip(1) {
+    for certificate in &signer.above {
         message = message.enclose(&certificate.certificate());
     }
-    Ok(message.sign(&signer.certificate()?.certificate(), signer.signer.as_ref())?)
+    Ok(message.sign(&signer.certificate(), signer.signer.as_ref())?)
 }

@@ -181,8 +181,8 @@ async fn end_order(
             return Ok(reply);
         }
     };
-    let authority = ctx.authorities.device_ca.certificate()?;
     let leaf = Certificate::parse(&identity.der)?;
+    let authority = ctx.authorities.issuer_of(&leaf, now);
     let reply = open
         .directory
         .issued(issue.order, &leaf, &authority.certificate(), terms);

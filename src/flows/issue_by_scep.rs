@@ -1,6 +1,7 @@
 //! A Mac asks for an identity by SCEP: a certificate is made, then the ticket in the request redeemed
 //! and the issuance recorded, in one transaction, before the certificate leaves the house.
 
+use super::authorities::Held;
 use super::issue_identity::{Sought, issue_identity};
 use super::poll_by_scep::poll_by_scep;
 use super::refuse::{Refused, note};
@@ -39,17 +40,29 @@ pub async fn issue_by_scep(ctx: &Context, body: &[u8]) -> Result<Reply, Failure>
     };
     let message = match PkiMessage::parse(&der) {
         Ok(message) => message,
-        Err(refused) => return failure(ctx, &refused, now),
+        Err(refused) => {
+            let registration = &ctx.authorities.registration(now).held;
+            let respondent = Respondent {
+                ctx,
+                registration,
+                now,
+            };
+            return respondent.failure(&refused);
+        }
     };
-    let registration = &ctx.authorities.registration;
-    let certificate = registration.certificate()?;
-    let opened = message.open(
-        &certificate.certificate(),
-        ctx.authorities.registration_decryptor.as_ref(),
-    );
-    let opened = match opened {
+    // Whoever asked for the certificates a moment ago may have another than is given out now.
+    let mut registrations = ctx.authorities.registrations(now);
+    let addressed = registrations.find(|one| message.is_for(&one.held.certificate()));
+    let registration = addressed.unwrap_or_else(|| ctx.authorities.registration(now));
+    let respondent = Respondent {
+        ctx,
+        registration: &registration.held,
+        now,
+    };
+    let certificate = registration.held.certificate();
+    let opened = match message.open(&certificate, registration.decryptor.as_ref()) {
         Ok(opened) => opened,
-        Err(refused) => return failure(ctx, &refused, now),
+        Err(refused) => return respondent.failure(&refused),
     };
     let issued = match opened.ask() {
         Ok(Ask::Issue(request)) => issue(ctx, &message, &request, now).await?,
@@ -58,11 +71,11 @@ pub async fn issue_by_scep(ctx: &Context, body: &[u8]) -> Result<Reply, Failure>
             Some(identity) => Ok(identity),
             None => Err((FailInfo::BadCertId, Reason::TicketUnknown)),
         },
-        Err(cause) => return failure(ctx, &message.refused(cause), now),
+        Err(cause) => return respondent.failure(&message.refused(cause)),
     };
     match issued {
-        Ok(identity) => yes(ctx, &message, &opened, &identity),
-        Err((fail_info, reason)) => no(ctx, &message, fail_info, reason, now),
+        Ok(identity) => respondent.yes(&message, &opened, &identity),
+        Err((fail_info, reason)) => respondent.no(message.exchange(), fail_info, reason),
     }
 }
 
@@ -185,73 +198,68 @@ pub(super) fn is_for_key(identity: &Identity, request: &CertificateRequest<'_>) 
         .is_ok_and(|certificate| certificate.spki() == request.public_key().spki())
 }
 
-fn yes(
-    ctx: &Context,
-    message: &PkiMessage<'_>,
-    opened: &Opened,
-    identity: &Identity,
-) -> Result<Reply, Failure> {
-    let registration = &ctx.authorities.registration;
-    let responder_certificate = registration.certificate()?;
-    let responder = Responder::new(
-        responder_certificate.certificate(),
-        registration.signer.as_ref(),
-    );
-    let authority = ctx.authorities.device_ca.certificate()?;
-    let issued = Certificate::parse(&identity.der)?;
-    let sealing = Sealing {
-        cipher: opened.cipher(),
-        key: Secret::new(draw(ctx.entropy.as_ref())),
-        vector: draw(ctx.entropy.as_ref()),
-    };
-    let reply = responder.success(
-        message.exchange(),
-        message.signer(),
-        &[issued, authority.certificate()],
-        &sealing,
-        &draw(ctx.entropy.as_ref()),
-    )?;
-    ctx.metrics.message("scep", message.message_type().name());
-    Ok(Reply::CertRep(reply))
-}
-
-fn no(
-    ctx: &Context,
-    message: &PkiMessage<'_>,
-    fail_info: FailInfo,
-    reason: Reason,
+/// Who answers: by the key that the client spoke to.
+#[derive(Debug, Clone, Copy)]
+struct Respondent<'a> {
+    ctx: &'a Context,
+    registration: &'a Held,
     now: Timestamp,
-) -> Result<Reply, Failure> {
-    answer(ctx, message.exchange(), fail_info, reason, now)
 }
 
-fn failure(ctx: &Context, refused: &scep::Refused, now: Timestamp) -> Result<Reply, Failure> {
-    match &refused.exchange {
-        Some(exchange) => answer(
-            ctx,
-            exchange,
-            refused.cause.fail_info(),
-            refused.cause.reason(),
-            now,
-        ),
-        None => Ok(unreadable(ctx, refused, now)),
+impl Respondent<'_> {
+    fn responder(&self) -> Responder<'_> {
+        let signer = self.registration.signer.as_ref();
+        Responder::new(self.registration.certificate(), signer)
     }
-}
 
-fn answer(
-    ctx: &Context,
-    exchange: &Exchange,
-    fail_info: FailInfo,
-    reason: Reason,
-    now: Timestamp,
-) -> Result<Reply, Failure> {
-    note(ctx, line(reason, fail_info.name().to_owned(), now));
-    let registration = &ctx.authorities.registration;
-    let certificate = registration.certificate()?;
-    let responder = Responder::new(certificate.certificate(), registration.signer.as_ref());
-    let nonce = draw(ctx.entropy.as_ref());
-    let reply = responder.failure(exchange, fail_info, reason.owner_text(), &nonce)?;
-    Ok(Reply::CertRep(reply))
+    fn yes(
+        &self,
+        message: &PkiMessage<'_>,
+        opened: &Opened,
+        identity: &Identity,
+    ) -> Result<Reply, Failure> {
+        let ctx = self.ctx;
+        let issued = Certificate::parse(&identity.der)?;
+        let authority = ctx.authorities.issuer_of(&issued, self.now);
+        let sealing = Sealing {
+            cipher: opened.cipher(),
+            key: Secret::new(draw(ctx.entropy.as_ref())),
+            vector: draw(ctx.entropy.as_ref()),
+        };
+        let reply = self.responder().success(
+            message.exchange(),
+            message.signer(),
+            &[issued, authority.certificate()],
+            &sealing,
+            &draw(ctx.entropy.as_ref()),
+        )?;
+        ctx.metrics.message("scep", message.message_type().name());
+        Ok(Reply::CertRep(reply))
+    }
+
+    fn no(
+        &self,
+        exchange: &Exchange,
+        fail_info: FailInfo,
+        reason: Reason,
+    ) -> Result<Reply, Failure> {
+        note(
+            self.ctx,
+            line(reason, fail_info.name().to_owned(), self.now),
+        );
+        let nonce = draw(self.ctx.entropy.as_ref());
+        let reply = self.responder();
+        let reply = reply.failure(exchange, fail_info, reason.owner_text(), &nonce)?;
+        Ok(Reply::CertRep(reply))
+    }
+
+    fn failure(&self, refused: &scep::Refused) -> Result<Reply, Failure> {
+        let cause = &refused.cause;
+        match &refused.exchange {
+            Some(exchange) => self.no(exchange, cause.fail_info(), cause.reason()),
+            None => Ok(unreadable(self.ctx, refused, self.now)),
+        }
+    }
 }
 
 fn unreadable(ctx: &Context, refused: &scep::Refused, now: Timestamp) -> Reply {

@@ -66,7 +66,7 @@ pub(super) fn certify(
     key: &PublicKey<'_>,
     now: Timestamp,
 ) -> Result<Result<OwnedCertificate, Reason>, Failure> {
-    let authority = &ctx.authorities.device_ca;
+    let authority = ctx.authorities.device_ca(now);
     let profile = CertificateProfile {
         kind: CertificateKind::DeviceIdentity,
         common_name,
@@ -74,11 +74,10 @@ pub(super) fn certify(
         validity: ctx.settings.identity_lifetime,
         backdated: BACKDATED,
     };
-    let authority_certificate = authority.certificate()?;
     let prepared = prepare(
         &profile,
         key,
-        Issuer::Authority(&authority_certificate.certificate()),
+        Issuer::Authority(&authority.certificate()),
         authority.signer.algorithm(),
         now,
         draw(ctx.entropy.as_ref()),

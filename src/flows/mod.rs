@@ -47,6 +47,8 @@
 //! | [`publish_evidence`] | anybody wants to check it all |
 //! | [`append_to_log`] | something is said to all; [`tell_log`] follows what there is to say, [`witness_log`] shows it to witnesses |
 //! | [`draw_beacon`] | nonces are made from heads of the log: the newest is drawn |
+//! | [`replace_authority`] | the keys of the service's own authority, [`authorities`], are made and followed by others |
+//! | [`hand_over_master_key`] | everything sealed is to be under another master key; servers follow |
 //! | [`service_secret`] | the service starts: what it keeps secret for ever is read, or drawn |
 //! | [`sign_result`] | somebody wants a result that needs no trust in whoever brings it |
 //! | [`check_policy`] | what another policy would change is asked before it is switched on |
@@ -55,6 +57,7 @@
 pub mod answers;
 pub mod append_to_log;
 pub mod approve_binding;
+pub mod authorities;
 pub mod authorize;
 pub mod bind_provider;
 pub mod challenge;
@@ -73,6 +76,7 @@ pub mod export_traces;
 pub mod follow_events;
 pub mod follow_progress;
 pub mod grant_access;
+pub mod hand_over_master_key;
 pub mod identify;
 pub mod import_fleet;
 pub mod issue_by_acme;
@@ -98,6 +102,7 @@ pub mod relay_answer;
 pub mod relay_command;
 pub mod release;
 pub mod renew_by_scep;
+pub mod replace_authority;
 pub mod request_push_certificate;
 pub mod revoke;
 pub mod rotate_push_certificate;
@@ -124,15 +129,14 @@ use std::time::Duration;
 use crate::acme::NonceKey;
 use crate::apns::Apns;
 use crate::attestation::Anchors;
-use crate::ca::ProvedSigner;
 use crate::enrollment::Protocol;
 use crate::enrollment::profile::Constants;
 use crate::entropy::Entropy;
-use crate::keys::BearerKey;
+use crate::keys::{BearerKey, HandoverFault, MasterSeal};
 use crate::outbound::Outbound;
-use crate::pki::{Decryptor, KnownIntermediates, OwnedCertificate, PkiError, TrustAnchors};
+use crate::pki::{KnownIntermediates, PkiError, TrustAnchors};
 use crate::posture::policy::Policy;
-use crate::secret::{Sealer, Secret};
+use crate::secret::Secret;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::traces::Traces;
@@ -145,13 +149,13 @@ use crate::verification::agenda::Rules;
 pub struct Context {
     pub store: Store,
     pub apns: Apns,
-    pub authorities: Authorities,
+    pub authorities: authorities::Authorities,
     pub clock: Arc<dyn Clock>,
     pub clock_watch: ClockWatch,
     /// Whether everything moves.
     pub watched: watch_standstill::Watched,
     pub entropy: Arc<dyn Entropy>,
-    pub sealer: Arc<dyn Sealer>,
+    pub sealer: Arc<MasterSeal>,
     pub policy: Arc<Policy>,
     pub anchors: Anchors,
     pub intermediates: KnownIntermediates,
@@ -174,22 +178,6 @@ pub struct Context {
     pub outbound: Outbound,
     /// None where no signals are shared.
     pub signals: Option<transmit_signals::Signals>,
-}
-
-/// The keys this service signs with, held from start-up.
-#[derive(Debug)]
-pub struct Authorities {
-    pub device_ca: Held,
-    pub registration: Held,
-    pub registration_decryptor: Arc<dyn Decryptor>,
-    pub profile_signer: Held,
-}
-
-/// A key and its certificate chain, leaf first.
-#[derive(Debug)]
-pub struct Held {
-    pub signer: ProvedSigner,
-    pub chain: Vec<OwnedCertificate>,
 }
 
 /// Settings that flows read.
@@ -236,6 +224,8 @@ pub enum Failure {
     NotLogged,
     #[error("a key could not be made")]
     KeyNotMade,
+    #[error(transparent)]
+    Handover(#[from] HandoverFault),
     #[error("{0}")]
     Inconsistent(&'static str),
 }
@@ -263,17 +253,5 @@ impl Failure {
                 | Self::Clock(_)
                 | Self::NoSigningKey
         )
-    }
-}
-
-impl Held {
-    /// The certificate of the key.
-    ///
-    /// # Errors
-    /// A chain without a leaf, which no key keeper gives.
-    pub fn certificate(&self) -> Result<&OwnedCertificate, Failure> {
-        self.chain
-            .first()
-            .ok_or(Failure::Inconsistent("a key without its certificate"))
     }
 }

@@ -23,23 +23,19 @@ pub(super) async fn poll_by_scep(
     message: &PkiMessage<'_>,
     issuer: &Name<'_>,
 ) -> Result<Option<Identity>, Failure> {
-    let authorities = &ctx.authorities;
     // Clients name the authority that issues or the one that answers.
-    for known in [&authorities.device_ca, &authorities.registration] {
-        if known.certificate()?.certificate().subject().as_der() != issuer.as_der() {
-            continue;
-        }
-        // A transactionID is the client's choice and may be another's, too: the key decides.
-        let transaction_id = message.exchange().transaction_id();
-        let tx = ctx.store.read().await?;
-        let issued = tx
-            .identities_of_transaction(transaction_id, NAMESAKES)
-            .await?;
-        let key = message.signer().spki();
-        let is_for_key = |identity: &Identity| {
-            Certificate::parse(&identity.der).is_ok_and(|certificate| certificate.spki() == key)
-        };
-        return Ok(issued.into_iter().find(is_for_key));
+    if !ctx.authorities.is_named(issuer.as_der()) {
+        return Ok(None);
     }
-    Ok(None)
+    // A transactionID is the client's choice and may be another's, too: the key decides.
+    let transaction_id = message.exchange().transaction_id();
+    let tx = ctx.store.read().await?;
+    let issued = tx
+        .identities_of_transaction(transaction_id, NAMESAKES)
+        .await?;
+    let key = message.signer().spki();
+    let is_for_key = |identity: &Identity| {
+        Certificate::parse(&identity.der).is_ok_and(|certificate| certificate.spki() == key)
+    };
+    Ok(issued.into_iter().find(is_for_key))
 }

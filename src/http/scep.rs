@@ -15,7 +15,6 @@ use serde::Deserialize;
 
 use super::body::Received;
 use super::{Public, error};
-use crate::flows::Failure;
 use crate::flows::issue_by_scep::{Reply, SURFACE, issue_by_scep};
 use crate::pki::cms::MAX_ATTACHED;
 use crate::reason::Reason;
@@ -47,12 +46,10 @@ pub async fn get(
             CAPABILITIES,
         )
             .into_response(),
-        Some("GetCACert") => match ca_certificates(&public) {
-            Ok(CaCertificates { content_type, body }) => {
-                ([(header::CONTENT_TYPE, content_type)], body).into_response()
-            }
-            Err(failure) => error::to_mac(&failure),
-        },
+        Some("GetCACert") => {
+            let CaCertificates { content_type, body } = ca_certificates(&public);
+            ([(header::CONTENT_TYPE, content_type)], body).into_response()
+        }
         Some("PKIOperation") => match in_query(operation.message.as_deref().unwrap_or_default()) {
             Ok(message) => pki_operation(&public, peer, &headers, &message).await,
             Err(fault) => turned_away(&public, Reason::RequestMalformed, fault),
@@ -94,14 +91,12 @@ fn turned_away(public: &Public, reason: Reason, detail: impl ToString) -> Respon
     error::refused_to_mac(reason)
 }
 
-fn ca_certificates(public: &Public) -> Result<CaCertificates, Failure> {
-    let authorities = &public.ctx.authorities;
-    let registration = authorities.registration.certificate()?;
-    let authority = authorities.device_ca.certificate()?;
-    Ok(CaCertificates::with_registration(
-        &registration.certificate(),
-        &authority.certificate(),
-    ))
+fn ca_certificates(public: &Public) -> CaCertificates {
+    let (authorities, now) = (&public.ctx.authorities, public.ctx.clock.now());
+    let registration = authorities.registration(now).held.certificate();
+    // Whoever certified it, and no other: clients check the one by the other.
+    let authority = authorities.issuer_of(&registration, now);
+    CaCertificates::with_registration(&registration, &authority.certificate())
 }
 
 async fn pki_operation(

@@ -6,11 +6,11 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use crate::entropy::{Entropy, draw};
 use crate::ids::sha256;
 use crate::secret::Secret;
 
@@ -23,7 +23,7 @@ const CREDENTIAL: &str = "master-key";
 const MAX_FILE: u64 = 256;
 
 /// 32 random bytes under which everything secret is sealed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct MasterKey(Secret<[u8; 32]>);
 
 /// Where the master key is read from.
@@ -89,7 +89,8 @@ impl MasterKeySource {
             .ok_or(MasterKeyFault::NotConfigured)
     }
 
-    fn path(&self) -> &Path {
+    /// The file.
+    pub fn path(&self) -> &Path {
         match self {
             Self::File(path) | Self::Credential(path) => path,
         }
@@ -161,6 +162,21 @@ impl MasterKey {
         Ok(Self(Secret::new(bytes)))
     }
 
+    /// A new one.
+    pub fn make(entropy: &dyn Entropy) -> Self {
+        Self(Secret::new(draw(entropy)))
+    }
+
+    /// What was kept of one; `None` unless there are 32 bytes.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self(Secret::new(bytes.try_into().ok()?)))
+    }
+
+    /// As [`MasterKey::parse`] reads it, for a file of its own.
+    pub fn text(&self) -> Secret<String> {
+        Secret::new(format!("{}\n", hex::encode(self.bytes())))
+    }
+
     /// The name of this key in what it sealed: the first 8 bytes of its SHA-256.
     pub fn id(&self) -> [u8; 8] {
         let mut id = [0; 8];
@@ -168,16 +184,9 @@ impl MasterKey {
         id
     }
 
-    /// A key of its own for one purpose (HKDF-SHA256, RFC 5869), the same on every node that has
-    /// this master key.
-    pub fn derive(&self, purpose: &'static str) -> Secret<[u8; 32]> {
-        let mut derived = [0; 32];
-        Salt::new(HKDF_SHA256, &[])
-            .extract(self.bytes())
-            .expand(&[purpose.as_bytes()], HKDF_SHA256)
-            .and_then(|key| key.fill(&mut derived))
-            .expect("HKDF-SHA256 gives 32 bytes");
-        Secret::new(derived)
+    /// Where two keys are told apart by people.
+    pub fn name(&self) -> String {
+        hex::encode(self.id())
     }
 
     pub(super) fn bytes(&self) -> &[u8; 32] {
@@ -217,15 +226,6 @@ mod tests {
         let hex = MasterKey::parse(format!(" {}\n", hex::encode_upper(random())).as_bytes());
         let base64 = MasterKey::parse(STANDARD.encode(random()).as_bytes());
         assert_eq!(hex.expect("hex").id(), base64.expect("base64").id());
-    }
-
-    #[test]
-    fn each_purpose_has_a_key_of_its_own_and_always_the_same() {
-        let master = || MasterKey::parse(hex::encode(random()).as_bytes()).expect("a key");
-        let derived = master().derive("one");
-        assert!(derived == master().derive("one"));
-        assert!(derived != master().derive("other"));
-        assert!(derived.expose() != master().bytes());
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod bearer;
 mod decrypt;
 pub mod file;
+pub mod handover;
 pub mod master;
 mod pair;
 pub mod pkcs12;
@@ -20,13 +21,14 @@ use std::sync::Arc;
 
 pub use bearer::{BearerKey, BearerKeyFault};
 pub use file::FileKeeper;
+pub use handover::{Handover, HandoverFault};
 pub use master::{MasterKey, MasterKeyFault, MasterKeySource};
 pub use pair::KeyPair;
 pub use seal::MasterSeal;
 
 use crate::pki::{Decryptor, OwnedCertificate, PkiError, Signer};
 
-/// What a key is for. Each has one key and one certificate chain.
+/// What a key is for. Each has a key and its certificate chain; another generation follows when it is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum KeyRole {
     /// Issues the identities of Macs.
@@ -46,74 +48,88 @@ pub enum KeyKind {
     Rsa2048,
 }
 
-/// Keeps keys by role.
+/// A key: the first of its role, or one that followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyName {
+    pub role: KeyRole,
+    /// Counted from 1.
+    pub generation: u16,
+}
+
+/// Keeps keys by role and generation.
 ///
 /// Calls may touch a disk or a network; they belong at start-up and in administration. What they
 /// return is meant to be held.
 pub trait KeyKeeper: Send + Sync + fmt::Debug {
-    /// Makes the key of a role. Never replaces one.
+    /// The keys of a role, the first generation first, be there a certificate or not.
+    ///
+    /// # Errors
+    /// The keeper's failure.
+    fn keys(&self, role: KeyRole) -> Result<Vec<KeyName>, KeyError>;
+
+    /// Makes a key. Never replaces one.
     ///
     /// # Errors
     /// [`KeyError::Exists`], [`KeyError::KindNotForRole`], or the keeper's failure.
-    fn generate(&self, role: KeyRole, kind: KeyKind) -> Result<(), KeyError>;
+    fn generate(&self, key: KeyName, kind: KeyKind) -> Result<(), KeyError>;
 
-    /// The public key of a role, as a DER SubjectPublicKeyInfo.
+    /// The public key, as a DER SubjectPublicKeyInfo.
     ///
     /// # Errors
     /// [`KeyError::Absent`], or the keeper's failure.
-    fn public_key(&self, role: KeyRole) -> Result<Vec<u8>, KeyError> {
-        Ok(self.signer(role)?.public_key_spki().to_vec())
+    fn public_key(&self, key: KeyName) -> Result<Vec<u8>, KeyError> {
+        Ok(self.signer(key)?.public_key_spki().to_vec())
     }
 
-    /// What signs for a role.
+    /// What signs with the key.
     ///
     /// # Errors
     /// [`KeyError::Absent`], or the keeper's failure.
-    fn signer(&self, role: KeyRole) -> Result<Arc<dyn Signer>, KeyError>;
+    fn signer(&self, key: KeyName) -> Result<Arc<dyn Signer>, KeyError>;
 
-    /// What decrypts for a role.
+    /// What decrypts with the key.
     ///
     /// # Errors
     /// [`KeyError::Absent`]; [`KeyError::NoDecryptor`] for every role but
     /// [`KeyRole::RegistrationAuthority`]; or the keeper's failure.
-    fn decryptor(&self, role: KeyRole) -> Result<Arc<dyn Decryptor>, KeyError>;
+    fn decryptor(&self, key: KeyName) -> Result<Arc<dyn Decryptor>, KeyError>;
 
-    /// The certificate chain of a role, leaf first.
+    /// The certificate chain of a key, leaf first.
     ///
     /// # Errors
     /// [`KeyError::Absent`], or the keeper's failure.
-    fn certificates(&self, role: KeyRole) -> Result<Vec<OwnedCertificate>, KeyError>;
+    fn certificates(&self, key: KeyName) -> Result<Vec<OwnedCertificate>, KeyError>;
 
-    /// Keeps the certificate chain of a role, leaf first. Never replaces one.
+    /// Keeps the certificate chain of a key, leaf first. Never replaces one.
     ///
     /// # Errors
     /// [`KeyError::Exists`]; [`KeyError::CertificateMismatch`] when the leaf does not certify the
-    /// role's key; or the keeper's failure.
-    fn keep_certificates(&self, role: KeyRole, chain: &[OwnedCertificate]) -> Result<(), KeyError>;
+    /// key; or the keeper's failure.
+    fn keep_certificates(&self, key: KeyName, chain: &[OwnedCertificate]) -> Result<(), KeyError>;
 }
 
 /// Why a key cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("there is no {what} for {role}")]
-    Absent { role: KeyRole, what: &'static str },
-    #[error("{role} already has a {what}; it is never overwritten, move it away first")]
-    Exists { role: KeyRole, what: &'static str },
+    #[error("there is no {what} for {key}")]
+    Absent { key: KeyName, what: &'static str },
+    #[error("{key} already has a {what}; it is never overwritten, move it away first")]
+    Exists { key: KeyName, what: &'static str },
     #[error("a {kind:?} key cannot serve as {role}")]
     KindNotForRole { role: KeyRole, kind: KeyKind },
     #[error("{0} does not decrypt")]
     NoDecryptor(KeyRole),
     #[error(
-        "the key of {role} was sealed under another master key than {expected}; give the service the one it was sealed under"
+        "the key of {key} was sealed under another master key than {expected}; give the service the one it was sealed under"
     )]
-    OtherMasterKey { role: KeyRole, expected: String },
+    OtherMasterKey { key: KeyName, expected: String },
     #[error("the sealed key of {0} is damaged, or was made for another role")]
-    Damaged(KeyRole),
+    Damaged(KeyName),
     #[error("the certificate of {0} is for another key")]
-    CertificateMismatch(KeyRole),
-    #[error("the certificates of {role} cannot be read")]
+    CertificateMismatch(KeyName),
+    #[error("the certificates of {key} cannot be read")]
     CertificateUnreadable {
-        role: KeyRole,
+        key: KeyName,
         #[source]
         cause: PkiError,
     },
@@ -143,13 +159,18 @@ impl KeyRole {
         Self::ProfileSigner,
     ];
 
-    /// Its name in file names and in messages.
+    /// Its name in names of keys.
     pub fn name(self) -> &'static str {
         match self {
             Self::DeviceCa => "device-ca",
             Self::RegistrationAuthority => "registration-authority",
             Self::ProfileSigner => "profile-signer",
         }
+    }
+
+    /// The role with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.name() == name)
     }
 
     /// What is made unless somebody asks otherwise.
@@ -166,6 +187,35 @@ impl KeyRole {
         match self {
             Self::DeviceCa | Self::ProfileSigner => true,
             Self::RegistrationAuthority => kind == KeyKind::Rsa2048,
+        }
+    }
+}
+
+impl KeyName {
+    /// The first key of a role.
+    pub fn first(role: KeyRole) -> Self {
+        Self {
+            role,
+            generation: 1,
+        }
+    }
+
+    /// The key that follows it.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self {
+            generation: self.generation.saturating_add(1),
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for KeyName {
+    /// `device-ca`, then `device-ca.2`: its name in file names and in messages.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.generation {
+            1 => write!(f, "{}", self.role),
+            generation => write!(f, "{}.{generation}", self.role),
         }
     }
 }

@@ -118,6 +118,11 @@ impl<'a> PkiMessage<'a> {
         &self.exchange
     }
 
+    /// Whether the envelope is for the key of `recipient`, by the name that it gives.
+    pub fn is_for(&self, recipient: &Certificate<'_>) -> bool {
+        EnvelopedData::parse(&self.envelope).is_ok_and(|envelope| envelope.is_for(recipient))
+    }
+
     /// Opens the envelope with the key of `recipient`, the certificate given out by GetCACert.
     pub fn open(
         &self,

@@ -17,10 +17,10 @@ use crate::flows::export_traces::{self, Collector};
 use crate::flows::wake::Turn;
 use crate::flows::watch_standstill::Heart;
 use crate::flows::{
-    Context, Failure, challenge, deliver_webhooks, draw_beacon, follow_events, judge_anew,
-    push_signals, read_status, refuse, relay_answer, rotate_push_certificate, sweep, tell_log,
-    tell_of_end, transmit_signals, try_push_certificate, wake, watch_clock,
-    watch_push_certificates, watch_standstill, witness_log,
+    Context, Failure, challenge, deliver_webhooks, draw_beacon, follow_events,
+    hand_over_master_key, judge_anew, push_signals, read_status, refuse, relay_answer,
+    rotate_push_certificate, sweep, tell_log, tell_of_end, transmit_signals, try_push_certificate,
+    wake, watch_clock, watch_push_certificates, watch_standstill, witness_log,
 };
 
 /// How often what is due is looked for.
@@ -158,6 +158,14 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         }
     }
     workers.start(tell_coordinator);
+    workers.every(
+        hand_over_master_key::LOOKED,
+        "hand_over_master_key",
+        |ctx| async move {
+            let followed = hand_over_master_key::follow(&ctx.store, &ctx.sealer).await;
+            followed.map(drop)
+        },
+    );
     workers.every(
         SWEEP,
         "sweep",

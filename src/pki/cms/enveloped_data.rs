@@ -109,6 +109,11 @@ impl<'a> EnvelopedData<'a> {
         self.cipher
     }
 
+    /// Whether `certificate` is named as a recipient's.
+    pub fn is_for(&self, certificate: &Certificate<'_>) -> bool {
+        self.recipients.iter().any(|one| one.id.names(certificate))
+    }
+
     /// Opens the envelope with the key of `certificate`.
     ///
     /// Bad padding of the key must not be told from bad padding of the content, or the sender can

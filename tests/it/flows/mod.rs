@@ -35,12 +35,14 @@ mod draw_beacon;
 mod enroll_signed;
 mod export_traces;
 mod follow_events;
+mod hand_over_master_key;
 mod identify;
 mod identify_by_certificate;
 mod import_fleet;
 pub mod issue_by_acme;
 pub mod issue_by_scep;
 mod judge_anew;
+mod keep_secrets;
 
 mod posture_round;
 
@@ -56,6 +58,7 @@ mod read_trust_headers;
 mod relay_command;
 mod release;
 mod renew_by_scep;
+mod replace_authority;
 mod request_push_certificate;
 mod restart;
 mod revoke;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -75,6 +76,19 @@ impl Served {
     pub fn kill(mut self) {
         self.child.kill().expect("SIGKILL");
         self.child.wait().expect("ends");
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a fault in it would; whether it left a core dump.
+    pub fn abort(&mut self) -> bool {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-ABRT", &pid]).status();
+        assert!(sent.expect("kill runs").success());
+        self.child.wait().expect("ends").core_dumped()
     }
 
     /// Ends it as a service manager does, and gives back its exit status.
