@@ -20,6 +20,7 @@ pub mod acme;
 pub mod apns;
 pub mod app;
 pub mod attestation;
+pub mod backup;
 pub mod ca;
 pub mod cli;
 pub mod config;
