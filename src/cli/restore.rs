@@ -160,7 +160,8 @@ impl Work<'_> {
         let stands = stands.context("the database cannot be looked into")?;
         if !stands.is_empty() {
             let mut named: Vec<_> = stands.iter().filter(|(_, rows)| *rows > 0).collect();
-            named.sort_by_key(|(_, rows)| std::cmp::Reverse(*rows));
+            // Macs first: they are what matters.
+            named.sort_by_key(|(name, rows)| (name != "enrollments", std::cmp::Reverse(*rows)));
             let named = named.iter().take(5);
             let named: Vec<_> = named
                 .map(|(name, rows)| format!("{name} ({rows})"))

@@ -25,7 +25,7 @@ pub struct FileKeeper {
 }
 
 impl FileKeeper {
-    /// Opens the folder; makes it (mode 0700) when it is not there.
+    /// Opens the folder, which must be there: an empty one in its place would take the real one in.
     ///
     /// # Errors
     /// [`KeyError::TooOpen`] when others can write to it, [`KeyError::Disk`].

@@ -1,12 +1,14 @@
 //! The machine is gone, and the service goes on elsewhere, from a backup.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use attestd::backup::{Manifest, Piece};
 use attestd::entropy::OsEntropy;
-use attestd::flows::back_up::{Beside, back_up};
-use attestd::keys::vault::SealedWriter;
+use attestd::flows::back_up::{Beside, Pieces, back_up};
+use attestd::keys::vault::{SealedReader, SealedWriter};
 use attestd::keys::{MasterKey, MasterKeySource, MasterSeal};
 use attestd::store::Store;
 use attestd_sim::MacSpec;
@@ -60,6 +62,50 @@ async fn restored(config: &Path, file: &Path, more: &[&str]) -> Value {
     let done = command(config, &[&words[..], more].concat()).await;
     assert!(done.status.success(), "{}", said(&done));
     serde_json::from_slice(&done.stdout).expect("JSON")
+}
+
+/// A backup as somebody with the master key could have made it: its manifest changed, and the first rows there
+/// so many times.
+fn altered(
+    file: &Path,
+    master: &MasterKey,
+    change: impl FnOnce(&mut Manifest),
+    times: u64,
+) -> PathBuf {
+    let opened = fs::File::open(file).expect("opens");
+    let sealed = SealedReader::begin(opened, master).expect("ours");
+    let mut pieces = Pieces::begin(sealed).expect("a backup");
+    let mut manifest = pieces.manifest().clone();
+    change(&mut manifest);
+    let mut rest = Vec::new();
+    let mut repeated = false;
+    while let Some(piece) = pieces.next_piece().expect("whole") {
+        let (mut copies, mut more) = (1, 0);
+        if let Piece::Rows { table, rows } = &piece
+            && !repeated
+        {
+            (copies, more) = (times, u64::try_from(rows.len()).expect("few"));
+            manifest.tables[*table].rows += more * (times - 1);
+            repeated = true;
+        }
+        assert!(copies == 1 || more > 0);
+        (0..copies).for_each(|_| rest.push(piece.clone()));
+    }
+    rest.insert(0, Piece::Manifest(Box::new(manifest)));
+    rest.push(Piece::End);
+    let sealed = SealedWriter::begin(Vec::new(), master, &OsEntropy::default()).expect("begins");
+    let mut to = flate2::write::GzEncoder::new(sealed, flate2::Compression::fast());
+    for piece in rest {
+        to.write_all(&piece.encode().expect("short"))
+            .expect("written");
+    }
+    let bytes = to
+        .finish()
+        .and_then(SealedWriter::finish)
+        .expect("finished");
+    let other = file.with_extension("altered");
+    fs::write(&other, bytes).expect("written");
+    other
 }
 
 /// What is believed, without the numbers that must have risen.
@@ -162,7 +208,12 @@ journey! {
         mac.enroll(&scene.base_url).await.expect("enrols");
         mac.connect().await.expect("a session");
         let before = scene.api.posture(&mac.serial()).await;
-        let evidence = scene.kept(&mac).await.evidence;
+        let evidence = async |scene: &Scene| {
+            let mut evidence = scene.kept(&mac).await.evidence;
+            evidence.sort_by_key(|it| it.evidence_id.to_string());
+            evidence
+        };
+        let kept = evidence(&scene).await;
         let file = backed_up(&scene, "moves.backup").await;
         scene.stop().await;
         let other = match backend {
@@ -174,7 +225,7 @@ journey! {
         scene.moves_to(config);
         scene.start().await;
         assert_eq!(believed(scene.api.posture(&mac.serial()).await), believed(before));
-        assert_eq!(scene.kept(&mac).await.evidence, evidence);
+        assert_eq!(evidence(&scene).await, kept);
         mac.connect().await.expect("its identity is known");
         scene.stop().await;
     }
@@ -220,6 +271,12 @@ journey! {
         fs::write(&moved, other).expect("written");
         refused(&moved, &file, &["--log", "anew"], &["base_url must stay"]).await;
         untouched().await;
+        // Rows that cannot stand: it is noticed in the middle, and nothing is left of it.
+        let master = MasterKeySource::File(folder.join("master.key"));
+        let master = MasterKey::read(&master).expect("a master key");
+        let broken = altered(&file, &master, |_| {}, 2);
+        refused(&config, &broken, &["--log", "anew"], &["contradicts"]).await;
+        untouched().await;
         // Other keys.
         fs::create_dir(folder.join("keys")).expect("made");
         fs::write(folder.join("keys/device-ca.key"), "another").expect("written");
@@ -264,8 +321,13 @@ async fn a_backup_of_a_former_schema_is_brought_up_to_date_and_one_of_a_later_is
         file
     };
     let all = u32::try_from(Migrator::migrations().len()).expect("few");
-    let later = "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_later', 0)";
-    let later = of_schema("later", later, all).await;
+    let present = of_schema("present", "SELECT 1", all).await;
+    let later = altered(
+        &present,
+        &master,
+        |manifest| manifest.schema.push("m9999_later".to_owned()),
+        1,
+    );
     let refused = command(&config, &["restore", "--from", text(&later)]).await;
     assert_eq!(refused.status.code(), Some(1));
     assert!(
