@@ -10,6 +10,7 @@
 //! ---------------- below: no async, no I/O, no clock ----------------
 //! publication -> verification -> posture -> attestation, mdm, provider
 //! publication -> enrollment -> mdm        acme -> attestation
+//! backup
 //! scep, ca, push, mdm, attestation, provider -> pki        (edges between nouns are transitive)
 //! ids, json, time, network, entropy, secret, reason: open to all
 //! ```
@@ -20,6 +21,7 @@ pub mod acme;
 pub mod apns;
 pub mod app;
 pub mod attestation;
+pub mod backup;
 pub mod ca;
 pub mod cli;
 pub mod config;

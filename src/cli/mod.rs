@@ -3,6 +3,7 @@
 //! Exit status, unless a command says otherwise: 0 done; 1 refused or failed; 2 wrong arguments or
 //! unreadable input; 64 unusable configuration.
 
+mod backup;
 mod check_config;
 mod device;
 mod import;
@@ -12,9 +13,11 @@ mod keys;
 mod openapi;
 mod output;
 mod policy;
+mod progress;
 mod push_cert;
 mod receiver;
 mod release;
+mod restore;
 mod secrets;
 mod serve;
 mod shell;
@@ -77,6 +80,10 @@ enum Command {
     Device(device::Arguments),
     /// Adopt the Macs of another server.
     Import(import::Arguments),
+    /// Write everything the service keeps into one sealed file, while it runs.
+    Backup(backup::Arguments),
+    /// Restore a backup into an empty place.
+    Restore(restore::Arguments),
     /// Check evidence offline: no server, no database, one JSON object as answer.
     Verify(verify::Arguments),
     /// The description of the API (OpenAPI 3.1).
@@ -119,6 +126,8 @@ pub fn run() -> ExitCode {
         Command::Receiver(arguments) => output::exit("receiver", receiver::run(&arguments)),
         Command::Device(arguments) => output::exit("device", device::run(&arguments)),
         Command::Import(arguments) => output::exit("import", import::run(&arguments)),
+        Command::Backup(arguments) => output::exit("backup", backup::run(&arguments)),
+        Command::Restore(arguments) => output::exit("restore", restore::run(&arguments)),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Openapi(arguments) => openapi::run(&arguments),
         Command::Completions(arguments) => {

@@ -4,6 +4,7 @@
 //! configuration file is in.
 
 mod defaults;
+mod files;
 mod log;
 mod micromdm;
 mod proxied;
@@ -400,35 +401,6 @@ impl Config {
             }
         }
         Ok(())
-    }
-
-    fn resolve(&mut self, folder: &Path) {
-        let absolute = |path: &mut PathBuf| *path = folder.join(&*path);
-        absolute(&mut self.data_dir);
-        if let Some(micromdm) = &mut self.micromdm {
-            micromdm.files().for_each(absolute);
-        }
-        self.transparency.files().for_each(absolute);
-        self.telemetry.files().for_each(absolute);
-        for path in [
-            &mut self.database.url_file,
-            &mut self.public.tls_certificate,
-            &mut self.public.tls_key,
-            &mut self.public.tls_root,
-            &mut self.internal.tls_certificate,
-            &mut self.internal.tls_key,
-            &mut self.secrets.master_key_file,
-            &mut self.apns.root,
-            &mut self.attestation.root,
-            &mut self.policy.file,
-            &mut self.releases.key_file,
-        ]
-        .into_iter()
-        .flatten()
-        .chain(&mut self.pki.adopted_cas)
-        {
-            absolute(path);
-        }
     }
 
     /// The prefix of payload identifiers: configured, or the host of `base_url` in reverse.

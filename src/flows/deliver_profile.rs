@@ -1,6 +1,7 @@
 //! A Mac's profile is asked for: a ticket is made, put into the profile, and the profile signed.
 
 use super::issue_by_acme::{base as acme_base, client_identifier};
+use super::restore_backup::restored_at;
 use super::{Context, Failure};
 use crate::acme::Route;
 use crate::enrollment::profile::{IdentitySlots, Slots, fill};
@@ -9,6 +10,7 @@ use crate::enrollment::trace::{Entry, Step};
 use crate::enrollment::{Protocol, Ticket};
 use crate::ids::Topic;
 use crate::pki::cms::SignedDataBuilder;
+use crate::provider::CLOCK_SKEW;
 use crate::provider::enroll_request::Once;
 use crate::push::rotation::enrolling;
 use crate::reason::Reason;
@@ -37,7 +39,8 @@ pub async fn deliver_profile(ctx: &Context, bounds: Bounds) -> Result<Delivered,
 /// keeps the ticket.
 ///
 /// # Refusals
-/// `nonce_unusable` for one that was granted before.
+/// `nonce_unusable` for one that was granted before, or may have been: by the server that this one was
+/// restored from.
 pub async fn deliver_profile_once(
     ctx: &Context,
     bounds: Bounds,
@@ -46,8 +49,11 @@ pub async fn deliver_profile_once(
     // Found here, it costs no signature; found again below, where only one of two can be first.
     let tx = ctx.store.read().await?;
     let granted = tx.enroll_request_granted(&once.name).await?;
+    let restored_at = restored_at(&tx).await?;
     drop(tx);
-    if granted {
+    // Whoever signs may be ahead by as much as it may be late.
+    let unknown_until = restored_at.map(|at| at.plus(CLOCK_SKEW).plus(CLOCK_SKEW));
+    if granted || unknown_until.is_some_and(|unknown| once.until <= unknown) {
         return Ok(Err(Reason::NonceUnusable));
     }
     let delivered = deliver(ctx, bounds, Some(once)).await?;

@@ -52,6 +52,7 @@
 //! | [`service_secret`] | the service starts: what it keeps secret for ever is read, or drawn |
 //! | [`sign_result`] | somebody wants a result that needs no trust in whoever brings it |
 //! | [`check_policy`] | what another policy would change is asked before it is switched on |
+//! | [`back_up`] | everything is written into one sealed file; [`restore_backup`] makes what was restored fit to go on with |
 //! | [`authorize`] | who may use the internal API |
 
 pub mod answers;
@@ -59,6 +60,7 @@ pub mod append_to_log;
 pub mod approve_binding;
 pub mod authorities;
 pub mod authorize;
+pub mod back_up;
 pub mod bind_provider;
 pub mod challenge;
 pub mod check_in;
@@ -104,6 +106,7 @@ pub mod release;
 pub mod renew_by_scep;
 pub mod replace_authority;
 pub mod request_push_certificate;
+pub mod restore_backup;
 pub mod revoke;
 pub mod rotate_push_certificate;
 pub mod rotate_result_key;

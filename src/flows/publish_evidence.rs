@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use super::append_to_log::{Log, append};
 use super::read_binding::read_binding;
 use super::read_posture::judge;
+use super::restore_backup::log_began_anew_at;
 use super::sign_result::{freshness_nonce, sealed_result};
 use super::tell_log::place_of;
 use super::watch_clock::demand;
@@ -463,6 +464,9 @@ async fn nonce(ctx: &Context, tx: &Read, minted: Minted) -> Result<Option<Nonce>
         (Scheme::TranscriptV1, _) | (Scheme::BeaconV2, None) => {}
         (Scheme::BeaconV2, Some(beacon)) => {
             let last = beacon.size.checked_sub(1);
+            // A head of another log than the one of now is not in it.
+            let anew = log_began_anew_at(tx).await?;
+            let last = last.filter(|_| anew.is_none_or(|anew| beacon.head_at >= anew));
             let logged = match (&ctx.log, last) {
                 (Some(log), Some(last)) => logged(ctx, log, tx, last).await?,
                 _ => None,

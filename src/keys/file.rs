@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,17 +26,11 @@ pub struct FileKeeper {
 }
 
 impl FileKeeper {
-    /// Opens the folder; makes it (mode 0700) when it is not there.
+    /// Opens the folder, which must be there: an empty one in its place would take the real one in.
     ///
     /// # Errors
     /// [`KeyError::TooOpen`] when others can write to it, [`KeyError::Disk`].
     pub fn open(folder: PathBuf, seal: Arc<MasterSeal>) -> Result<Self, KeyError> {
-        match fs::DirBuilder::new().mode(0o700).create(&folder) {
-            Err(cause) if cause.kind() != ErrorKind::AlreadyExists => {
-                return Err(disk(&folder)(cause));
-            }
-            _ => {}
-        }
         let mode = fs::metadata(&folder).map_err(disk(&folder))?.mode() & 0o7777;
         if mode & 0o022 != 0 {
             return Err(KeyError::TooOpen {
@@ -254,7 +248,7 @@ fn disk(path: &Path) -> impl FnOnce(std::io::Error) -> KeyError + use<> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 
     use openssl::asn1::Asn1Time;
     use openssl::hash::MessageDigest;
@@ -276,7 +270,11 @@ mod tests {
     }
 
     fn keeper(folder: &Path, seal: &Arc<MasterSeal>) -> FileKeeper {
-        FileKeeper::open(folder.join("keys"), Arc::clone(seal)).expect("opened")
+        let folder = folder.join("keys");
+        match fs::DirBuilder::new().mode(0o700).create(&folder) {
+            Err(cause) if cause.kind() != ErrorKind::AlreadyExists => unreachable!("{cause}"),
+            _ => FileKeeper::open(folder, Arc::clone(seal)).expect("opened"),
+        }
     }
 
     fn certificate(spki: &[u8], issuer: &PKey<Private>) -> OwnedCertificate {

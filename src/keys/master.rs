@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
@@ -167,6 +168,17 @@ impl MasterKey {
         Self(Secret::new(draw(entropy)))
     }
 
+    /// A key of its own for one purpose (HKDF-SHA256, RFC 5869).
+    pub(super) fn derive(&self, purpose: &'static str) -> Secret<[u8; 32]> {
+        let mut derived = [0; 32];
+        Salt::new(HKDF_SHA256, &[])
+            .extract(self.bytes())
+            .expand(&[purpose.as_bytes()], HKDF_SHA256)
+            .and_then(|key| key.fill(&mut derived))
+            .expect("HKDF-SHA256 gives 32 bytes");
+        Secret::new(derived)
+    }
+
     /// What was kept of one; `None` unless there are 32 bytes.
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Some(Self(Secret::new(bytes.try_into().ok()?)))
@@ -226,6 +238,15 @@ mod tests {
         let hex = MasterKey::parse(format!(" {}\n", hex::encode_upper(random())).as_bytes());
         let base64 = MasterKey::parse(STANDARD.encode(random()).as_bytes());
         assert_eq!(hex.expect("hex").id(), base64.expect("base64").id());
+    }
+
+    #[test]
+    fn each_purpose_has_a_key_of_its_own_and_always_the_same() {
+        let master = || MasterKey::parse(hex::encode(random()).as_bytes()).expect("a key");
+        let derived = master().derive("one");
+        assert!(derived == master().derive("one"));
+        assert!(derived != master().derive("other"));
+        assert!(derived.expose() != master().bytes());
     }
 
     #[test]

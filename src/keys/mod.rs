@@ -4,7 +4,7 @@
 //! something that signs, not a key. Kept in sealed files ([`mod@file`]); another keeper (a KMS, an HSM)
 //! implements the same trait. Push certificate keys are many and come and go, so they are rows in
 //! the store, sealed with the same [`MasterSeal`], and so are the keys that results are signed by;
-//! [`KeyPair`] makes and opens those.
+//! [`KeyPair`] makes and opens those. Backups are files sealed under the master key ([`mod@vault`]).
 
 mod bearer;
 mod decrypt;
@@ -14,6 +14,7 @@ pub mod master;
 mod pair;
 pub mod pkcs12;
 pub mod seal;
+pub mod vault;
 
 use std::fmt;
 use std::path::PathBuf;

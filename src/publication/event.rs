@@ -41,8 +41,12 @@ pub const SERVICE_CLOCK_ACCEPTED: &str = "service.clock_accepted";
 /// A push certificate that is in use ends within so many days. It is about no Mac.
 pub const SERVICE_PUSH_CERTIFICATE_EXPIRING: &str = "service.push_certificate_expiring";
 
+/// The service was restored from a backup: what happened between the two times is not known. It is about
+/// no Mac.
+pub const SERVICE_RESTORED: &str = "service.restored";
+
 /// Every name of an event that is stored.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 16] = [
     POSTURE_CHANGED,
     POSTURE_EXPIRING,
     VERIFICATION_FINISHED,
@@ -58,6 +62,7 @@ pub const ALL: [&str; 15] = [
     SERVICE_DEGRADED,
     SERVICE_CLOCK_ACCEPTED,
     SERVICE_PUSH_CERTIFICATE_EXPIRING,
+    SERVICE_RESTORED,
 ];
 
 /// What a reader knew is void: it lists everything again. Only ever said in a stream, never stored.
@@ -142,6 +147,11 @@ pub fn push_certificate_expiring(expiring: &Expiring<'_>) -> Value {
         "macs": expiring.macs,
         "apple_account": expiring.apple_account,
     })
+}
+
+/// Body of `service.restored`: `note` is what the operator said.
+pub fn service_restored(backup_made_at: Timestamp, restored_at: Timestamp, note: &str) -> Value {
+    json!({ "backup_made_at": backup_made_at, "restored_at": restored_at, "note": note })
 }
 
 /// Body of `service.clock_accepted`: `note` is what the operator said.

@@ -32,7 +32,7 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(30);
 
 /// Any fixed number of our own.
-const SCHEMA_LOCK: i64 = 0x6174_7465_7374_6401;
+pub(super) const SCHEMA_LOCK: i64 = 0x6174_7465_7374_6401;
 
 /// The kinds of database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,9 +231,23 @@ fn plan_once(connection: &rusqlite::Connection) -> Result<(), StoreError> {
 /// Serial numbers and postures are nobody else's business.
 const PRIVATE: u32 = 0o600;
 
-/// Takes the lock that keeps a second server off a SQLite database. The operating system gives it
-/// back when the process ends, however it ends.
+/// Takes the lock that keeps a second server off a SQLite database, and makes the file private.
 pub(super) fn lock(database: &Path) -> Result<File, StoreError> {
+    let lock = hold(database)?;
+    // SQLite takes an empty file for a new database, and gives its mode to the log beside it. Left
+    // to make the file itself, it would let everybody read.
+    let made = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(PRIVATE)
+        .open(database);
+    made.map_err(StoreError::unavailable)?;
+    Ok(lock)
+}
+
+/// Takes the lock, whether or not there is a database yet. The operating system gives it back when the
+/// process ends, however it ends.
+pub(super) fn hold(database: &Path) -> Result<File, StoreError> {
     let mut path = database.as_os_str().to_owned();
     path.push(".lock");
     let path = PathBuf::from(path);
@@ -249,21 +263,10 @@ pub(super) fn lock(database: &Path) -> Result<File, StoreError> {
         .open(&path)
         .map_err(failed)?;
     match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(StoreError::InUse(path.display().to_string()));
-        }
-        Err(TryLockError::Error(source)) => return Err(failed(source)),
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.display().to_string())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
-    // SQLite takes an empty file for a new database, and gives its mode to the log beside it. Left
-    // to make the file itself, it would let everybody read.
-    let made = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(PRIVATE)
-        .open(database);
-    made.map_err(StoreError::unavailable)?;
-    Ok(file)
 }
 
 #[cfg(test)]

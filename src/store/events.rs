@@ -74,7 +74,7 @@ pub struct EventPage {
 }
 
 /// The fact that says up to which number events were removed.
-const REMOVED_UP_TO: &str = "events_removed_up_to";
+pub(super) const REMOVED_UP_TO: &str = "events_removed_up_to";
 
 impl Store {
     /// The events after `after`, at most `limit`. None is skipped for good: an event that is
@@ -169,7 +169,7 @@ impl Store {
     }
 }
 
-fn removed_up_to(fact: Option<String>) -> Result<i64, StoreError> {
+pub(super) fn removed_up_to(fact: Option<String>) -> Result<i64, StoreError> {
     let removed = fact.map(|fact| meta::number(REMOVED_UP_TO, &fact));
     Ok(removed.transpose()?.unwrap_or(0))
 }

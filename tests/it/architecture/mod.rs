@@ -31,6 +31,7 @@ const NOUNS: &[(&str, &[&str])] = &[
     ("posture", &["attestation", "mdm", "provider"]),
     ("verification", &["posture", "mdm"]),
     ("transparency", &[]),
+    ("backup", &[]),
     (
         "publication",
         &[

@@ -478,3 +478,16 @@ async fn the_server_ends_tls_itself() {
     assert_eq!(mac.connect().await.expect("a session").answered, 2);
     assert_eq!(served.terminate(), Some(0));
 }
+
+#[test]
+fn a_server_without_its_keys_leaves_their_place_to_them() {
+    let home = tempfile::tempdir().expect("a folder");
+    let (folder, config) = made(home.path());
+    let (keys, away) = (folder.join("keys"), folder.join("away"));
+    fs::rename(&keys, &away).expect("moved");
+    let output = attestd(&["serve", "--config", text(&config)]);
+    refused(&output, 1, &["the folder of keys cannot be used"]);
+    assert!(!keys.exists(), "an empty one would take them in");
+    fs::rename(&away, &keys).expect("moved back");
+    assert!(keys.join("device-ca.key").is_file());
+}

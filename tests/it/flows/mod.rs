@@ -22,6 +22,7 @@ macro_rules! journey {
     };
 }
 
+mod back_up;
 mod bad_input;
 mod bind_provider;
 mod boot_continuity;
@@ -61,6 +62,7 @@ mod renew_by_scep;
 mod replace_authority;
 mod request_push_certificate;
 mod restart;
+mod restore_backup;
 mod revoke;
 mod rotate_push_certificate;
 pub mod sign_result;

@@ -119,6 +119,11 @@ pub async fn copied(name: &str, template: &str) -> String {
     cluster.url(name)
 }
 
+/// A new PostgreSQL database with nothing in it; its address.
+pub async fn empty() -> String {
+    copy_of("template0").await
+}
+
 /// A sealer for tests: it hides the plain text from a look at the file and knows its context, and
 /// is no encryption.
 pub fn sealer() -> Arc<dyn Sealer> {

@@ -271,6 +271,11 @@ impl Scene {
         &self.config
     }
 
+    /// The server is started by another configuration from now on.
+    pub fn moves_to(&mut self, config: PathBuf) {
+        self.config = config;
+    }
+
     /// Now, for the server and for the world.
     pub fn now(&self) -> Timestamp {
         self.clock.now()

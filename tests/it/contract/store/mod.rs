@@ -33,5 +33,6 @@ mod releases;
 mod roster;
 mod schema;
 mod sealing;
+mod snapshot;
 mod succession;
 mod verification;
