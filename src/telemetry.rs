@@ -32,8 +32,8 @@ pub struct Metrics {
     signals: Family<OutcomeLabels, Counter>,
     verdicts: Family<VerdictLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
-    /// Refusals that were counted but found no place in the audit.
-    pub refusals_not_audited: Counter,
+    /// Refusals that were counted and not kept.
+    pub refusals_not_kept: Counter,
     /// Runs of a worker that failed.
     pub worker_failures: Counter,
     /// Seconds since 1970 at which the push certificate in use ends, of several the one that ends first; 0
@@ -45,6 +45,7 @@ pub struct Metrics {
     identities_expiring: Gauge,
     macs_waiting: Gauge,
     clock_believed: Gauge,
+    audit_head: Gauge,
     feed_renewals: Counter,
     event_followers: Gauge,
     feed_entries: Counter,
@@ -99,7 +100,7 @@ impl Metrics {
             signals: Family::default(),
             verdicts: Family::default(),
             requests: Family::default(),
-            refusals_not_audited: Counter::<u64, AtomicU64>::default(),
+            refusals_not_kept: Counter::<u64, AtomicU64>::default(),
             worker_failures: Counter::<u64, AtomicU64>::default(),
             push_certificate_not_after: Gauge::default(),
             push_certificate_days_left: Family::default(),
@@ -108,6 +109,7 @@ impl Metrics {
             identities_expiring: Gauge::default(),
             macs_waiting: Gauge::default(),
             clock_believed: Gauge::default(),
+            audit_head: Gauge::default(),
             feed_renewals: Counter::<u64, AtomicU64>::default(),
             event_followers: Gauge::default(),
             feed_entries: Counter::<u64, AtomicU64>::default(),
@@ -158,9 +160,9 @@ impl Metrics {
             metrics.requests.clone(),
         );
         registry.register(
-            "refusals_not_audited",
-            "Refusals counted, but too many at once for the audit",
-            metrics.refusals_not_audited.clone(),
+            "refusals_not_kept",
+            "Refusals counted, but too many at once to be kept",
+            metrics.refusals_not_kept.clone(),
         );
         registry.register(
             "worker_failures",
@@ -196,6 +198,11 @@ impl Metrics {
             "macs_waiting",
             "Macs that wait for their turn to be woken",
             metrics.macs_waiting.clone(),
+        );
+        registry.register(
+            "audit_head",
+            "The number of the last entry of the audit log, as of the last look",
+            metrics.audit_head.clone(),
         );
         registry.register(
             "clock_believed",
@@ -258,6 +265,11 @@ impl Metrics {
     pub fn feed_renewed(&self, written: u64) {
         self.feed_renewals.inc();
         self.feed_entries.inc_by(written);
+    }
+
+    /// The audit log ends with this entry.
+    pub fn audit_head(&self, seq: i64) {
+        self.audit_head.set(seq);
     }
 
     /// The clock was looked at.

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::flows::wake::Turn;
 use crate::flows::{
     Context, Failure, challenge, deliver_webhooks, draw_beacon, follow_events, judge_anew,
-    push_signals, read_status, refuse, relay_answer, rotate_push_certificate, sweep, tell_log,
-    tell_of_end, transmit_signals, try_push_certificate, wake, watch_clock,
+    push_signals, read_audit, read_status, refuse, relay_answer, rotate_push_certificate, sweep,
+    tell_log, tell_of_end, transmit_signals, try_push_certificate, wake, watch_clock,
     watch_push_certificates, witness_log,
 };
 
@@ -53,13 +53,15 @@ const CANARIES: Duration = Duration::from_secs(1);
 const SEEN: Duration = Duration::from_secs(5);
 /// How often identities that ended are counted: they end by the day.
 const IDENTITIES: Duration = Duration::from_secs(10 * 60);
+/// How often it is looked whether the audit log grew.
+const AUDIT_HEAD: Duration = Duration::from_secs(60);
 /// Refusals are gathered this long before they are written.
-const AUDIT: Duration = Duration::from_millis(200);
+const REFUSALS: Duration = Duration::from_millis(200);
 /// Refusals that could not be written are tried again after this.
-const AUDIT_AGAIN: Duration = Duration::from_secs(2);
+const REFUSALS_AGAIN: Duration = Duration::from_secs(2);
 /// How often they are tried: longer than a database takes to start again, and not for ever, lest
 /// refusals that no database takes keep all later ones out.
-const AUDIT_TRIES: u32 = 30;
+const REFUSALS_TRIES: u32 = 30;
 /// Pushes under way at a time.
 const PUSHES: usize = 1024;
 /// A clock that is not the machine's may move meanwhile: whose turn it is is looked at again after this
@@ -82,6 +84,7 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     let Queues { refusals } = queues;
     let (looked, ready) = oneshot::channel();
     workers.spawn(wake_macs(Arc::clone(ctx), ready, stop.clone()));
+    workers.spawn(tell_audit_head(Arc::clone(ctx), stop.clone()));
     workers.spawn(record_refusals(Arc::clone(ctx), refusals, stop.clone()));
     workers.spawn(follow_push_certificate(
         Arc::clone(ctx),
@@ -278,9 +281,9 @@ async fn record_refusals(
             }
         }
         let rest = if unwritten.write(&ctx).await {
-            AUDIT
+            REFUSALS
         } else {
-            AUDIT_AGAIN
+            REFUSALS_AGAIN
         };
         if pause(rest, &stop).await {
             break;
@@ -288,7 +291,7 @@ async fn record_refusals(
     }
     unwritten.batch.extend(refusals.take_last());
     if !unwritten.batch.is_empty() {
-        unwritten.tries = AUDIT_TRIES - 1;
+        unwritten.tries = REFUSALS_TRIES - 1;
         unwritten.write(&ctx).await;
     }
 }
@@ -309,18 +312,14 @@ impl Unwritten {
         };
         ctx.metrics.worker_failures.inc();
         self.tries += 1;
-        if self.tries < AUDIT_TRIES {
+        if self.tries < REFUSALS_TRIES {
             tracing::warn!(worker = "refuse", "a run failed and will be repeated");
         } else {
             // They were counted when they were refused.
             let dropped = self.batch.len();
-            tracing::warn!(
-                worker = "refuse",
-                dropped,
-                "refusals were dropped from the audit"
-            );
+            tracing::warn!(worker = "refuse", dropped, "refusals were dropped");
             ctx.metrics
-                .refusals_not_audited
+                .refusals_not_kept
                 .inc_by(u64::try_from(dropped).unwrap_or(u64::MAX));
             *self = Self::default();
         }
@@ -374,6 +373,20 @@ async fn tell_followers(ctx: Arc<Context>, stop: CancellationToken) {
             () = ctx.outlet.arrived() => {}
             () = tokio::time::sleep(FOLLOW) => {}
             Ok(()) = appended.changed() => {}
+        }
+    }
+}
+
+/// Tells whoever keeps logs where the audit log ends.
+async fn tell_audit_head(ctx: Arc<Context>, stop: CancellationToken) {
+    let mut told = None;
+    loop {
+        match read_audit::tell_head(&ctx, told).await {
+            Ok(head) => told = Some(head),
+            Err(failure) => report(&ctx, "read_audit", Err(failure)),
+        }
+        if pause(AUDIT_HEAD, &stop).await {
+            return;
         }
     }
 }

@@ -26,6 +26,7 @@ mod m0017_relayed_commands;
 mod m0018_transparency_log;
 mod m0019_log_witnesses;
 mod m0020_push_certificate_life;
+mod m0021_audit;
 
 /// The history.
 #[derive(Debug)]
@@ -55,6 +56,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0018_transparency_log::Migration),
             Box::new(m0019_log_witnesses::Migration),
             Box::new(m0020_push_certificate_life::Migration),
+            Box::new(m0021_audit::Migration),
         ]
     }
 }

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
@@ -20,12 +20,14 @@ pub use self::witnesses::witnesses;
 use crate::acme::NonceKey;
 use crate::apns::{Apns, ApnsSettings, Endpoint};
 use crate::attestation::Anchors;
+use crate::audit::Who;
 use crate::ca::ProvedSigner;
 use crate::config::{Config, NonceScheme};
 use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::flows::answers::Answers;
 use crate::flows::append_to_log::Log;
+use crate::flows::begin_service::{claim_database, use_policy};
 use crate::flows::draw_beacon::Beacons;
 use crate::flows::follow_events::Outlet;
 use crate::flows::publish_evidence::Bundles;
@@ -67,8 +69,6 @@ pub const MASTER_KEY: &str = "master.key";
 pub const KEYS: &str = "keys";
 /// Name of the embedded database in the data folder.
 pub const DATABASE: &str = "attestd.db";
-/// The fact that names the server the database belongs to.
-pub const SERVER_ID: &str = "server_id";
 /// The fact that names the rules by which agendas were kept last.
 const AGENDAS_BY: &str = "agendas_by";
 
@@ -106,7 +106,7 @@ impl App {
             .migrate()
             .await
             .context("the database cannot be brought up to date")?;
-        claim_database(&store, &config.base_url).await?;
+        claim_database(&store, &config.base_url, &Who::Service, clock.now()).await??;
         let nonce_secret = master.derive("acme nonces");
         let acme_nonces = if store.is_ours_alone() {
             NonceKey::of_one_process(nonce_secret.expose(), draw(entropy.as_ref()))
@@ -125,7 +125,7 @@ impl App {
             service_secret(&store, seal.as_ref(), entropy.as_ref(), SUBJECT_SECRET).await?;
         rotate_result_key::begin(&store, Algorithm::Es256, clock.now()).await?;
         let signals = signals(config, &store, &master, clock.now()).await?;
-        keep_policy(&store, &policy, clock.now()).await?;
+        use_policy(&store, &policy, clock.now()).await?;
         let log = match config.transparency.enabled {
             true => {
                 let (sealer, witnesses) = (seal.as_ref(), witnesses(config)?);
@@ -286,23 +286,6 @@ pub fn database_url(config: &Config) -> anyhow::Result<String> {
     Ok(format!("sqlite://{}", folder.join(DATABASE).display()))
 }
 
-/// A database belongs to one server: nonces and profiles are made in its name.
-async fn claim_database(store: &Store, server_id: &str) -> anyhow::Result<()> {
-    let mut tx = store.write().await?;
-    match tx.fact(SERVER_ID).await? {
-        Some(known) if known == server_id => {}
-        Some(known) => bail!(
-            "this database belongs to {known}, but base_url is {server_id}: an enrolled Mac can \
-             never change its server's URL, so base_url must stay what it was"
-        ),
-        None => {
-            tx.set_fact(SERVER_ID, server_id).await?;
-            tx.commit().await?;
-        }
-    }
-    Ok(())
-}
-
 /// What is shared, and with a key to sign it; nothing waits for signals that are not.
 async fn signals(
     config: &Config,
@@ -324,12 +307,6 @@ async fn signals(
     let secret = master.derive("shared signals access");
     let access = AccessKey::new(*secret.expose());
     Ok(Some(Signals::new(transmitter, access)))
-}
-
-async fn keep_policy(store: &Store, policy: &Policy, now: Timestamp) -> anyhow::Result<()> {
-    let mut tx = store.write().await?;
-    tx.keep_policy(policy, now).await?;
-    Ok(tx.commit().await?)
 }
 
 fn authorities(keeper: &dyn KeyKeeper) -> anyhow::Result<Authorities> {

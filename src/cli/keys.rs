@@ -74,7 +74,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             alg,
             json,
         } => with_desk(configured, async |desk| {
-            let key = rotate(&desk.store, *alg, desk.now).await??;
+            let key = rotate(&desk.store, *alg, &desk.who, desk.now).await??;
             let lines = [
                 format!(
                     "{} is published now and signs from {}.",
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             kid,
             json,
         } => with_desk(configured, async |desk| {
-            let made = withdraw(&desk.store, kid, desk.now).await??;
+            let made = withdraw(&desk.store, kid, &desk.who, desk.now).await??;
             let mut lines = vec![format!("{kid} is withdrawn: nothing signed by it counts.")];
             lines.extend(made.iter().map(|key| {
                 format!(

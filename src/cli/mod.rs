@@ -3,6 +3,7 @@
 //! Exit status, unless a command says otherwise: 0 done; 1 refused or failed; 2 wrong arguments or
 //! unreadable input; 64 unusable configuration.
 
+mod audit;
 mod check_config;
 mod device;
 mod import;
@@ -10,6 +11,7 @@ mod init;
 mod input;
 mod keys;
 mod openapi;
+mod operator;
 mod output;
 mod policy;
 mod push_cert;
@@ -56,6 +58,8 @@ enum Command {
     CheckConfig(check_config::Arguments),
     /// Bearer tokens of the internal API.
     Token(token::Arguments),
+    /// Who changed what: list, export, check.
+    Audit(audit::Arguments),
     /// The keys that results are signed by.
     Keys(keys::Arguments),
     /// The push certificate from Apple that lets this server wake Macs.
@@ -106,6 +110,7 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Token(arguments) => output::exit("token", token::run(&arguments)),
+        Command::Audit(arguments) => audit::run(&arguments),
         Command::Keys(arguments) => output::exit("keys", keys::run(&arguments)),
         Command::PushCert(arguments) => output::exit("push-cert", push_cert::run(&arguments)),
         Command::Ticket(arguments) => output::exit("ticket", ticket::run(&arguments)),

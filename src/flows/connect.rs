@@ -20,7 +20,7 @@ use crate::reason::Reason;
 use crate::store::{Known, Speaker, relayed_place};
 use crate::time::Timestamp;
 
-/// Its name in metrics and audit.
+/// Its name in metrics, and where refusals are kept.
 pub const SURFACE: &str = "connect";
 
 /// How a report is answered.
