@@ -195,7 +195,7 @@ async fn tell(
         ReleaseAction::Registered => Verb::ReleaseRegister,
         ReleaseAction::Revoked => Verb::ReleaseRevoke,
     };
-    let mut entry = Entry::new(who, what, &release.binary_hash, now)
+    let mut entry = Entry::new(who, what, release.binary_hash, now)
         .after("version", Words(release.version.as_str()))
         .after("platform", Words(&release.platform.to_string()));
     if let Some(revoked) = revoked {
