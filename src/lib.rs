@@ -9,7 +9,7 @@
 //!   web -> http, workers -> flows -> store, apns, keys, outbound
 //! ---------------- below: no async, no I/O, no clock ----------------
 //! publication -> verification -> posture -> attestation, mdm, provider
-//! publication -> enrollment -> mdm        acme -> attestation
+//! publication -> enrollment -> mdm        acme -> attestation        audit -> provider
 //! backup
 //! scep, ca, push, mdm, attestation, provider -> pki        (edges between nouns are transitive)
 //! ids, json, time, network, entropy, secret, reason: open to all
@@ -21,6 +21,7 @@ pub mod acme;
 pub mod apns;
 pub mod app;
 pub mod attestation;
+pub mod audit;
 pub mod backup;
 pub mod ca;
 pub mod cli;

@@ -26,7 +26,8 @@ mod m0017_relayed_commands;
 mod m0018_transparency_log;
 mod m0019_log_witnesses;
 mod m0020_push_certificate_life;
-mod m0023_steps_first_done;
+mod m0021_audit;
+mod m0022_steps_first_done;
 
 /// The history.
 #[derive(Debug)]
@@ -56,7 +57,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0018_transparency_log::Migration),
             Box::new(m0019_log_witnesses::Migration),
             Box::new(m0020_push_certificate_life::Migration),
-            Box::new(m0023_steps_first_done::Migration),
+            Box::new(m0021_audit::Migration),
+            Box::new(m0022_steps_first_done::Migration),
         ]
     }
 }

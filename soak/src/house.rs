@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use attestd::acme::NonceKey;
 use attestd::apns::{Apns, ApnsSettings, Endpoint};
 use attestd::attestation::Anchors;
+use attestd::audit::Who;
 use attestd::ca::ProvedSigner;
 use attestd::ca::{CertificateKind, CertificateProfile, Issuer, prepare};
 use attestd::enrollment::Protocol;
@@ -234,7 +235,7 @@ impl Estate {
         if times == 0 {
             let release = format!(r#"{{"binary_hash":"{PROGRAM}","version":"0.8.16"}}"#);
             let release = Registration::parse(release.as_bytes())?;
-            release::register(&ctx.store, &release, "soak", ctx.clock.now()).await??;
+            release::register(&ctx.store, &release, &Who::Service, ctx.clock.now()).await??;
             let (certificate, key) = &self.push_certificate;
             rotate_push_certificate::install(
                 &ctx.store,
@@ -246,6 +247,7 @@ impl Estate {
                     new_fleet: false,
                     apples: false,
                 },
+                &Who::Service,
                 ctx.clock.now(),
             )
             .await?;

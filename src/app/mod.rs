@@ -11,7 +11,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -19,13 +19,13 @@ pub use self::witnesses::witnesses;
 use crate::acme::NonceKey;
 use crate::apns::{Apns, ApnsSettings, Endpoint};
 use crate::attestation::Anchors;
-use crate::ca::ProvedSigner;
+use crate::audit::Who;
 use crate::config::{Config, NonceScheme};
 use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::flows::answers::Answers;
 use crate::flows::append_to_log::Log;
-use crate::flows::authorities::{Authorities, Held, Registration};
+use crate::flows::begin_service::{claim_database, use_policy};
 use crate::flows::draw_beacon::Beacons;
 use crate::flows::follow_events::Outlet;
 use crate::flows::publish_evidence::Bundles;
@@ -45,9 +45,7 @@ use crate::http::listener::{self, Listener};
 use crate::http::proxies::Proxies;
 use crate::http::streams::Streams;
 use crate::http::{self, Internal, Public};
-use crate::keys::{
-    BearerKey, FileKeeper, KeyKeeper, KeyName, KeyRole, MasterKey, MasterKeySource, MasterSeal,
-};
+use crate::keys::{BearerKey, FileKeeper, MasterKey, MasterKeySource, MasterSeal};
 use crate::outbound::{Outbound, Reach, Target, check_root};
 use crate::pki::{KnownIntermediates, TrustAnchors, read_certificates};
 use crate::posture::policy::{Policy, STRICT, shipped};
@@ -69,8 +67,6 @@ pub const MASTER_KEY: &str = "master.key";
 pub const KEYS: &str = "keys";
 /// Name of the embedded database in the data folder.
 pub const DATABASE: &str = "attestd.db";
-/// The fact that names the server the database belongs to.
-pub const SERVER_ID: &str = "server_id";
 /// The fact that names the rules by which agendas were kept last.
 const AGENDAS_BY: &str = "agendas_by";
 /// The secret under which nonces of ACME are minted, and the one under which access tokens of receivers are.
@@ -111,7 +107,7 @@ impl App {
             .migrate()
             .await
             .context("the database cannot be brought up to date")?;
-        claim_database(&store, &config.base_url).await?;
+        claim_database(&store, &config.base_url, &Who::Service, clock.now()).await??;
         hand_over_master_key::follow(&store, &seal).await?;
         let nonce_secret =
             service_secret(&store, seal.as_ref(), entropy.as_ref(), ACME_NONCES).await?;
@@ -132,7 +128,7 @@ impl App {
             service_secret(&store, seal.as_ref(), entropy.as_ref(), SUBJECT_SECRET).await?;
         rotate_result_key::begin(&store, Algorithm::Es256, clock.now()).await?;
         let signals = signals(config, &store, seal.as_ref(), entropy.as_ref(), clock.now()).await?;
-        keep_policy(&store, &policy, clock.now()).await?;
+        use_policy(&store, &policy, clock.now()).await?;
         let log = match config.transparency.enabled {
             true => {
                 let (sealer, witnesses) = (seal.as_ref(), witnesses(config)?);
@@ -321,23 +317,6 @@ pub fn database_url(config: &Config) -> anyhow::Result<String> {
     Ok(format!("sqlite://{}", folder.join(DATABASE).display()))
 }
 
-/// A database belongs to one server: nonces and profiles are made in its name.
-async fn claim_database(store: &Store, server_id: &str) -> anyhow::Result<()> {
-    let mut tx = store.write().await?;
-    match tx.fact(SERVER_ID).await? {
-        Some(known) if known == server_id => {}
-        Some(known) => bail!(
-            "this database belongs to {known}, but base_url is {server_id}: an enrolled Mac can \
-             never change its server's URL, so base_url must stay what it was"
-        ),
-        None => {
-            tx.set_fact(SERVER_ID, server_id).await?;
-            tx.commit().await?;
-        }
-    }
-    Ok(())
-}
-
 /// What is shared, and with a key to sign it; nothing waits for signals that are not.
 async fn signals(
     config: &Config,
@@ -360,12 +339,6 @@ async fn signals(
     let secret = service_secret(store, sealer, entropy, SIGNALS_ACCESS).await?;
     let access = AccessKey::new(*secret.expose());
     Ok(Some(Signals::new(transmitter, access)))
-}
-
-async fn keep_policy(store: &Store, policy: &Policy, now: Timestamp) -> anyhow::Result<()> {
-    let mut tx = store.write().await?;
-    tx.keep_policy(policy, now).await?;
-    Ok(tx.commit().await?)
 }
 
 /// The authorities whose identities this server adopts at Authenticate.

@@ -52,11 +52,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     with_owner_desk(&change.configured, async |desk| {
         let device_id = named(desk, &change.device).await?;
-        let (store, policy, note, now) = (&desk.store, &desk.policy, &change.reason, desk.now);
+        let (store, policy, note) = (&desk.store, &desk.policy, &change.reason);
+        let (who, now) = (&desk.who, desk.now);
         let outcome = if withdraw {
-            revoke(store, policy, &device_id, note, now).await?
+            revoke(store, policy, &device_id, note, who, now).await?
         } else {
-            restore(store, policy, &device_id, note, now).await?
+            restore(store, policy, &device_id, note, who, now).await?
         };
         let Some(changed) = outcome else {
             bail!("there is no device {device_id}");

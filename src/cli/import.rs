@@ -50,6 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             entropy: desk.entropy.as_ref(),
             profiles: &desk.profiles,
             attestation_hold: desk.attestation_hold,
+            who: &desk.who,
             now: desk.now,
         };
         let imported = import_fleet(&import, &file, fleet.dry_run).await?;

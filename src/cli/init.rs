@@ -10,10 +10,12 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
 
+use super::operator::operator;
 use super::output;
-use crate::app::{DATABASE, KEYS, MASTER_KEY, SERVER_ID};
+use crate::app::{DATABASE, KEYS, MASTER_KEY};
 use crate::config::{Config, check_base_url};
 use crate::entropy::{Entropy, OsEntropy, draw};
+use crate::flows::begin_service::claim_database;
 use crate::flows::replace_authority::{self, Maker};
 use crate::keys::{FileKeeper, MasterKey, MasterKeySource, MasterSeal};
 use crate::store::Store;
@@ -93,9 +95,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .block_on(async {
             let store = Store::open_exclusive(&url, seal).await?;
             store.migrate().await?;
-            let mut tx = store.write().await?;
-            tx.set_fact(SERVER_ID, &arguments.base_url).await?;
-            tx.commit().await
+            claim_database(&store, &arguments.base_url, &operator(), now).await??;
+            anyhow::Ok(())
         })?;
     // Last: what has a configuration is complete.
     new_file(&config_path, text.as_bytes(), 0o600)?;

@@ -8,7 +8,7 @@ use super::store::{Desk, with_desk};
 use super::{Configured, output};
 use crate::app::KEYS;
 use crate::config::Config;
-use crate::flows::replace_authority::{Maker, replace};
+use crate::flows::replace_authority::{Maker, replace, tell};
 use crate::flows::rotate_result_key::{rotate, withdraw};
 use crate::keys::{FileKeeper, KeyError, KeyKeeper as _, KeyName, KeyRole};
 use crate::publication::jwk::Algorithm;
@@ -127,6 +127,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             };
             let made = replace(&maker, *role, from)?;
             let names: Vec<_> = made.iter().map(ToString::to_string).collect();
+            let mut tx = desk.store.write().await?;
+            tell(&mut tx, &desk.who, &made, from, desk.now);
+            tx.commit().await?;
             let object = json!({ "made": names, "in_force_from": from });
             let lines = [
                 format!("{} made, in force from {from}.", names.join(", ")),
@@ -142,7 +145,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             alg,
             json,
         } => with_desk(configured, async |desk| {
-            let key = rotate(&desk.store, *alg, desk.now).await??;
+            let key = rotate(&desk.store, *alg, &desk.who, desk.now).await??;
             let lines = [
                 format!(
                     "{} is published now and signs from {}.",
@@ -158,7 +161,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             kid,
             json,
         } => with_desk(configured, async |desk| {
-            let made = withdraw(&desk.store, kid, desk.now).await??;
+            let made = withdraw(&desk.store, kid, &desk.who, desk.now).await??;
             let mut lines = vec![format!("{kid} is withdrawn: nothing signed by it counts.")];
             lines.extend(made.iter().map(|key| {
                 format!(

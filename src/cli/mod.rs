@@ -3,6 +3,7 @@
 //! Exit status, unless a command says otherwise: 0 done; 1 refused or failed; 2 wrong arguments or
 //! unreadable input; 64 unusable configuration.
 
+mod audit;
 mod backup;
 mod check_config;
 mod device;
@@ -11,6 +12,7 @@ mod init;
 mod input;
 mod keys;
 mod openapi;
+mod operator;
 mod output;
 mod policy;
 mod progress;
@@ -60,6 +62,8 @@ enum Command {
     CheckConfig(check_config::Arguments),
     /// Bearer tokens of the internal API.
     Token(token::Arguments),
+    /// Who changed what: list, export, check.
+    Audit(audit::Arguments),
     /// Keys that results are signed by, and those of the service's own authority.
     Keys(keys::Arguments),
     /// The master key, under which everything secret is sealed: see, and replace it while servers run.
@@ -116,6 +120,7 @@ pub fn run() -> ExitCode {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Token(arguments) => output::exit("token", token::run(&arguments)),
+        Command::Audit(arguments) => audit::run(&arguments),
         Command::Keys(arguments) => output::exit("keys", keys::run(&arguments)),
         Command::Secrets(arguments) => output::exit("secrets", secrets::run(&arguments)),
         Command::PushCert(arguments) => output::exit("push-cert", push_cert::run(&arguments)),

@@ -88,7 +88,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         What::List { configured, json } => list(configured, *json),
         What::Remove { configured, name } => with_desk(configured, async |desk| {
-            receiver::remove(&desk.store, name).await??;
+            receiver::remove(&desk.store, name, &desk.who, desk.now).await??;
             output::line(format!("{name} is removed"));
             Ok(())
         }),
@@ -98,7 +98,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn add(configured: &Configured, wanted: Wanted, json: bool) -> anyhow::Result<()> {
     with_desk(configured, async |desk| {
         let entropy = desk.entropy.as_ref();
-        let (receiver, secret) = receiver::add(&desk.store, wanted, entropy, desk.now).await??;
+        let (receiver, secret) =
+            receiver::add(&desk.store, wanted, entropy, &desk.who, desk.now).await??;
         let endpoint = desk.signals_url.as_ref();
         let endpoint = endpoint.map(|url| format!("{url}/ssf/token"));
         let object = json!({

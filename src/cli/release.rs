@@ -15,9 +15,6 @@ use crate::provider::release::{MAX_REGISTRATION, Registration};
 use crate::provider::{BinaryHash, Platform, Version};
 use crate::publication::release_v1::ReleaseV1;
 
-/// Who did it, in the history of releases.
-const BY: &str = "command line";
-
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Works beside a running server, which takes a change into account at once. The history keeps who did
@@ -106,7 +103,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             json,
         } => with_desk(configured, async |desk| {
             let which = named(which)?;
-            let done = revoke(&desk.store, &which, platform, reason, BY, desk.now).await??;
+            let done = revoke(&desk.store, &which, platform, reason, &desk.who, desk.now).await??;
             let lines: Vec<_> = done
                 .iter()
                 .map(|done| {
@@ -137,7 +134,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn add(configured: &Configured, registration: &Registration, json: bool) -> anyhow::Result<()> {
     with_desk(configured, async |desk| {
-        let done = register(&desk.store, registration, BY, desk.now).await??;
+        let done = register(&desk.store, registration, &desk.who, desk.now).await??;
         let release = &done.release;
         let what = if done.changed {
             "is registered"

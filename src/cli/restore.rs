@@ -11,13 +11,14 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::backup::{key_files, open, read_through, told};
+use super::operator::operator;
 use super::progress::Bar;
 use super::{Configured, output};
 use crate::app::{KEYS, database_url, master_key};
 use crate::backup::{Manifest, Piece};
 use crate::config::Config;
 use crate::entropy::{Entropy, OsEntropy};
-use crate::flows::restore_backup::{LogGoesOn, Settled, settle};
+use crate::flows::restore_backup::{LogGoesOn, Ordered, Settled, settle};
 use crate::flows::revoke::MAX_NOTE;
 use crate::keys::{MasterKey, MasterSeal};
 use crate::secret::Sealer;
@@ -198,7 +199,12 @@ impl Work<'_> {
             }
         }
         let mut rebuilt = rebuild.finish().await?;
-        let settled = settle(rebuilt.write(), manifest, self.log, self.reason, self.now).await?;
+        let who = operator();
+        let ordered = Ordered {
+            who: &who,
+            why: self.reason,
+        };
+        let settled = settle(rebuilt.write(), manifest, self.log, ordered, self.now).await?;
         Ok((rebuilt, settled))
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             with_desk(configured, async |desk| rotate(desk, &place, *json).await)
         }
         What::Finish { configured, json } => with_desk(configured, async |desk| {
-            let handover = finish(&desk.store, &desk.sealer).await??;
+            let handover = finish(&desk.store, &desk.sealer, &desk.who, desk.now).await??;
             output::result(
                 *json,
                 &json!({ "from": handover.from, "to": handover.to, "finished": true }),
@@ -230,7 +230,7 @@ async fn rotate(desk: &Desk, place: &Place, json: bool) -> anyhow::Result<()> {
         Some(under_way) => under_way,
         None => {
             let new = new_key(desk, &place.new_key)?;
-            begin(&desk.store, &desk.sealer, &new, desk.now).await?
+            begin(&desk.store, &desk.sealer, &new, &desk.who, desk.now).await?
         }
     };
     let columns = carry_out(desk, &handover).await?;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::Configured;
+use super::operator::operator;
 use crate::app::{database_url, master_key, policy, settings};
+use crate::audit::Who;
 use crate::config::Config;
 use crate::enrollment::Protocol;
 use crate::enrollment::profile::Constants;
@@ -33,6 +35,8 @@ pub(super) struct Desk {
     pub(super) apples_apns: bool,
     /// Where receivers of shared signals reach it, if any do.
     pub(super) signals_url: Option<String>,
+    /// Who runs the command.
+    pub(super) who: Who,
     pub(super) now: Timestamp,
 }
 
@@ -103,6 +107,7 @@ fn at_desk<R>(
             attestation_hold: config.attestation.hold.0,
             apples_apns: config.apns.root.is_none(),
             signals_url: config.shared_signals.url.clone(),
+            who: operator(),
             now: SystemClock.now(),
         })
         .await

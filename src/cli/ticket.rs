@@ -55,7 +55,15 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             protocol: arguments.identity.unwrap_or(desk.identity),
         };
         let (sealer, entropy) = (desk.sealer.as_ref(), desk.entropy.as_ref());
-        let offer = offer(&desk.store, sealer, entropy, bounds, desk.now).await?;
+        let offer = offer(
+            &desk.store,
+            sealer,
+            entropy,
+            bounds,
+            Some(&desk.who),
+            desk.now,
+        )
+        .await?;
         let links = Links::of(&offer, &desk.base_url);
         let object = json!({
             "ticket_id": offer.ticket_id,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::store::with_desk;
 use super::{Configured, output};
-use crate::flows::authorize::{Role, issue_token};
+use crate::flows::authorize::{Role, issue_token, revoke_token};
 use crate::ids::ApiTokenId;
 use crate::time::Span;
 
@@ -63,8 +63,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         } => with_desk(configured, async |desk| {
             let expires_at = valid_for.map(|span| desk.now.plus(span.0));
             let entropy = desk.entropy.as_ref();
-            let (token, secret) =
-                issue_token(&desk.store, entropy, *role, label, expires_at, desk.now).await?;
+            let (token, secret) = issue_token(
+                &desk.store,
+                entropy,
+                *role,
+                label,
+                expires_at,
+                &desk.who,
+                desk.now,
+            )
+            .await?;
             let object = json!({
                 "token_id": token.api_token_id,
                 "token": secret.expose(),
@@ -130,11 +138,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             api_token_id,
         } => with_desk(configured, async |desk| {
             let api_token_id = ApiTokenId::parse(api_token_id)?;
-            let mut tx = desk.store.write().await?;
-            if !tx.revoke_api_token(&api_token_id, desk.now).await? {
+            if !revoke_token(&desk.store, &api_token_id, &desk.who, desk.now).await? {
                 anyhow::bail!("there is no valid token {api_token_id}");
             }
-            tx.commit().await?;
             output::line(format!("{api_token_id} is revoked"));
             Ok(())
         }),

@@ -104,7 +104,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         What::List { configured, json } => list(configured, *json),
         What::Remove { configured, name } => with_desk(configured, async |desk| {
-            webhook::remove(&desk.store, name).await??;
+            webhook::remove(&desk.store, name, &desk.who, desk.now).await??;
             output::line(format!("{name} is removed"));
             Ok(())
         }),
@@ -116,11 +116,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         } => with_desk(configured, async |desk| {
             match from {
                 None => {
-                    let count = webhook::replay_dead(&desk.store, name, desk.now).await??;
+                    let count =
+                        webhook::replay_dead(&desk.store, name, &desk.who, desk.now).await??;
                     output::line(format!("{name}: {count} messages are sent again"));
                 }
                 Some(seq) => {
-                    webhook::replay_from(&desk.store, name, *seq).await??;
+                    webhook::replay_from(&desk.store, name, *seq, &desk.who, desk.now).await??;
                     output::line(format!(
                         "{name}: everything from event {seq} on is sent again"
                     ));
@@ -135,7 +136,7 @@ fn add(configured: &Configured, wanted: Wanted, json: bool) -> anyhow::Result<()
     let is_given = wanted.secret.is_some();
     with_desk(configured, async |desk| {
         let entropy = desk.entropy.as_ref();
-        let webhook = webhook::add(&desk.store, wanted, entropy, desk.now).await??;
+        let webhook = webhook::add(&desk.store, wanted, entropy, &desk.who, desk.now).await??;
         let secret = (!is_given).then(|| webhook.secret.text());
         let secret = secret.as_ref().map(Secret::expose);
         let object = json!({

@@ -3,6 +3,7 @@
 use super::join_session::{locked, prove, release_attestation};
 use super::read_binding::judged;
 use super::{Context, Failure};
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::enrollment::State;
 use crate::ids::SessionId;
 use crate::posture::Posture;
@@ -30,6 +31,7 @@ pub async fn approve_binding(
     ctx: &Context,
     session_id: &SessionId,
     note: &str,
+    who: &Who,
 ) -> Result<Outcome, Failure> {
     let now = ctx.clock.now();
     let mut tx = ctx.store.write().await?;
@@ -76,6 +78,10 @@ pub async fn approve_binding(
         &Event::new(event::BINDING_CHANGED, now, body),
     )
     .await?;
+    let entry = Entry::new(who, Verb::BindingApprove, session_id, now)
+        .after("device_id", device_id)
+        .why(Words(note));
+    tx.record(entry);
     tx.commit().await?;
     if let Some((device_id, priority)) = &wake {
         ctx.wakeups.ask(device_id, *priority);

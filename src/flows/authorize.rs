@@ -1,12 +1,14 @@
 //! Who may use the internal API: bearer tokens, each with one role.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Failure};
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::entropy::{Entropy, draw};
 use crate::ids::{ApiTokenId, SecretHash};
 use crate::secret::Secret;
@@ -21,7 +23,7 @@ pub enum Role {
     Coordinator,
     /// Everything a coordinator and a viewer may, and changes.
     Operator,
-    /// Reads everything, the audit included.
+    /// Reads everything, the audit log included.
     Auditor,
     /// Reads state without what identifies a Mac's owner.
     Viewer,
@@ -38,6 +40,8 @@ pub enum Act {
     Bind,
     /// Read the state of the service.
     ReadStatus,
+    /// Read who changed what.
+    ReadAudit,
     /// Have a profile made for somebody.
     Enrol,
     /// Change what is believed of a Mac, who speaks for it, or what may run there.
@@ -45,13 +49,34 @@ pub enum Act {
 }
 
 /// Whether a caller may go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    Allowed,
+    Allowed(Caller),
     /// No token, or none that is valid.
     Unauthorized,
     /// A valid token of another role.
     Forbidden,
+}
+
+/// Somebody who may do what they want to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller(Arc<ApiToken>);
+
+impl Caller {
+    /// Who it is, for the audit log.
+    pub fn who(&self) -> Who {
+        Who::Token {
+            id: self.0.api_token_id.clone(),
+            label: self.0.label.clone(),
+        }
+    }
+}
+
+impl Act {
+    /// The roles that allow it.
+    pub fn roles(self) -> impl Iterator<Item = Role> {
+        Role::ALL.into_iter().filter(move |role| role.allows(self))
+    }
 }
 
 impl Role {
@@ -83,9 +108,13 @@ impl Role {
         match (self, act) {
             (_, Act::ReadStatus) | (Self::Operator, _) => true,
             (_, Act::Administer) => false,
-            (Self::Coordinator, _) | (Self::Auditor, Act::ReadDevices) => true,
+            (Self::Auditor, Act::ReadDevices | Act::ReadAudit) => true,
+            (Self::Coordinator, act) => act != Act::ReadAudit,
             (Self::Auditor, Act::Verify | Act::Bind | Act::Enrol)
-            | (Self::Viewer, Act::ReadDevices | Act::Verify | Act::Bind | Act::Enrol) => false,
+            | (
+                Self::Viewer,
+                Act::ReadDevices | Act::ReadAudit | Act::Verify | Act::Bind | Act::Enrol,
+            ) => false,
         }
     }
 }
@@ -112,17 +141,9 @@ pub async fn authorize(ctx: &Context, token: Option<&str>, act: Act) -> Result<S
     let role = Role::from_word(&token.role);
     Ok(match role {
         _ if ended => Standing::Unauthorized,
-        Some(role) if role.allows(act) => Standing::Allowed,
+        Some(role) if role.allows(act) => Standing::Allowed(Caller(token)),
         _ => Standing::Forbidden,
     })
-}
-
-/// Who the bearer of `token` is, for the record of what was done: the token's id and label.
-pub async fn name_of(ctx: &Context, token: &str) -> Result<String, Failure> {
-    let secret = SecretHash::of(token.as_bytes());
-    let found = ctx.store.read().await?.api_token_by_secret(secret).await?;
-    let token = found.ok_or(Failure::Inconsistent("a token that was let pass is gone"))?;
-    Ok(format!("{} ({})", token.api_token_id, token.label))
 }
 
 /// Makes a token. The secret is returned once and not kept.
@@ -132,6 +153,7 @@ pub async fn issue_token(
     role: Role,
     label: &str,
     expires_at: Option<Timestamp>,
+    who: &Who,
     now: Timestamp,
 ) -> Result<(ApiToken, Secret<String>), StoreError> {
     let secret = Secret::new(format!(
@@ -149,8 +171,29 @@ pub async fn issue_token(
     };
     let mut tx = store.write().await?;
     tx.insert_api_token(&token).await?;
+    let made = Entry::new(who, Verb::TokenCreate, &token.api_token_id, now)
+        .after("role", role.as_str())
+        .after("label", Words(label))
+        .after("expires_at", expires_at);
+    tx.record(made);
     tx.commit().await?;
     Ok((token, secret))
+}
+
+/// Ends a token at once. False when it was ended before, or there is none.
+pub async fn revoke_token(
+    store: &Store,
+    id: &ApiTokenId,
+    who: &Who,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let mut tx = store.write().await?;
+    if !tx.revoke_api_token(id, now).await? {
+        return Ok(false);
+    }
+    tx.record(Entry::new(who, Verb::TokenRevoke, id, now).after("revoked_at", now));
+    tx.commit().await?;
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -167,6 +210,8 @@ mod tests {
         for role in Role::ALL {
             assert_eq!(role.allows(Act::Administer), role == Role::Operator);
             assert_eq!(Role::from_word(role.as_str()), Some(role));
+            let reads = matches!(role, Role::Operator | Role::Auditor);
+            assert_eq!(role.allows(Act::ReadAudit), reads);
         }
     }
 }

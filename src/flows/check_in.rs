@@ -25,7 +25,7 @@ use crate::store::{Event, Speaker, Write};
 use crate::time::Timestamp;
 use crate::verification::{Kind, Priority, State as Outcome};
 
-/// Its name in metrics and audit.
+/// Its name in metrics, and where refusals are kept.
 pub const SURFACE: &str = "check_in";
 
 /// How a check-in is answered.

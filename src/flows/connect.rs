@@ -25,7 +25,7 @@ use crate::store::{Known, Speaker, relayed_place};
 use crate::telemetry::traces::{Span, Traces};
 use crate::time::Timestamp;
 
-/// Its name in metrics and audit.
+/// Its name in metrics, and where refusals are kept.
 pub const SURFACE: &str = "connect";
 
 /// How a report is answered.

@@ -4,6 +4,7 @@ use super::issue_by_acme::{base as acme_base, client_identifier};
 use super::restore_backup::restored_at;
 use super::{Context, Failure};
 use crate::acme::Route;
+use crate::audit::{self, Verb, Who, Words};
 use crate::enrollment::profile::{IdentitySlots, Slots, fill};
 use crate::enrollment::ticket::Bounds;
 use crate::enrollment::trace::{Entry, Step};
@@ -29,9 +30,14 @@ pub struct Delivered {
 /// Makes a ticket within `bounds` (one use, one hour; its secret is not kept) and delivers a profile that holds its secret.
 ///
 /// The profile names URLs from the configuration only, and the topic of the push certificate in
-/// force: without one no Mac could ever be woken, so none is enrolled.
-pub async fn deliver_profile(ctx: &Context, bounds: Bounds) -> Result<Delivered, Failure> {
-    let delivered = deliver(ctx, bounds, None).await?;
+/// force: without one no Mac could ever be woken, so none is enrolled. `ordered_by` had it made for somebody
+/// else; nobody did where a Mac asks for itself.
+pub async fn deliver_profile(
+    ctx: &Context,
+    bounds: Bounds,
+    ordered_by: Option<&Who>,
+) -> Result<Delivered, Failure> {
+    let delivered = deliver(ctx, bounds, None, ordered_by).await?;
     delivered.ok_or(Failure::Inconsistent("a profile was refused to nobody"))
 }
 
@@ -56,7 +62,7 @@ pub async fn deliver_profile_once(
     if granted || unknown_until.is_some_and(|unknown| once.until <= unknown) {
         return Ok(Err(Reason::NonceUnusable));
     }
-    let delivered = deliver(ctx, bounds, Some(once)).await?;
+    let delivered = deliver(ctx, bounds, Some(once), None).await?;
     Ok(delivered.ok_or(Reason::NonceUnusable))
 }
 
@@ -65,6 +71,7 @@ async fn deliver(
     ctx: &Context,
     bounds: Bounds,
     once: Option<&Once>,
+    ordered_by: Option<&Who>,
 ) -> Result<Option<Delivered>, Failure> {
     let now = ctx.clock.now();
     let topic = topic(ctx).await?.ok_or(Failure::NoPushCertificate)?;
@@ -80,8 +87,25 @@ async fn deliver(
     tx.insert_ticket(&ticket).await?;
     tx.put_step(&ticket.ticket_id, &Entry::done(Step::Profile, now))
         .await?;
+    if let Some(who) = ordered_by {
+        tx.record(ticket_made(who, &ticket));
+    }
     tx.commit().await?;
     Ok(Some(Delivered { ticket, profile }))
+}
+
+/// What the audit log tells of a ticket that somebody had made for somebody else.
+pub(super) fn ticket_made(who: &Who, ticket: &Ticket) -> audit::Entry {
+    audit::Entry::new(
+        who,
+        Verb::TicketCreate,
+        &ticket.ticket_id,
+        ticket.created_at,
+    )
+    .after("account", ticket.account.as_deref().map(Words))
+    .after("names_a_serial_number", ticket.serial.is_some())
+    .after("names_a_key", ticket.se_public_key.is_some())
+    .after("expires_at", ticket.expires_at)
 }
 
 /// The topic under which Macs enrol.

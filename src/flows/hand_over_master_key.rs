@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::Failure;
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::keys::handover::Phase;
 use crate::keys::{Handover, MasterKey, MasterSeal};
 use crate::secret::{Sealer as _, Unsealable};
@@ -65,12 +66,20 @@ pub async fn begin(
     store: &Store,
     seal: &MasterSeal,
     to: &MasterKey,
+    who: &Who,
     now: Timestamp,
 ) -> Result<Handover, Failure> {
     let mut tx = store.write().await?;
     let handover = match read(tx.fact_to_change(HANDOVER).await?)? {
         Some(under_way) => under_way,
-        None => seal.begin_handover(to, now)?,
+        None => {
+            let begun = seal.begin_handover(to, now)?;
+            let entry = Entry::new(who, Verb::SecretsRotate, "master_key", now)
+                .before("name", Words(&begun.from))
+                .after("name", Words(&begun.to));
+            tx.record(entry);
+            begun
+        }
     };
     save(&mut tx, &handover).await?;
     tx.commit().await?;
@@ -130,6 +139,8 @@ pub async fn count(store: &Store, seal: &MasterSeal) -> Result<Vec<Column>, Fail
 pub async fn finish(
     store: &Store,
     seal: &MasterSeal,
+    who: &Who,
+    now: Timestamp,
 ) -> Result<Result<Handover, Refusal>, Failure> {
     let Some(handover) = follow(store, seal).await? else {
         return Ok(Err(Refusal::NotBegun));
@@ -143,6 +154,10 @@ pub async fn finish(
     }
     let mut tx = store.write().await?;
     tx.forget_fact(HANDOVER).await?;
+    let entry = Entry::new(who, Verb::SecretsFinish, "master_key", now)
+        .before("opens_by", Words(&handover.from))
+        .after("opens_by", Words(&handover.to));
+    tx.record(entry);
     tx.commit().await?;
     seal.follow(None)?;
     Ok(Ok(handover))

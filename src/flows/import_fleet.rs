@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::Failure;
 use super::verify_now::first_attempt;
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::enrollment::fleet::{Adoptee, Fault, named_twice};
 use crate::enrollment::profile::Constants;
 use crate::entropy::Entropy;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, sha256};
 use crate::posture::Posture;
 use crate::publication::event;
 use crate::store::{Event, Read, Store};
@@ -26,6 +27,7 @@ pub struct Import<'a> {
     pub profiles: &'a Constants,
     /// How long the first attestation waits for a provider key to name.
     pub attestation_hold: Duration,
+    pub who: &'a Who,
     pub now: Timestamp,
 }
 
@@ -109,6 +111,7 @@ pub async fn import_fleet(
     if rehearsal || new.is_empty() || !imported.is_good() {
         return Ok(imported);
     }
+    let adopted = new.len();
     for (device_id, adoptee) in new {
         tx.insert_identity(&adoptee.identity(&device_id, import.now))
             .await?;
@@ -131,6 +134,10 @@ pub async fn import_fleet(
         );
         tx.append_event(&device_id, &event).await?;
     }
+    let entry = Entry::new(import.who, Verb::FleetImport, "fleet", import.now)
+        .after("macs", adopted)
+        .after("file_sha256", Words(&hex::encode(sha256(file.as_bytes()))));
+    tx.record(entry);
     tx.commit().await?;
     imported.written = true;
     Ok(imported)

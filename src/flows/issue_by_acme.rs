@@ -15,7 +15,7 @@ use crate::secret::Secret;
 use crate::store::{AttestedIssuance, OpenDirectory, StoreError};
 use crate::time::Timestamp;
 
-/// Its name in metrics and audit.
+/// Its name in metrics, and where refusals are kept.
 pub const SURFACE: &str = "acme";
 
 /// Two requests under one ticket at once: the later one looks again this often.

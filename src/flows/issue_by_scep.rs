@@ -19,7 +19,7 @@ use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::time::Timestamp;
 
-/// Its name in metrics and audit.
+/// Its name in metrics, and where refusals are kept.
 pub const SURFACE: &str = "scep";
 
 /// How a PKIOperation is answered.

@@ -3,6 +3,7 @@
 //!
 //! | flow | when |
 //! | --- | --- |
+//! | [`begin_service`] | the service starts: whose the database is, and by which policy it judges |
 //! | [`describe_enrollment`] | somebody wants to know what an enrollment would do |
 //! | [`deliver_profile`] | a Mac may enrol: its profile is asked for |
 //! | [`issue_by_acme`] | it asks for an attested identity |
@@ -32,6 +33,7 @@
 //! | [`read_trust_headers`] | the coordinator says in its reply which provider made it |
 //! | [`publish_feed`] | anybody reads the public feed |
 //! | [`approve_binding`] | an operator says that a session belongs to its Mac |
+//! | [`read_audit`] | an auditor asks who changed what, and whether that is all |
 //! | [`read_status`] | an operator, or a load balancer, asks how the service is |
 //! | [`follow_events`] | the coordinator follows what happens |
 //! | [`webhook`] | an operator has a receiver told of events; [`deliver_webhooks`] tells it, as `deliver` does whatever is sent |
@@ -40,7 +42,7 @@
 //! | [`transmit_signals`] | what happened becomes tokens; [`push_signals`] delivers them, [`poll_signals`] hands them out |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`release`] | a release of the provider software is registered or withdrawn |
-//! | [`refuse`] | something was refused: counted, and one line for the audit |
+//! | [`refuse`] | something was refused: counted, and kept for who asks why |
 //! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
 //! | [`rotate_push_certificate`] | the yearly push certificate; [`request_push_certificate`] asks for it, [`try_push_certificate`] has chosen Macs try it first, [`watch_push_certificates`] tells of its end |
 //! | [`rotate_result_key`] | the keys that results are signed by |
@@ -61,6 +63,7 @@ pub mod approve_binding;
 pub mod authorities;
 pub mod authorize;
 pub mod back_up;
+pub mod begin_service;
 pub mod bind_provider;
 pub mod challenge;
 pub mod check_in;
@@ -94,6 +97,7 @@ pub mod poll_signals;
 pub mod publish_evidence;
 pub mod publish_feed;
 pub mod push_signals;
+pub mod read_audit;
 pub mod read_binding;
 pub mod read_posture;
 pub mod read_status;

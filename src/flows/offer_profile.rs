@@ -12,8 +12,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::deliver_profile::{Delivered, make, topic, topic_in_force};
+use super::deliver_profile::{Delivered, make, ticket_made, topic, topic_in_force};
 use super::{Context, Failure};
+use crate::audit::Who;
 use crate::enrollment::Ticket;
 use crate::enrollment::ticket::{Bounds, is_progress_id};
 use crate::enrollment::trace::{Entry, Standing, Step};
@@ -70,9 +71,14 @@ impl Links {
 ///
 /// # Errors
 /// `NoPushCertificate`, as for a profile that is delivered at once.
-pub async fn offer_profile(ctx: &Context, bounds: Bounds) -> Result<Offer, Failure> {
+pub async fn offer_profile(
+    ctx: &Context,
+    bounds: Bounds,
+    ordered_by: Option<&Who>,
+) -> Result<Offer, Failure> {
     let (sealer, entropy) = (ctx.sealer.as_ref(), ctx.entropy.as_ref());
-    offer(&ctx.store, sealer, entropy, bounds, ctx.clock.now()).await
+    let now = ctx.clock.now();
+    offer(&ctx.store, sealer, entropy, bounds, ordered_by, now).await
 }
 
 /// As [`offer_profile`], beside the server that will hand the profile out.
@@ -84,6 +90,7 @@ pub async fn offer(
     sealer: &dyn Sealer,
     entropy: &dyn Entropy,
     bounds: Bounds,
+    ordered_by: Option<&Who>,
     now: Timestamp,
 ) -> Result<Offer, Failure> {
     if topic_in_force(store).await?.is_none() {
@@ -96,6 +103,9 @@ pub async fn offer(
     tx.insert_ticket(&ticket).await?;
     let waits = Entry::waiting(Step::Profile, None, now);
     tx.put_step(&ticket.ticket_id, &waits).await?;
+    if let Some(who) = ordered_by {
+        tx.record(ticket_made(who, &ticket));
+    }
     tx.commit().await?;
     Ok(Offer {
         ticket_id: ticket.ticket_id,

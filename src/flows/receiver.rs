@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Failure;
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::entropy::{Entropy, draw};
 use crate::ids::{ReceiverId, ReceiverName, SecretHash};
 use crate::outbound::{UnusableRoot, check_root};
@@ -66,6 +67,7 @@ pub async fn add(
     store: &Store,
     wanted: Wanted,
     entropy: &dyn Entropy,
+    who: &Who,
     now: Timestamp,
 ) -> Result<Result<(Receiver, Secret<String>), Refused>, Failure> {
     if let Err(refused) = check(&wanted) {
@@ -95,6 +97,12 @@ pub async fn add(
         Err(StoreError::Conflict) => return Ok(Err(Refused::NameTaken)),
         Err(error) => return Err(error.into()),
     }
+    let entry = Entry::new(who, Verb::ReceiverAdd, &receiver.name, now)
+        .after("receiver_id", &receiver.receiver_id)
+        .after("audience", Words(&receiver.audience))
+        .after("scope", Words(&receiver.scope.to_string()))
+        .after("allow_private", receiver.allow_private);
+    tx.record(entry);
     tx.commit().await?;
     Ok(Ok((receiver, secret)))
 }
@@ -137,11 +145,17 @@ pub async fn list(store: &Store) -> Result<Vec<Report>, Failure> {
 ///
 /// # Errors
 /// When that cannot be kept.
-pub async fn remove(store: &Store, name: &ReceiverName) -> Result<Result<(), Refused>, Failure> {
+pub async fn remove(
+    store: &Store,
+    name: &ReceiverName,
+    who: &Who,
+    now: Timestamp,
+) -> Result<Result<(), Refused>, Failure> {
     let mut tx = store.write().await?;
     if !tx.remove_signal_receiver(name).await? {
         return Ok(Err(Refused::NotFound));
     }
+    tx.record(Entry::new(who, Verb::ReceiverRemove, name, now));
     tx.commit().await?;
     Ok(Ok(()))
 }

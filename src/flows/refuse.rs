@@ -1,4 +1,5 @@
-//! Something was refused: it is counted at once, and one line goes to the audit in the background.
+//! Something was refused: it is counted at once, and kept in the background. What administrators change is
+//! kept elsewhere: in the audit log (`audit`).
 //!
 //! A flood of refusals must not become a flood of writes: the queue is bounded, lines of one kind
 //! are joined, and what does not fit is counted only.
@@ -14,7 +15,7 @@ use crate::reason::Reason;
 use crate::store::Refusal;
 use crate::time::Timestamp;
 
-/// How many refusals wait for the audit at most.
+/// How many refusals wait to be kept at most.
 const QUEUE: usize = 1024;
 
 /// One refusal.
@@ -45,7 +46,7 @@ pub fn queue() -> (Refusals, Waiting) {
     (Refusals(sender), Waiting(receiver))
 }
 
-/// Counts a refusal and hands it to the audit.
+/// Counts a refusal and has it kept.
 pub fn note(ctx: &Context, refused: Refused) {
     ctx.metrics.refused(refused.surface, refused.reason);
     tracing::info!(
@@ -56,7 +57,7 @@ pub fn note(ctx: &Context, refused: Refused) {
         "refused"
     );
     if let Err(TrySendError::Full(_)) = ctx.refusals.0.try_send(refused) {
-        ctx.metrics.refusals_not_audited.inc();
+        ctx.metrics.refusals_not_kept.inc();
     }
 }
 
@@ -84,7 +85,7 @@ struct Kind {
     surface: &'static str,
 }
 
-/// Writes a batch to the audit, lines of one kind joined.
+/// Keeps a batch, lines of one kind joined.
 ///
 /// Which Mac a name belongs to is looked up first: looking up thousands of names would keep
 /// everybody else from writing. Names of no Mac are not kept apart, whoever makes them up.

@@ -5,6 +5,7 @@
 //! 86 of 1,145 Macs).
 
 use super::Failure;
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::provider::release::{Registration, ReleaseRefusal};
 use crate::provider::{BinaryHash, Platform, Release, Version};
 use crate::publication::event;
@@ -56,7 +57,7 @@ pub struct Registry {
 pub async fn register(
     store: &Store,
     registration: &Registration,
-    who: &str,
+    who: &Who,
     now: Timestamp,
 ) -> Result<Result<Done, ReleaseRefusal>, Failure> {
     for _ in 1..ATTEMPTS {
@@ -71,7 +72,7 @@ pub async fn register(
 async fn register_once(
     store: &Store,
     registration: &Registration,
-    who: &str,
+    who: &Who,
     now: Timestamp,
 ) -> Result<Result<Done, ReleaseRefusal>, StoreError> {
     let mut tx = store.write().await?;
@@ -89,7 +90,7 @@ async fn register_once(
     tx.insert_release(&release).await?;
     tell(&mut tx, &release, ReleaseAction::Registered, who, now).await?;
     tx.commit().await?;
-    tracing::info!(%release.version, release.hash = %release.binary_hash, who, "release registered");
+    tracing::info!(%release.version, release.hash = %release.binary_hash, %who, "release registered");
     let changed = true;
     Ok(Ok(Done { release, changed }))
 }
@@ -103,7 +104,7 @@ pub async fn revoke(
     which: &Which,
     platform: &Platform,
     reason: &str,
-    who: &str,
+    who: &Who,
     now: Timestamp,
 ) -> Result<Result<Vec<Done>, ReleaseRefusal>, Failure> {
     for _ in 1..ATTEMPTS {
@@ -120,7 +121,7 @@ async fn revoke_once(
     which: &Which,
     platform: &Platform,
     reason: &str,
-    who: &str,
+    who: &Who,
     now: Timestamp,
 ) -> Result<Result<Vec<Done>, ReleaseRefusal>, StoreError> {
     let mut tx = store.write().await?;
@@ -144,7 +145,7 @@ async fn revoke_once(
     }
     tx.commit().await?;
     for Done { release, .. } in withdrawn.iter().filter(|done| done.changed) {
-        tracing::info!(%release.version, release.hash = %release.binary_hash, who, "release withdrawn");
+        tracing::info!(%release.version, release.hash = %release.binary_hash, %who, "release withdrawn");
     }
     Ok(Ok(withdrawn))
 }
@@ -175,7 +176,7 @@ async fn tell(
     tx: &mut Write,
     release: &Release,
     action: ReleaseAction,
-    who: &str,
+    who: &Who,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let revoked = release.revoked.as_ref();
@@ -186,10 +187,24 @@ async fn tell(
         binary_hash: release.binary_hash,
         platform: release.platform.clone(),
         version: release.version.clone(),
-        who: who.to_owned(),
+        who: who.to_string(),
         why: revoked.map_or(String::new(), |revoked| revoked.reason.clone()),
     })
     .await?;
+    let what = match action {
+        ReleaseAction::Registered => Verb::ReleaseRegister,
+        ReleaseAction::Revoked => Verb::ReleaseRevoke,
+    };
+    let mut entry = Entry::new(who, what, release.binary_hash, now)
+        .after("version", Words(release.version.as_str()))
+        .after("platform", Words(&release.platform.to_string()));
+    if let Some(revoked) = revoked {
+        entry = entry
+            .before("revoked", false)
+            .after("revoked", true)
+            .why(Words(&revoked.reason));
+    }
+    tx.record(entry);
     let event = Event::new(event::RELEASE_CHANGED, now, event::release_changed(release));
     tx.append_event_about(None, &event).await
 }

@@ -7,10 +7,12 @@
 
 use std::time::Duration;
 
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::ca::{CertificateKind, CertificateProfile, IssuanceError, Issuer, prepare};
 use crate::entropy::{Entropy, draw};
 use crate::keys::{KeyError, KeyKeeper, KeyName, KeyRole};
 use crate::pki::{OwnedCertificate, PkiError, PublicKey};
+use crate::store::Write;
 use crate::time::Timestamp;
 
 /// The device CA outlives every identity it issues by far; a Mac must enrol anew when it ends.
@@ -100,6 +102,22 @@ pub fn replace(maker: &Maker<'_>, role: KeyRole, from: Timestamp) -> Result<Vec<
         }
     }
     Ok(made)
+}
+
+/// Tells the audit log which keys were made. Files are no part of a transaction: it is told after they are
+/// there.
+pub fn tell(tx: &mut Write, who: &Who, made: &[KeyName], from: Timestamp, now: Timestamp) {
+    for key in made {
+        let former = KeyName {
+            generation: key.generation.saturating_sub(1),
+            ..*key
+        };
+        let entry = Entry::new(who, Verb::AuthorityReplace, Words(key.role.name()), now)
+            .before("key", Words(&former.to_string()))
+            .after("key", Words(&key.to_string()))
+            .after("in_force_from", from);
+        tx.record(entry);
+    }
 }
 
 impl Maker<'_> {

@@ -1,5 +1,6 @@
 //! A push certificate is asked for: the key is made here, and never leaves.
 
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::entropy::Entropy;
 use crate::ids::PushRequestId;
 use crate::keys::{KeyError, KeyKind, KeyPair};
@@ -25,6 +26,7 @@ pub async fn request(
     entropy: &dyn Entropy,
     common_name: &str,
     apple_account: Option<String>,
+    who: &Who,
     now: Timestamp,
 ) -> Result<PushRequest, NotRequested> {
     let key = KeyPair::generate(KeyKind::Rsa2048)?;
@@ -40,6 +42,15 @@ pub async fn request(
     };
     let mut tx = store.write().await?;
     tx.insert_push_request(&request).await?;
+    let entry = Entry::new(
+        who,
+        Verb::PushCertificateRequest,
+        &request.push_request_id,
+        now,
+    )
+    .after("common_name", Words(common_name))
+    .after("apple_account", request.apple_account.as_deref().map(Words));
+    tx.record(entry);
     tx.commit().await?;
     Ok(request)
 }

@@ -3,6 +3,7 @@
 
 use super::Failure;
 use super::check_in::give_up_queue;
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::backup::Manifest;
 use crate::publication::event;
 use crate::store::{Event, Read, Write};
@@ -62,6 +63,13 @@ async fn time_of(tx: &Read, fact: &str) -> Result<Option<Timestamp>, Failure> {
     read.transpose()
 }
 
+/// Who orders it, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Ordered<'a> {
+    pub who: &'a Who,
+    pub why: &'a str,
+}
+
 /// Settles what must not be gone on with as it stands, and tells of it.
 ///
 /// # Errors
@@ -70,7 +78,7 @@ pub async fn settle(
     tx: &mut Write,
     backup: &Manifest,
     log: LogGoesOn,
-    why: &str,
+    ordered: Ordered<'_>,
     now: Timestamp,
 ) -> Result<Settled, Failure> {
     // First: what is told below has numbers that nobody has seen.
@@ -90,7 +98,12 @@ pub async fn settle(
     }
     tx.set_fact(RESTORED_AT, &now.to_string()).await?;
     tx.forget_fact(AGENDAS_BY).await?;
-    let body = event::service_restored(backup.made_at, now, why);
+    let entry = Entry::new(ordered.who, Verb::ServiceRestore, "service", now)
+        .after("backup_made_at", backup.made_at)
+        .after("log_begins_anew", log == LogGoesOn::Anew)
+        .why(Words(ordered.why));
+    tx.record(entry);
+    let body = event::service_restored(backup.made_at, now, ordered.why);
     let event = Event::new(event::SERVICE_RESTORED, now, body);
     tx.append_event_about(None, &event).await?;
     Ok(Settled {

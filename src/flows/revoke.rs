@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::check_in::give_up_queue;
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::enrollment::Enrollment;
 use crate::ids::DeviceId;
 use crate::posture::policy::Policy;
@@ -37,6 +38,7 @@ pub async fn revoke(
     policy: &Policy,
     device_id: &DeviceId,
     note: &str,
+    who: &Who,
     now: Timestamp,
 ) -> Result<Option<Changed>, Failure> {
     let mut tx = store.write().await?;
@@ -50,6 +52,7 @@ pub async fn revoke(
         }
     }
     let mut posture = believed(&mut tx, device_id, now).await?;
+    let (epoch, verdict) = (posture.revocation_epoch, posture.verdict);
     let changed = posture.revoke(now);
     if changed {
         give_up_queue(&mut tx, device_id, Outcome::Cancelled, now).await?;
@@ -63,6 +66,16 @@ pub async fn revoke(
         )
         .await?;
         keep(&mut tx, &enrollment, &mut posture, policy, now).await?;
+    }
+    if changed || identities > 0 {
+        let entry = Entry::new(who, Verb::DeviceRevoke, device_id, now)
+            .before("revocation_epoch", epoch)
+            .before("verdict", verdict.as_str())
+            .after("revocation_epoch", posture.revocation_epoch)
+            .after("verdict", posture.verdict.as_str())
+            .after("identities_withdrawn", identities)
+            .why(Words(note));
+        tx.record(entry);
     }
     tx.commit().await?;
     tracing::info!(
@@ -87,6 +100,7 @@ pub async fn restore(
     policy: &Policy,
     device_id: &DeviceId,
     note: &str,
+    who: &Who,
     now: Timestamp,
 ) -> Result<Option<Changed>, Failure> {
     let mut tx = store.write().await?;
@@ -94,6 +108,7 @@ pub async fn restore(
         return Ok(None);
     };
     let mut posture = believed(&mut tx, device_id, now).await?;
+    let verdict = posture.verdict;
     let changed = posture.restore();
     if changed {
         tell(
@@ -106,6 +121,12 @@ pub async fn restore(
         )
         .await?;
         keep(&mut tx, &enrollment, &mut posture, policy, now).await?;
+        let entry = Entry::new(who, Verb::DeviceRestore, device_id, now)
+            .before("verdict", verdict.as_str())
+            .after("verdict", posture.verdict.as_str())
+            .after("revocation_epoch", posture.revocation_epoch)
+            .why(Words(note));
+        tx.record(entry);
         tx.commit().await?;
     }
     tracing::info!(device.id = device_id.as_str(), changed, "restored");

@@ -2,6 +2,7 @@
 //! again if need be.
 
 use super::{Context, Failure};
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::entropy::Entropy;
 use crate::ids::{DeviceId, PushCertificateId, Topic};
 use crate::keys::KeyPair;
@@ -131,6 +132,7 @@ pub async fn install(
     store: &Store,
     entropy: &dyn Entropy,
     offer: Offer<'_>,
+    who: &Who,
     now: Timestamp,
 ) -> Result<store::PushCertificate, NotInstalled> {
     let candidate = PushCertificate::read(offer.certificate)?;
@@ -189,6 +191,21 @@ pub async fn install(
     if let Some(request) = request {
         tx.forget_push_request(&request.push_request_id).await?;
     }
+    let kept = Entry::new(
+        who,
+        Verb::PushCertificateInstall,
+        &installed.push_certificate_id,
+        now,
+    )
+    .after("topic", &installed.topic)
+    .after("sha256", installed.sha256)
+    .after("not_after", installed.not_after)
+    .after("standing", standing.as_str())
+    .after(
+        "apple_account",
+        installed.apple_account.as_deref().map(Words),
+    );
+    tx.record(kept);
     tx.commit().await?;
     Ok(installed)
 }
@@ -225,6 +242,7 @@ pub async fn activate(
     store: &Store,
     id: &PushCertificateId,
     untried_because: Option<&str>,
+    who: &Who,
     now: Timestamp,
 ) -> Result<store::PushCertificate, NotTaken> {
     let mut tx = store.write().await?;
@@ -237,6 +255,14 @@ pub async fn activate(
     tx.take_push_certificate_into_use(to, Standing::Retired, untried_because, now)
         .await?;
     let taken = found(&tx, id).await?;
+    let former = in_use(&held, &one.topic);
+    let entry = Entry::new(who, Verb::PushCertificateActivate, id, now)
+        .before("in_use", former)
+        .after("in_use", id)
+        .after("topic", &one.topic)
+        .after("sha256", one.sha256)
+        .why(Words(untried_because.unwrap_or_default()));
+    tx.record(entry);
     tx.commit().await?;
     Ok(taken)
 }
@@ -246,6 +272,7 @@ pub async fn activate(
 pub async fn roll_back(
     store: &Store,
     topic: Option<&Topic>,
+    who: &Who,
     now: Timestamp,
 ) -> Result<store::PushCertificate, NotRolledBack> {
     let mut tx = store.write().await?;
@@ -275,6 +302,11 @@ pub async fn roll_back(
     tx.take_push_certificate_into_use((former, topic), Standing::Staged, None, now)
         .await?;
     let back = tx.push_certificate(former).await?;
+    let entry = Entry::new(who, Verb::PushCertificateRollback, former, now)
+        .before("in_use", newer)
+        .after("in_use", former)
+        .after("topic", topic);
+    tx.record(entry);
     tx.commit().await?;
     back.ok_or(NotRolledBack::NoFormer)
 }
@@ -330,6 +362,13 @@ pub(super) async fn found(
 ) -> Result<store::PushCertificate, NotTaken> {
     let found = tx.push_certificate(id).await?;
     found.ok_or_else(|| NotTaken::Unknown(id.clone()))
+}
+
+/// Which certificate Macs of this topic are pushed with.
+fn in_use<'a>(held: &'a [Held], topic: &Topic) -> Option<&'a PushCertificateId> {
+    let mut of_topic = held.iter().filter(|one| one.topic == *topic);
+    let active = of_topic.find(|one| one.standing == Standing::Active)?;
+    Some(&active.push_certificate_id)
 }
 
 async fn all_held(tx: &Read) -> Result<Vec<Held>, StoreError> {

@@ -1,6 +1,7 @@
 //! The keys that results are signed by are made, follow one another, and are withdrawn.
 
 use super::Failure;
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::keys::{KeyKind, KeyPair};
 use crate::pki::Signer as _;
 use crate::publication::jwk::{Algorithm, Jwk};
@@ -30,7 +31,10 @@ pub async fn begin(store: &Store, alg: Algorithm, now: Timestamp) -> Result<(), 
         return Ok(());
     }
     let kept = match make(&mut tx, alg, now, now).await {
-        Ok(_) => tx.commit().await,
+        Ok(key) => {
+            tx.record(made(&Who::Service, Verb::ResultKeyMake, &key, now));
+            tx.commit().await
+        }
         Err(Failure::Store(error)) => Err(error),
         Err(failure) => return Err(failure),
     };
@@ -49,6 +53,7 @@ pub async fn begin(store: &Store, alg: Algorithm, now: Timestamp) -> Result<(), 
 pub async fn rotate(
     store: &Store,
     alg: Algorithm,
+    who: &Who,
     now: Timestamp,
 ) -> Result<Result<ResultKey, Refusal>, Failure> {
     let mut tx = store.write().await?;
@@ -62,6 +67,7 @@ pub async fn rotate(
     let signs_from = now.plus(LEAD);
     tx.end_result_keys(alg, signs_from).await?;
     let key = make(&mut tx, alg, signs_from, now).await?;
+    tx.record(made(who, Verb::ResultKeyRotate, &key, now));
     tx.commit().await?;
     Ok(Ok(key))
 }
@@ -74,6 +80,7 @@ pub async fn rotate(
 pub async fn withdraw(
     store: &Store,
     kid: &str,
+    who: &Who,
     now: Timestamp,
 ) -> Result<Result<Option<ResultKey>, Refusal>, Failure> {
     let mut tx = store.write().await?;
@@ -89,7 +96,7 @@ pub async fn withdraw(
         return Ok(Err(Refusal::Unknown));
     };
     let others_sign = known.iter().any(|key| key.jwk.alg == alg && key.signs(now));
-    let made = if others_sign {
+    let next = if others_sign {
         None
     } else {
         // One that waits for its time takes over later, as planned.
@@ -106,8 +113,21 @@ pub async fn withdraw(
         }
         Some(key)
     };
+    let entry = Entry::new(who, Verb::ResultKeyWithdraw, Words(kid), now)
+        .after("withdrawn_at", now)
+        .after(
+            "signs_instead",
+            next.as_ref().map(|key| Words(&key.jwk.kid)),
+        );
+    tx.record(entry);
     tx.commit().await?;
-    Ok(Ok(made))
+    Ok(Ok(next))
+}
+
+fn made(who: &Who, what: Verb, key: &ResultKey, now: Timestamp) -> Entry {
+    Entry::new(who, what, Words(&key.jwk.kid), now)
+        .after("alg", key.jwk.alg.as_str())
+        .after("signs_from", key.signs_from)
 }
 
 async fn make(

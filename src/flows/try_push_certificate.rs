@@ -10,12 +10,13 @@ use super::rotate_push_certificate::{NotTaken, accept, found};
 use super::wake::push_id;
 use super::{Context, Failure};
 use crate::apns::TrialLine;
+use crate::audit::{Entry, Verb, Who};
 use crate::enrollment::{PushAddress, State};
 use crate::ids::{DeviceId, PushCertificateId, Topic};
 use crate::push::PushOutcome;
 use crate::push::canary::{Canary, MOST, NO_ADDRESS};
 use crate::push::outcome::Duty;
-use crate::push::rotation::may_be_tried;
+use crate::push::rotation::{Standing, may_be_tried};
 use crate::push::wake::{Expiration, Wake};
 use crate::store::{Store, StoreError, Trial};
 use crate::time::Timestamp;
@@ -47,6 +48,7 @@ pub async fn begin(
     store: &Store,
     id: &PushCertificateId,
     chosen: &[DeviceId],
+    who: &Who,
     now: Timestamp,
 ) -> Result<Vec<Canary>, NotTried> {
     let mut chosen = chosen.to_vec();
@@ -80,6 +82,12 @@ pub async fn begin(
         .collect();
     tx.choose_canaries(id, &canaries).await?;
     tx.push_certificate_is_tried(id).await?;
+    let macs: Vec<_> = canaries.iter().map(|canary| &canary.device_id).collect();
+    let entry = Entry::new(who, Verb::PushCertificateCanary, id, now)
+        .before("standing", one.standing.as_str())
+        .after("standing", Standing::Canary.as_str())
+        .after("macs", macs);
+    tx.record(entry);
     tx.commit().await?;
     Ok(canaries)
 }

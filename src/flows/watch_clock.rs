@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{Context, Failure};
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::publication::event;
 use crate::store::{Event, Read, Store};
 use crate::time::watch::{ClockWatch, Mark, Trouble};
@@ -71,12 +72,18 @@ pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
 ///
 /// What was dated ahead of it meanwhile counts for nothing until its time comes, or until something
 /// newer is there.
-pub async fn accept(ctx: &Context, note: &str) -> Result<Timestamp, Failure> {
+pub async fn accept(ctx: &Context, note: &str, who: &Who) -> Result<Timestamp, Failure> {
     if let Some(known) = kept(&ctx.store.read().await?).await? {
         ctx.clock_watch.learn(known);
     }
     let mark = ctx.clock_watch.accept(ctx.clock.now(), ctx.clock.steady());
     let mut tx = ctx.store.write().await?;
+    let before = tx.fact(NEWEST).await?;
+    let entry = Entry::new(who, Verb::ClockAccept, "clock", mark.newest)
+        .before("newest", before.as_deref().map(Words))
+        .after("newest", mark.newest)
+        .why(Words(note));
+    tx.record(entry);
     tx.set_fact(NEWEST, &mark.newest.to_string()).await?;
     tx.set_fact(ACCEPTED, &mark.accepted.to_string()).await?;
     let body = event::clock_accepted(mark.newest, note);

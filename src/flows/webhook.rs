@@ -5,6 +5,7 @@
 //! machine in a file.
 
 use super::Failure;
+use crate::audit::{Entry, Verb, Who, Words};
 use crate::entropy::{Entropy, draw};
 use crate::ids::{WebhookId, WebhookName};
 use crate::outbound::{Target, UnusableRoot, UnusableTarget, check_root};
@@ -67,11 +68,13 @@ pub async fn add(
     store: &Store,
     wanted: Wanted,
     entropy: &dyn Entropy,
+    who: &Who,
     now: Timestamp,
 ) -> Result<Result<Webhook, Refused>, Failure> {
-    if let Err(refused) = check(&wanted) {
-        return Ok(Err(refused));
-    }
+    let origin = match check(&wanted) {
+        Ok(origin) => origin,
+        Err(refused) => return Ok(Err(refused)),
+    };
     let settled = store.settled_event().await?;
     let mut tx = store.write().await?;
     if tx.webhooks().await?.len() >= MOST {
@@ -97,12 +100,25 @@ pub async fn add(
         Err(StoreError::Conflict) => return Ok(Err(Refused::NameTaken)),
         Err(error) => return Err(error.into()),
     }
+    // Its path may be a secret, and is for many receivers of other makes.
+    let events = webhook.events.as_ref();
+    let entry = Entry::new(who, Verb::WebhookAdd, &webhook.name, now)
+        .after("webhook_id", &webhook.webhook_id)
+        .after("origin", Words(&origin))
+        .after("events", events.map(|names| words(names)))
+        .after("allow_private", webhook.allow_private);
+    tx.record(entry);
     tx.commit().await?;
     Ok(Ok(webhook))
 }
 
-fn check(wanted: &Wanted) -> Result<(), Refused> {
-    Target::parse(wanted.url.expose(), wanted.allow_private)?;
+fn words(names: &[String]) -> Vec<Words<'_>> {
+    names.iter().map(|name| Words(name)).collect()
+}
+
+/// Scheme, host and port of its address: all of it that may be shown.
+fn check(wanted: &Wanted) -> Result<String, Refused> {
+    let target = Target::parse(wanted.url.expose(), wanted.allow_private)?;
     if let Some(root) = &wanted.root {
         check_root(root.as_bytes())?;
     }
@@ -112,7 +128,7 @@ fn check(wanted: &Wanted) -> Result<(), Refused> {
         .find(|name| !event::ALL.contains(&name.as_str()))
     {
         Some(name) => Err(Refused::NoSuchEvent(name.clone())),
-        None => Ok(()),
+        None => Ok(target.origin()),
     }
 }
 
@@ -132,11 +148,17 @@ pub async fn list(store: &Store) -> Result<Vec<Report>, Failure> {
 }
 
 /// Removes a webhook, its cursor, and what was given up of it.
-pub async fn remove(store: &Store, name: &WebhookName) -> Result<Result<(), Refused>, Failure> {
+pub async fn remove(
+    store: &Store,
+    name: &WebhookName,
+    who: &Who,
+    now: Timestamp,
+) -> Result<Result<(), Refused>, Failure> {
     let mut tx = store.write().await?;
     if !tx.remove_webhook(name).await? {
         return Ok(Err(Refused::NotFound));
     }
+    tx.record(Entry::new(who, Verb::WebhookRemove, name, now));
     tx.commit().await?;
     Ok(Ok(()))
 }
@@ -145,6 +167,7 @@ pub async fn remove(store: &Store, name: &WebhookName) -> Result<Result<(), Refu
 pub async fn replay_dead(
     store: &Store,
     name: &WebhookName,
+    who: &Who,
     now: Timestamp,
 ) -> Result<Result<u64, Refused>, Failure> {
     let mut tx = store.write().await?;
@@ -155,6 +178,7 @@ pub async fn replay_dead(
     // The receiver is there again, the operator says: nobody waits any longer.
     webhook.course.next_at = None;
     tx.move_course(&webhook).await?;
+    tx.record(Entry::new(who, Verb::WebhookReplay, name, now).after("dead_letters", count));
     tx.commit().await?;
     Ok(Ok(count))
 }
@@ -164,6 +188,8 @@ pub async fn replay_from(
     store: &Store,
     name: &WebhookName,
     seq: i64,
+    who: &Who,
+    now: Timestamp,
 ) -> Result<Result<(), Refused>, Failure> {
     let (newest, removed) = (
         store.settled_event().await?,
@@ -179,6 +205,10 @@ pub async fn replay_from(
     let Some(mut webhook) = tx.webhook_to_change(name).await? else {
         return Ok(Err(Refused::NotFound));
     };
+    let entry = Entry::new(who, Verb::WebhookReplay, name, now)
+        .before("cursor", webhook.course.cursor)
+        .after("cursor", seq - 1);
+    tx.record(entry);
     webhook.course = Course::from(seq - 1);
     tx.move_course(&webhook).await?;
     tx.commit().await?;

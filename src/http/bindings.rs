@@ -224,14 +224,14 @@ pub async fn approve(
     Path(session): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let note = match operators_note(&ctx, &headers, body).await {
-        Ok(note) => note,
+    let (note, who) = match operators_note(&ctx, &headers, body).await {
+        Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
     let Ok(session_id) = SessionId::parse(&session) else {
         return Problem::binding_not_found().into_response();
     };
-    match approve_binding(&ctx, &session_id, &note).await {
+    match approve_binding(&ctx, &session_id, &note, &who).await {
         Ok(approve_binding::Outcome::Approved { changed }) => no_store(ApprovedV1 {
             session: session_id,
             changed,

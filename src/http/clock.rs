@@ -34,11 +34,11 @@ pub async fn accept(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let note = match operators_note(&ctx, &headers, body).await {
-        Ok(note) => note,
+    let (note, who) = match operators_note(&ctx, &headers, body).await {
+        Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
-    match watch_clock::accept(&ctx, &note).await {
+    match watch_clock::accept(&ctx, &note, &who).await {
         Ok(accepted_at) => no_store(AcceptedV1 { accepted_at }),
         Err(failure) => error::to_internal(&failure),
     }

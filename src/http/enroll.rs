@@ -71,7 +71,7 @@ impl Described {
     }
 }
 
-/// Its name in metrics and audit.
+/// Its name in metrics, and where refusals are kept.
 const SURFACE: &str = "enroll";
 
 const INVALID: &str = "invalid_request_error";
@@ -117,7 +117,7 @@ pub async fn enroll(
     let bounds = match read {
         Ok(bounds) => bounds,
         Err((reason, message)) => {
-            // The message repeats what was sent, which the audit must not.
+            // The message repeats what was sent, which what is kept of refusals must not.
             error::count(&public.ctx, SURFACE, reason, "body");
             let status = match reason {
                 Reason::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -126,7 +126,7 @@ pub async fn enroll(
             return error::enroll_error(status, INVALID, &message);
         }
     };
-    match deliver_profile(&public.ctx, bounds).await {
+    match deliver_profile(&public.ctx, bounds, None).await {
         Ok(delivered) => attached(&public.ctx, delivered),
         Err(failure) => error::to_enroll(&failure),
     }

@@ -22,7 +22,7 @@ use crate::flows::deliver_profile::deliver_profile_once;
 use crate::provider::enroll_request::{EnrollRequest, MAX_REQUEST};
 use crate::reason::Reason;
 
-/// Its name in metrics and audit.
+/// Its name in metrics, and where refusals are kept.
 const SURFACE: &str = "enroll_signed";
 
 /// A profile for the Mac of a provider, whose Secure Enclave key signs for it.

@@ -128,7 +128,7 @@ async fn withdrawn(ctx: &Context, token: &str) {
     loop {
         sleep(MAY_STILL).await;
         match authorize(ctx, Some(token), Act::ReadDevices).await {
-            Ok(Standing::Allowed) => {}
+            Ok(Standing::Allowed(_)) => {}
             Ok(_) => return,
             // Nobody can tell: the client comes back, and is told so.
             Err(failure) => return failure.log(),

@@ -13,7 +13,7 @@ use super::error;
 use super::problem::Problem;
 use crate::attestation::Anchor;
 use crate::enrollment::{Hardware, IdentityKind, State as EnrollmentState};
-use crate::flows::authorize::{Act, Standing, authorize};
+use crate::flows::authorize::{Act, Caller, Standing, authorize};
 use crate::flows::read_posture::{Found, Name, find};
 use crate::flows::read_status::read_status;
 use crate::flows::{Context, Failure};
@@ -33,11 +33,11 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Lets the request pass, or says why not.
-pub async fn allowed(ctx: &Context, headers: &HeaderMap, act: Act) -> Result<(), Response> {
+pub async fn allowed(ctx: &Context, headers: &HeaderMap, act: Act) -> Result<Caller, Response> {
     match authorize(ctx, bearer(headers), act).await {
-        Ok(Standing::Allowed) => Ok(()),
+        Ok(Standing::Allowed(caller)) => Ok(caller),
         Ok(Standing::Unauthorized) => Err(Problem::unauthorized().into_response()),
-        Ok(Standing::Forbidden) => Err(Problem::forbidden().into_response()),
+        Ok(Standing::Forbidden) => Err(Problem::not_allowed(act).into_response()),
         Err(failure) => Err(error::to_internal(&failure)),
     }
 }

@@ -26,7 +26,7 @@ use crate::mdm::foreign::{Question, Spelled, read_command};
 use crate::publication::micromdm::{Accepted, Asked, Devices, Payload};
 use crate::reason::Reason;
 
-/// Its name in metrics and audit.
+/// Its name in metrics, and where refusals are kept.
 const SURFACE: &str = "micromdm";
 
 /// The one user MicroMDM has.

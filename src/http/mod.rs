@@ -5,6 +5,7 @@
 //! are read, so that each route refuses a larger one in its own shape.
 
 pub mod acme;
+pub mod audit;
 pub mod bindings;
 pub mod body;
 pub mod challenges;
@@ -204,6 +205,7 @@ pub fn internal_routes(relays: bool) -> (OpenApiRouter<Internal>, Elsewhere<Inte
         .routes(routes!(events::events))
         .routes(routes!(tickets::issue))
         .routes(routes!(internal::status))
+        .routes(routes!(audit::read))
         .routes(routes!(clock::accept))
         .routes(routes!(description::internal))
         .merge(shared_signals::routes());

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::flows::authorize::{Act, Role};
 use crate::reason::Reason;
 
 /// One problem.
@@ -216,6 +217,12 @@ impl Problem {
             "forbidden",
             "The token's role does not allow this",
         )
+    }
+
+    /// As [`Problem::forbidden`]; who may do it is said.
+    pub fn not_allowed(act: Act) -> Self {
+        let roles: Vec<_> = act.roles().map(Role::as_str).collect();
+        Self::forbidden().detail(format!("it takes the role {}", roles.join(" or ")))
     }
 
     pub fn store_unavailable() -> Self {

@@ -21,7 +21,8 @@ use super::conditional::{CONTENT_DIGEST, digest, is_unchanged};
 use super::internal::{allowed, bearer, no_store};
 use super::problem::Problem;
 use super::{MAX_JSON, Public, error};
-use crate::flows::authorize::{Act, name_of};
+use crate::audit::Who;
+use crate::flows::authorize::Act;
 use crate::flows::release::{
     Done, ReleaseEntry, Which, register, registry, releases_since, revoke,
 };
@@ -32,11 +33,8 @@ use crate::provider::{BinaryHash, Platform, Release, Version};
 use crate::publication::release_v1::{ReleaseV1, ReleasesV1};
 use crate::reason::Reason;
 
-/// Its name in metrics and audit.
+/// Its name in metrics, and where refusals are kept.
 const SURFACE: &str = "release";
-
-/// Who the key of the configuration is in the history.
-const BY_KEY: &str = "releases.key_file";
 
 /// How old what is in memory may get.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -80,20 +78,18 @@ pub async fn add(
 }
 
 /// Whoever may register: an operator, or the bearer of the configured key.
-async fn registrar(ctx: &Context, headers: &HeaderMap) -> Result<String, Response> {
+async fn registrar(ctx: &Context, headers: &HeaderMap) -> Result<Who, Response> {
     let key = ctx.settings.release_key.as_ref();
     if let (Some(key), Some(presented)) = (key, bearer(headers))
         && key.is(presented)
     {
-        return Ok(BY_KEY.to_owned());
+        return Ok(Who::ReleaseKey);
     }
     operator(ctx, headers).await
 }
 
-async fn operator(ctx: &Context, headers: &HeaderMap) -> Result<String, Response> {
-    allowed(ctx, headers, Act::Administer).await?;
-    let name = name_of(ctx, bearer(headers).unwrap_or_default()).await;
-    name.map_err(|failure| error::to_internal(&failure))
+async fn operator(ctx: &Context, headers: &HeaderMap) -> Result<Who, Response> {
+    Ok(allowed(ctx, headers, Act::Administer).await?.who())
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]

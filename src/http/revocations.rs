@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::error;
 use super::internal::{allowed, no_store};
 use super::problem::Problem;
+use crate::audit::Who;
 use crate::flows::authorize::Act;
 use crate::flows::revoke::{Changed, MAX_NOTE, restore, revoke};
 use crate::flows::{Context, Failure};
@@ -42,12 +43,12 @@ pub async fn withdraw(
     Path(device_id): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (device_id, note) = match asked(&ctx, &headers, &device_id, body).await {
+    let (device_id, note, who) = match asked(&ctx, &headers, &device_id, body).await {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
     let now = ctx.clock.now();
-    answer(revoke(&ctx.store, &ctx.policy, &device_id, &note, now).await)
+    answer(revoke(&ctx.store, &ctx.policy, &device_id, &note, &who, now).await)
 }
 
 /// Gives it back.
@@ -64,12 +65,12 @@ pub async fn give_back(
     Path(device_id): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (device_id, note) = match asked(&ctx, &headers, &device_id, body).await {
+    let (device_id, note, who) = match asked(&ctx, &headers, &device_id, body).await {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
     let now = ctx.clock.now();
-    answer(restore(&ctx.store, &ctx.policy, &device_id, &note, now).await)
+    answer(restore(&ctx.store, &ctx.policy, &device_id, &note, &who, now).await)
 }
 
 async fn asked(
@@ -77,26 +78,29 @@ async fn asked(
     headers: &HeaderMap,
     device_id: &str,
     body: Result<Bytes, BytesRejection>,
-) -> Result<(DeviceId, String), Response> {
-    let note = operators_note(ctx, headers, body).await?;
+) -> Result<(DeviceId, String, Who), Response> {
+    let (note, who) = operators_note(ctx, headers, body).await?;
     match DeviceId::parse(device_id) {
-        Ok(device_id) => Ok((device_id, note)),
+        Ok(device_id) => Ok((device_id, note, who)),
         Err(_) => Err(Problem::device_not_found().into_response()),
     }
 }
 
-/// What an operator notes about what is to be done; whoever is none, or says something else, is
+/// What an operator notes about what is to be done, and who that is; whoever is none, or says something else, is
 /// refused.
 pub(super) async fn operators_note(
     ctx: &Context,
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<String, Response> {
-    allowed(ctx, headers, Act::Administer).await?;
+) -> Result<(String, Who), Response> {
+    let caller = allowed(ctx, headers, Act::Administer).await?;
     let Ok(body) = body else {
         return Err(Problem::request_too_large("64 KiB").into_response());
     };
-    note(&body).map_err(|detail| Problem::invalid_request(detail).into_response())
+    match note(&body) {
+        Ok(note) => Ok((note, caller.who())),
+        Err(detail) => Err(Problem::invalid_request(detail).into_response()),
+    }
 }
 
 /// The note in a body; nothing at all is no note.

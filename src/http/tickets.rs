@@ -30,7 +30,7 @@ use crate::provider::SePublicKey;
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
-/// Its name in metrics and audit.
+/// Its name in metrics, and where refusals are kept.
 const SURFACE: &str = "ticket";
 
 /// Links to a profile; whoever has one of the first two can enrol a Mac by it, once.
@@ -81,9 +81,10 @@ pub async fn issue(
     headers: HeaderMap,
     Received(body): Received<MAX_JSON>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::Enrol).await {
-        return refusal;
-    }
+    let who = match allowed(&ctx, &headers, Act::Enrol).await {
+        Ok(caller) => caller.who(),
+        Err(refusal) => return refusal,
+    };
     let body = match body {
         Ok(body) => body,
         Err(reason) => {
@@ -97,7 +98,7 @@ pub async fn issue(
     let bounds = match bounds(&body, ctx.settings.identity) {
         Ok(bounds) => bounds,
         Err((reason, detail)) => {
-            // The text repeats what was sent, which the audit must not.
+            // The text repeats what was sent, which what is kept of refusals must not.
             error::count(&ctx, SURFACE, reason, "body");
             return Problem::invalid_request(detail)
                 .reason(reason)
@@ -110,12 +111,12 @@ pub async fn issue(
         .filter_map(|value| value.to_str().ok())
         .any(|value| value.contains(PROFILE));
     if wants_profile {
-        return match deliver_profile(&ctx, bounds).await {
+        return match deliver_profile(&ctx, bounds, Some(&who)).await {
             Ok(delivered) => attached(&ctx, delivered),
             Err(failure) => failed(&failure),
         };
     }
-    match offer_profile(&ctx, bounds).await {
+    match offer_profile(&ctx, bounds, Some(&who)).await {
         Ok(offer) => {
             let links = Links::of(&offer, &ctx.settings.server_id);
             let body = TicketV1 {

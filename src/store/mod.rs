@@ -18,6 +18,7 @@ mod acme_directories;
 mod agendas;
 mod api_tokens;
 mod attested_keys;
+mod audit;
 mod bindings;
 mod board;
 mod catalog;

@@ -1,4 +1,4 @@
-//! The audit lines of what was refused. The same refusal again within a minute is counted, not
+//! What was refused. The same refusal again within a minute is counted, not
 //! written out: who sends rubbish must not fill the disk.
 
 use std::time::Duration;

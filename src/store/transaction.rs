@@ -14,6 +14,7 @@ use super::board::Key;
 use super::changes;
 use super::error::StoreError;
 use super::watch::Watched;
+use crate::audit::Entry;
 use crate::ids::{DeviceId, TicketId};
 use crate::provider::Session;
 use crate::verification::Agenda;
@@ -43,6 +44,8 @@ pub struct Write {
     news: BTreeMap<DeviceId, News>,
     /// What memory must forget.
     keys: BTreeSet<Key>,
+    /// What the audit log tells of it.
+    audited: Vec<Entry>,
     appended: bool,
     /// The lock of the outbox is held.
     in_order: bool,
@@ -71,6 +74,7 @@ impl Write {
             stepped: BTreeSet::new(),
             news: BTreeMap::new(),
             keys: BTreeSet::new(),
+            audited: Vec::new(),
             appended: false,
             in_order: false,
             baton,
@@ -89,6 +93,8 @@ impl Write {
             agendas::follow(&self, &device_id, news).await?;
         }
         self.note_changes().await?;
+        let audited = std::mem::take(&mut self.audited);
+        self.append_to_audit(&audited).await?;
         let Self {
             read: Read { tx, inner },
             touched,
@@ -136,6 +142,11 @@ impl Write {
     /// This transaction changes what memory may hold.
     pub(super) fn changes(&mut self, key: Key) {
         self.keys.insert(key);
+    }
+
+    /// Tells the audit log of what this transaction changes: there if it is committed, and only then.
+    pub fn record(&mut self, entry: Entry) {
+        self.audited.push(entry);
     }
 
     /// This transaction changes a session.

@@ -36,8 +36,8 @@ pub struct Metrics {
     signals: Family<OutcomeLabels, Counter>,
     verdicts: Family<VerdictLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
-    /// Refusals that were counted but found no place in the audit.
-    pub refusals_not_audited: Counter,
+    /// Refusals that were counted and not kept.
+    pub refusals_not_kept: Counter,
     /// Runs of a worker that failed.
     pub worker_failures: Counter,
     /// Seconds since 1970 at which the push certificate in use ends, of several the one that ends first; 0
@@ -50,6 +50,7 @@ pub struct Metrics {
     identities_expiring: Gauge,
     macs_waiting: Gauge,
     clock_believed: Gauge,
+    audit_head: Gauge,
     feed_renewals: Counter,
     event_followers: Gauge,
     feed_entries: Counter,
@@ -183,9 +184,9 @@ impl Metrics {
                 "http_requests",
                 "HTTP requests answered, by listener and status",
             ),
-            refusals_not_audited: to.this(
-                "refusals_not_audited",
-                "Refusals counted, but too many at once for the audit",
+            refusals_not_kept: to.this(
+                "refusals_not_kept",
+                "Refusals counted, but too many at once to be kept",
                 Counter::<u64, AtomicU64>::default(),
             ),
             worker_failures: to.this(
@@ -220,6 +221,10 @@ impl Metrics {
             macs_waiting: to.one(
                 "macs_waiting",
                 "Macs that wait for their turn to be woken",
+            ),
+            audit_head: to.one(
+                "audit_head",
+                "The number of the last entry of the audit log, as of the last look",
             ),
             clock_believed: to.one(
                 "clock_believed",
@@ -407,6 +412,11 @@ impl Metrics {
     pub fn feed_renewed(&self, written: u64) {
         self.feed_renewals.inc();
         self.feed_entries.inc_by(written);
+    }
+
+    /// The audit log ends with this entry.
+    pub fn audit_head(&self, seq: i64) {
+        self.audit_head.set(seq);
     }
 
     /// The clock was looked at.

@@ -188,7 +188,7 @@ pub async fn submit(
             .await;
         }
     };
-    match offer_profile(&public.ctx, bounds).await {
+    match offer_profile(&public.ctx, bounds, None).await {
         Ok(offer) => {
             let page = format!("/enroll/{}/{}", offer.progress_id, offer.claim.expose());
             let headers = [

@@ -18,7 +18,7 @@ use crate::flows::wake::Turn;
 use crate::flows::watch_standstill::Heart;
 use crate::flows::{
     Context, Failure, challenge, deliver_webhooks, draw_beacon, follow_events,
-    hand_over_master_key, judge_anew, push_signals, read_status, refuse, relay_answer,
+    hand_over_master_key, judge_anew, push_signals, read_audit, read_status, refuse, relay_answer,
     rotate_push_certificate, sweep, tell_log, tell_of_end, transmit_signals, try_push_certificate,
     wake, watch_clock, watch_push_certificates, watch_standstill, witness_log,
 };
@@ -62,6 +62,8 @@ const IDENTITIES: Duration = Duration::from_secs(10 * 60);
 const STANDSTILL: Duration = Duration::from_secs(15);
 /// What a run may take, at most.
 const LEEWAY: Duration = Duration::from_secs(60);
+/// How often it is looked whether the audit log grew.
+const AUDIT_HEAD: Duration = Duration::from_secs(60);
 /// Pushes under way at a time.
 const PUSHES: usize = 1024;
 /// A clock that is not the machine's may move meanwhile: whose turn it is is looked at again after this
@@ -133,6 +135,7 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     }
     let (looked, ready) = oneshot::channel();
     workers.start(|ctx, stop| wake_macs(ctx, ready, stop));
+    workers.start(tell_audit_head);
     workers.start(|ctx, stop| refusals::record(ctx, refusals, stop));
     workers.start(|ctx, stop| follow_push_certificate(ctx, looked, stop));
     workers.every(CANARIES, "try_push_certificate", |ctx| async move {
@@ -351,6 +354,24 @@ async fn tell_followers(ctx: Arc<Context>, stop: CancellationToken) {
             () = ctx.outlet.arrived() => {}
             () = tokio::time::sleep(FOLLOW) => {}
             Ok(()) = appended.changed() => {}
+        }
+    }
+}
+
+/// Tells whoever keeps logs where the audit log ends.
+async fn tell_audit_head(ctx: Arc<Context>, stop: CancellationToken) {
+    let mut told = None;
+    let heart = heart(&ctx, "read_audit", AUDIT_HEAD);
+    loop {
+        match read_audit::tell_head(&ctx, told).await {
+            Ok(head) => {
+                heart.beats();
+                told = Some(head);
+            }
+            Err(failure) => report(&ctx, "read_audit", Err(failure)),
+        }
+        if pause(AUDIT_HEAD, &stop).await {
+            return;
         }
     }
 }

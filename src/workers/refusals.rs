@@ -1,4 +1,4 @@
-//! What was refused goes to the audit.
+//! What was refused is kept.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use super::{IDLE, heart, pause};
 use crate::flows::{Context, refuse};
 
 /// Refusals are gathered this long before they are written.
-const AUDIT: Duration = Duration::from_millis(200);
+const GATHER: Duration = Duration::from_millis(200);
 /// Refusals that could not be written are tried again after this.
-const AUDIT_AGAIN: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_secs(2);
 /// How often they are tried: longer than a database takes to start again, and not for ever, lest
 /// refusals that no database takes keep all later ones out.
-const AUDIT_TRIES: u32 = 30;
+const TRIES: u32 = 30;
 
-/// Writes refusals to the audit, as long as the service runs and what is left then.
+/// Keeps refusals, as long as the service runs and what is left then.
 pub(super) async fn record(
     ctx: Arc<Context>,
     mut refusals: refuse::Waiting,
@@ -39,9 +39,9 @@ pub(super) async fn record(
             }
         }
         let rest = if unwritten.write(&ctx).await {
-            AUDIT
+            GATHER
         } else {
-            AUDIT_AGAIN
+            AGAIN
         };
         if pause(rest, &stop).await {
             break;
@@ -49,7 +49,7 @@ pub(super) async fn record(
     }
     unwritten.batch.extend(refusals.take_last());
     if !unwritten.batch.is_empty() {
-        unwritten.tries = AUDIT_TRIES - 1;
+        unwritten.tries = TRIES - 1;
         unwritten.write(&ctx).await;
     }
 }
@@ -70,18 +70,14 @@ impl Unwritten {
         };
         ctx.metrics.worker_failures.inc();
         self.tries += 1;
-        if self.tries < AUDIT_TRIES {
+        if self.tries < TRIES {
             tracing::warn!(worker = "refuse", "a run failed and will be repeated");
         } else {
             // They were counted when they were refused.
             let dropped = self.batch.len();
-            tracing::warn!(
-                worker = "refuse",
-                dropped,
-                "refusals were dropped from the audit"
-            );
+            tracing::warn!(worker = "refuse", dropped, "refusals were not kept");
             ctx.metrics
-                .refusals_not_audited
+                .refusals_not_kept
                 .inc_by(u64::try_from(dropped).unwrap_or(u64::MAX));
             *self = Self::default();
         }

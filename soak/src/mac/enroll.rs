@@ -128,6 +128,7 @@ impl Mac {
                 se_public_key: Some(named),
                 protocol: Protocol::Acme,
             },
+            None,
         )
         .await?;
         let profile = EnrollmentProfile::read(&delivered.profile, false)?;

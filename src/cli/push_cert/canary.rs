@@ -31,7 +31,7 @@ pub(super) fn run(
         for device in devices {
             chosen.push(named(desk, device).await?);
         }
-        let begun = begin(&desk.store, id, &chosen, desk.now).await?;
+        let begun = begin(&desk.store, id, &chosen, &desk.who, desk.now).await?;
         let canaries = watch(desk, id, begun, wait, json).await?;
         let came = canaries
             .iter()

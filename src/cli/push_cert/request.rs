@@ -26,7 +26,15 @@ pub(super) fn make(
 ) -> anyhow::Result<()> {
     with_desk(configured, async |desk| {
         let entropy = desk.entropy.as_ref();
-        let made = request(&desk.store, entropy, common_name, apple_account, desk.now).await?;
+        let made = request(
+            &desk.store,
+            entropy,
+            common_name,
+            apple_account,
+            &desk.who,
+            desk.now,
+        )
+        .await?;
         let csr = pem::request_to_pem(&made.csr);
         let object = json!({
             "push_request_id": made.push_request_id,

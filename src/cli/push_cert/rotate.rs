@@ -89,7 +89,14 @@ pub(super) fn install(
             new_fleet,
             apples: desk.apples_apns,
         };
-        let installed = flow::install(&desk.store, desk.entropy.as_ref(), offer, desk.now).await?;
+        let installed = flow::install(
+            &desk.store,
+            desk.entropy.as_ref(),
+            offer,
+            &desk.who,
+            desk.now,
+        )
+        .await?;
         let object = describe(&installed, desk.now);
         let lines = [
             format!(
@@ -122,7 +129,7 @@ pub(super) fn activate(
     json: bool,
 ) -> anyhow::Result<()> {
     with_desk(configured, async |desk| {
-        let taken = flow::activate(&desk.store, id, untried_because, desk.now).await?;
+        let taken = flow::activate(&desk.store, id, untried_because, &desk.who, desk.now).await?;
         let lines = [
             format!("{id} is in use for topic {} until {}", taken.topic, taken.not_after),
             "running servers follow within seconds; attestd push-cert rollback brings the former one back"
@@ -139,7 +146,7 @@ pub(super) fn roll_back(
     json: bool,
 ) -> anyhow::Result<()> {
     with_desk(configured, async |desk| {
-        let back = flow::roll_back(&desk.store, topic, desk.now).await?;
+        let back = flow::roll_back(&desk.store, topic, &desk.who, desk.now).await?;
         let lines = [format!(
             "{} is in use again for topic {} until {}",
             back.push_certificate_id, back.topic, back.not_after

@@ -4,6 +4,7 @@
 //! The source is read as text, without comments and strings ([`source`]). A macro that builds paths
 //! could slip past; there is none.
 
+mod audit;
 mod documents;
 mod source;
 
@@ -31,6 +32,7 @@ const NOUNS: &[(&str, &[&str])] = &[
     ("posture", &["attestation", "mdm", "provider"]),
     ("verification", &["posture", "mdm"]),
     ("transparency", &[]),
+    ("audit", &["provider"]),
     ("backup", &[]),
     (
         "publication",

@@ -13,7 +13,7 @@ pub struct SourceFile {
     /// Whether it is compiled for tests only.
     pub is_test: bool,
     /// The text, with blanks in place of comments and strings.
-    code: String,
+    pub code: String,
 }
 
 /// Every Rust file in a folder of the repository, except build products; none if there is no such

@@ -276,14 +276,14 @@ journey! {
         let before = failures().await;
         let request = scene.anybody(Method::PUT, "/mdm/connect").header("content-type", "text/xml");
         assert_eq!(scene.answer(request).await.status, 400);
-        eventually("the audit fails", async || failures().await > before).await;
+        eventually("keeping fails", async || failures().await > before).await;
         connection.execute_unprepared("ALTER TABLE gone RENAME TO refusals").await.expect("renames");
-        eventually("the audit is made up for", async || {
+        eventually("it is made up for", async || {
             let tx = scene.ctx().store.read().await.expect("a store");
             let counts = tx.refusal_counts(Timestamp::from_millis(0)).await.expect("counts");
             counts == [(Reason::MessageUnsupported, 1)]
         }).await;
-        assert_eq!(scene.counted("attestd_refusals_not_audited_total", &[]).await, 0);
+        assert_eq!(scene.counted("attestd_refusals_not_kept_total", &[]).await, 0);
     }
 }
 

@@ -252,6 +252,7 @@ journey! {
         answers.keep(get("/internal/v1/releases"), 200).await;
         answers.keep(send(Method::POST, "/internal/v1/tickets", &json!({ "account": "b" })), 201).await;
         answers.keep(get("/internal/v1/status"), 200).await;
+        answers.keep(operator.request(Method::GET, "/internal/v1/audit"), 200).await;
         answers.keep(change("/internal/v1/clock/accept", &json!({})), 200).await;
         answers.keep(change(&format!("{device}/revoke"), &json!({ "reason": "stolen" })), 200).await;
         answers.keep(get(&format!("{device}/posture")), 200).await;

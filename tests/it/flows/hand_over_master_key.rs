@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use attestd::app::database_url;
+use attestd::audit::Who;
 use attestd::config::Config;
 use attestd::entropy::OsEntropy;
 use attestd::flows::hand_over_master_key::begin;
@@ -204,7 +205,7 @@ journey! {
         // The command ended just after it had begun: the new key is nowhere but in the database.
         let new = MasterKey::make(&OsEntropy::default());
         let ctx = scene.ctx();
-        begin(&ctx.store, &ctx.sealer, &new, scene.now()).await.expect("begun");
+        begin(&ctx.store, &ctx.sealer, &new, &Who::Service, scene.now()).await.expect("begun");
         let status = says(&scene, &["secrets", "status", "--json"]).await.json();
         assert_eq!((&status["rotation"]["to"], &status["rotation"]["phase"]), (&json!(new.name()), &json!("opening")));
         let early = says(&scene, &["secrets", "finish"]).await;
@@ -226,7 +227,7 @@ async fn nobody_follows_who_has_neither_key() {
     let mut scene = Scene::new(Backend::Sqlite).await;
     let ctx = scene.ctx();
     let new = MasterKey::make(&OsEntropy::default());
-    begin(&ctx.store, &ctx.sealer, &new, scene.now())
+    begin(&ctx.store, &ctx.sealer, &new, &Who::Service, scene.now())
         .await
         .expect("begun");
     scene.stop().await;

@@ -256,7 +256,7 @@ journey! {
     }
 }
 
-/// Waits until a refusal is in the audit.
+/// Waits until a refusal is kept.
 async fn audited(scene: &Scene, reason: Reason, times: u64) {
     eventually(reason.code(), async || {
         let tx = scene.ctx().store.read().await.expect("a store");

@@ -105,7 +105,7 @@ journey! {
             protocol: Protocol::Acme,
             ..Bounds::default()
         };
-        let delivered = deliver_profile(scene.ctx(), bounds).await.expect("a profile");
+        let delivered = deliver_profile(scene.ctx(), bounds, None).await.expect("a profile");
         let mac = scene.mac(spec());
         mac.install_profile(&delivered.profile).await.expect("enrols");
         let posture = scene.kept(&mac).await.posture.expect("a posture");

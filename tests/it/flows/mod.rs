@@ -54,6 +54,7 @@ mod init;
 mod publish_evidence;
 mod publish_feed;
 mod publish_log;
+mod read_audit;
 mod read_posture;
 mod read_trust_headers;
 mod relay_command;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use attestd::audit::Who;
 use attestd::flows::rotate_result_key::{Refusal, rotate, withdraw};
 use attestd::publication::jwk::Algorithm;
 use attestd_sim::MacSpec;
@@ -179,8 +180,8 @@ journey! {
         assert_eq!(header_of(&old)["kid"], first[0].as_str());
 
         let (store, now) = (&scene.ctx().store, scene.now());
-        let next = rotate(store, Algorithm::Es256, now).await.expect("works").expect("a key");
-        let refused = rotate(store, Algorithm::Es256, now).await.expect("works");
+        let next = rotate(store, Algorithm::Es256, &Who::Service, now).await.expect("works").expect("a key");
+        let refused = rotate(store, Algorithm::Es256, &Who::Service, now).await.expect("works");
         assert_eq!(refused, Err(Refusal::UnderWay(next.signs_from)));
         eventually("it is published", || async { kids(&key_set(&scene).await).len() == 2 }).await;
         assert_eq!(header_of(&result(&scene, &device_id).await)["kid"], first[0].as_str());
@@ -201,9 +202,9 @@ journey! {
         assert_eq!(history["keys"][1].get("exp"), None);
 
         // In other hands: withdrawn at once, and another signs.
-        let made = withdraw(store, &next.jwk.kid, scene.now()).await.expect("works").expect("withdrawn");
+        let made = withdraw(store, &next.jwk.kid, &Who::Service, scene.now()).await.expect("works").expect("withdrawn");
         let made = made.expect("another");
-        let again = withdraw(store, &next.jwk.kid, scene.now()).await.expect("works");
+        let again = withdraw(store, &next.jwk.kid, &Who::Service, scene.now()).await.expect("works");
         assert_eq!(again, Err(Refusal::Unknown));
         eventually("it is gone", || async { kids(&key_set(&scene).await) == std::slice::from_ref(&made.jwk.kid) }).await;
         assert_eq!(header_of(&result(&scene, &device_id).await)["kid"], made.jwk.kid.as_str());

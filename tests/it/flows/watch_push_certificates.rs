@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use attestd::audit::Who;
 use attestd::flows::rotate_push_certificate::activate;
 use attestd::flows::watch_push_certificates::run_once;
 use attestd::ids::PushCertificateId;
@@ -227,7 +228,7 @@ journey! {
         is_not_blamed(&scene, &mac).await;
         // The command line's clock is that of the machine.
         let id = PushCertificateId::parse(&id).expect("an id");
-        activate(&scene.ctx().store, &id, Some("it is late"), scene.now()).await.expect("comes into use");
+        activate(&scene.ctx().store, &id, Some("it is late"), &Who::Service, scene.now()).await.expect("comes into use");
         look(&scene).await;
         assert_eq!(trouble(&scene).await, [expired.clone(), (json!(false), expired.1)]);
     }

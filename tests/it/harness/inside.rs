@@ -32,7 +32,7 @@ impl Scene {
 
     /// A profile as authenticated parties have one made: for an account, or for a Secure Enclave key.
     pub async fn deliver_within(&self, bounds: Bounds) -> Vec<u8> {
-        let delivered = attestd::flows::deliver_profile::deliver_profile(self.ctx(), bounds);
+        let delivered = attestd::flows::deliver_profile::deliver_profile(self.ctx(), bounds, None);
         delivered.await.expect("a profile").profile
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use attestd::audit::Who;
 use attestd::entropy::SeededEntropy;
 use attestd::flows::webhook::{Wanted, add};
 use attestd::ids::WebhookName;
@@ -43,7 +44,7 @@ on_both! {
             secret: None,
         };
         let entropy = SeededEntropy::new(1);
-        let hook = add(&db.store, hook, &entropy, now()).await.expect("answers").expect("is added");
+        let hook = add(&db.store, hook, &entropy, &Who::Service, now()).await.expect("answers").expect("is added");
         let told = db.store.newest_event().await.expect("answers");
         assert_eq!(hook.course.cursor, told);
         tell("four").await;

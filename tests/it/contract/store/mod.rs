@@ -22,6 +22,7 @@ macro_rules! on_both {
 }
 
 mod agenda;
+mod audit;
 mod bindings;
 mod directories;
 mod enrollment;

@@ -1,5 +1,6 @@
 //! Secrets are not in the database in clear, and damage is reported by place.
 
+use attestd::audit::Who;
 use attestd::entropy::SeededEntropy;
 use attestd::flows::receiver;
 use attestd::flows::webhook::{Wanted, add};
@@ -99,7 +100,7 @@ on_both! {
             secret: Some(SigningSecret::parse(SECRET).expect("a secret")),
         };
         let entropy = SeededEntropy::new(2);
-        add(&db.store, hook, &entropy, now()).await.expect("answers").expect("is added");
+        add(&db.store, hook, &entropy, &Who::Service, now()).await.expect("answers").expect("is added");
         let read = db.store.read().await.expect("begins");
         let kept = read.webhooks().await.expect("opens");
         assert_eq!(kept[0].secret.text().expose(), SECRET);
@@ -113,7 +114,7 @@ on_both! {
             allow_private: false,
             root: None,
         };
-        let added = receiver::add(&db.store, wanted, &entropy, now()).await.expect("answers");
+        let added = receiver::add(&db.store, wanted, &entropy, &Who::Service, now()).await.expect("answers");
         let (receiver, shown_once) = added.expect("is added");
         let stream = Stream {
             stream_id: StreamId::new(now(), &entropy),
