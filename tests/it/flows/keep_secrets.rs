@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
 
 use attestd_sim::MacSpec;
 use base64::Engine as _;
