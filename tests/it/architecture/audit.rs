@@ -34,6 +34,7 @@ const NOBODY_ORDERED: &[&str] = &[
     "transmit_signals",
     "verify_now",
     "watch_push_certificates",
+    "watch_standstill",
     "witness_log",
 ];
 

@@ -143,7 +143,7 @@ async fn nothing_secret_is_told() {
         format!("/internal/v1/devices/{device_id}/posture"),
         format!("/internal/v1/devices/{device_id}/verifications"),
         "/internal/v1/postures".to_owned(),
-        "/internal/v1/events".to_owned(),
+        "/internal/v1/audit".to_owned(),
     ] {
         said.push(by_operator.get(&path).await.text().await.expect("text"));
         said.push(stranger.get(&path).await.text().await.expect("text"));
