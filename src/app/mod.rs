@@ -1,7 +1,7 @@
 //! The composition root: settings in, a running service out. Only here are shells made and joined.
 
-#[cfg(feature = "otel")]
 mod authorities;
+#[cfg(feature = "otel")]
 mod collector;
 mod tls;
 mod witnesses;
