@@ -18,6 +18,7 @@ use attestd::entropy::{Entropy, SeededEntropy, draw};
 use attestd::flows::answers::Answers;
 use attestd::flows::authorities::{Authorities, Held, Registration as Scep};
 use attestd::flows::follow_events::Outlet;
+use attestd::flows::limits::Limits;
 use attestd::flows::publish_evidence::Bundles;
 use attestd::flows::service_secret::service_secret;
 use attestd::flows::sign_result::{SUBJECT_SECRET, Signing};
@@ -207,6 +208,7 @@ impl Estate {
             service_secret(&store, seal.as_ref(), entropy.as_ref(), SUBJECT_SECRET).await?;
         let ctx = Arc::new(Context {
             answers: Answers::default(),
+            limits: Limits::default(),
             signing: Signing::default(),
             subject_secret,
             outlet: Outlet::default(),

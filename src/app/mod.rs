@@ -28,6 +28,7 @@ use crate::flows::append_to_log::Log;
 use crate::flows::begin_service::{claim_database, use_policy};
 use crate::flows::draw_beacon::Beacons;
 use crate::flows::follow_events::Outlet;
+use crate::flows::limits::Limits;
 use crate::flows::publish_evidence::Bundles;
 use crate::flows::publish_feed::Feed;
 use crate::flows::relay_command::Relaying;
@@ -176,6 +177,7 @@ impl App {
             wakeups,
             refusals,
             answers: Answers::default(),
+            limits: Limits::default(),
             signing: Signing::default(),
             subject_secret,
             outlet: Outlet::default(),
@@ -222,7 +224,8 @@ impl App {
         let internal_tls = tls::server(certificate.as_deref(), key.as_deref(), None)?;
         let public = Listener::bind(outside.listen, public_tls, public)
             .await
-            .with_context(|| format!("{} cannot be bound", outside.listen))?;
+            .with_context(|| format!("{} cannot be bound", outside.listen))?
+            .with_share(usize::try_from(outside.connections_per_address)?, proxies);
         let internal = Listener::bind(inside.listen, internal_tls, internal)
             .await
             .with_context(|| format!("{} cannot be bound", inside.listen))?

@@ -51,8 +51,17 @@ fn leave_no_core_dump() -> anyhow::Result<()> {
     setrlimit(Resource::Core, limit).context("core dumps cannot be switched off")
 }
 
+/// As many open files as the system lets it have: the usual 1,024 are a tenth of the connections it takes, and
+/// whoever holds those open would keep the database shut.
+fn have_every_file_there_may_be() -> anyhow::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).context("the limit of open files cannot be raised")
+}
+
 fn serve(config: &Config) -> anyhow::Result<()> {
     leave_no_core_dump()?;
+    have_every_file_there_may_be()?;
     start_logging(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -23,6 +23,11 @@ pub(super) fn acme_per_minute() -> u32 {
     270
 }
 
+/// A house with a few hundred Macs behind one address is served, and twenty addresses do not fill the listener.
+pub(super) fn connections_per_address() -> u32 {
+    1_000
+}
+
 /// A log of 150,000 entries is read in a minute.
 pub(super) fn log_per_minute() -> u32 {
     600

@@ -121,6 +121,9 @@ pub struct Public {
     /// ACME requests one client address may make in a minute; an issuance takes nine.
     #[serde(default = "defaults::acme_per_minute")]
     pub acme_per_minute: u32,
+    /// Connections one client address may have open; more are closed at once.
+    #[serde(default = "defaults::connections_per_address")]
+    pub connections_per_address: u32,
     /// How often one client address may read the public feed in a minute.
     #[serde(default = "defaults::feed_per_minute")]
     pub feed_per_minute: u32,
@@ -334,6 +337,10 @@ impl Config {
             (public.enroll_per_minute, "public.enroll_per_minute"),
             (public.scep_per_minute, "public.scep_per_minute"),
             (public.acme_per_minute, "public.acme_per_minute"),
+            (
+                public.connections_per_address,
+                "public.connections_per_address",
+            ),
             (public.feed_per_minute, "public.feed_per_minute"),
             (public.log_per_minute, "public.log_per_minute"),
         ] {

@@ -11,6 +11,7 @@ pub mod profile;
 pub mod succession;
 pub mod ticket;
 pub mod trace;
+pub mod tries;
 
 use serde::{Deserialize, Serialize};
 

@@ -32,6 +32,9 @@ pub struct Delivered {
 /// The profile names URLs from the configuration only, and the topic of the push certificate in
 /// force: without one no Mac could ever be woken, so none is enrolled. `ordered_by` had it made for somebody
 /// else; nobody did where a Mac asks for itself.
+///
+/// # Errors
+/// `TooManyProfiles`: strangers had as many made for this serial number as may be.
 pub async fn deliver_profile(
     ctx: &Context,
     bounds: Bounds,
@@ -74,6 +77,9 @@ async fn deliver(
     ordered_by: Option<&Who>,
 ) -> Result<Option<Delivered>, Failure> {
     let now = ctx.clock.now();
+    if ordered_by.is_none() {
+        strangers_are_within_limits(ctx, &bounds, now)?;
+    }
     let topic = topic(ctx).await?.ok_or(Failure::NoPushCertificate)?;
     let (ticket, secret) = Ticket::issue(bounds, now, ctx.entropy.as_ref());
     let profile = make(ctx, &topic, &ticket, &secret, now)?;
@@ -92,6 +98,25 @@ async fn deliver(
     }
     tx.commit().await?;
     Ok(Some(Delivered { ticket, profile }))
+}
+
+/// Whether somebody nobody knows may have a profile within these bounds; counted if so.
+///
+/// # Errors
+/// `TooManyProfiles`.
+pub(super) fn strangers_are_within_limits(
+    ctx: &Context,
+    bounds: &Bounds,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let by_claim = bounds
+        .serial
+        .as_ref()
+        .filter(|_| bounds.se_public_key.is_none());
+    match by_claim {
+        Some(serial) if !ctx.limits.allow_profile(serial, now) => Err(Failure::TooManyProfiles),
+        _ => Ok(()),
+    }
 }
 
 /// What the audit log tells of a ticket that somebody had made for somebody else.

@@ -105,6 +105,10 @@ async fn issue(
     {
         return Ok(Ok(identity));
     }
+    // Told once, on the last try before; nothing is written or made for what comes after.
+    if ctx.limits.is_exhausted(&ticket.ticket_id, now) {
+        return Ok(Err((FailInfo::BadRequest, Reason::TicketExhausted)));
+    }
     if let Err(reason) = ticket.open(now) {
         return Ok(Err(refuse(ctx, &ticket, reason, now).await?));
     }
@@ -172,6 +176,12 @@ async fn refuse(
     reason: Reason,
     now: Timestamp,
 ) -> Result<(FailInfo, Reason), StoreError> {
+    let is_last = ctx.limits.refused(&ticket.ticket_id, now);
+    let reason = if is_last {
+        Reason::TicketExhausted
+    } else {
+        reason
+    };
     if ticket.used_at.is_none() {
         let mut tx = ctx.store.write().await?;
         tx.put_step(

@@ -89,6 +89,7 @@ pub mod issue_by_scep;
 mod issue_identity;
 pub mod join_session;
 pub mod judge_anew;
+pub mod limits;
 pub mod list_postures;
 pub mod manage_stream;
 pub mod offer_profile;
@@ -175,6 +176,7 @@ pub struct Context {
     pub wakeups: wake::Wakeups,
     pub refusals: refuse::Refusals,
     pub answers: answers::Answers,
+    pub limits: limits::Limits,
     pub signing: sign_result::Signing,
     /// What the subjects of results are made with.
     pub subject_secret: Secret<[u8; 32]>,
@@ -221,6 +223,8 @@ pub enum Failure {
     Profile(#[from] crate::enrollment::profile::Unusable),
     #[error("no push certificate is installed: run `attestd push-cert install`")]
     NoPushCertificate,
+    #[error("too many profiles were made for this serial number within an hour")]
+    TooManyProfiles,
     #[error("{0}")]
     Clock(Trouble),
     #[error("no key signs results: `attestd keys list` shows them")]
@@ -256,6 +260,7 @@ impl Failure {
             self,
             Self::Store(StoreError::Unavailable(_) | StoreError::Conflict)
                 | Self::NoPushCertificate
+                | Self::TooManyProfiles
                 | Self::NotLogged
                 | Self::Clock(_)
                 | Self::NoSigningKey

@@ -12,7 +12,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::deliver_profile::{Delivered, make, ticket_made, topic, topic_in_force};
+use super::deliver_profile::{
+    Delivered, make, strangers_are_within_limits, ticket_made, topic, topic_in_force,
+};
 use super::{Context, Failure};
 use crate::audit::Who;
 use crate::enrollment::Ticket;
@@ -70,7 +72,7 @@ impl Links {
 /// Makes a ticket within `bounds`, and a claim to its profile.
 ///
 /// # Errors
-/// `NoPushCertificate`, as for a profile that is delivered at once.
+/// `NoPushCertificate` and `TooManyProfiles`, as for a profile that is delivered at once.
 pub async fn offer_profile(
     ctx: &Context,
     bounds: Bounds,
@@ -78,6 +80,9 @@ pub async fn offer_profile(
 ) -> Result<Offer, Failure> {
     let (sealer, entropy) = (ctx.sealer.as_ref(), ctx.entropy.as_ref());
     let now = ctx.clock.now();
+    if ordered_by.is_none() {
+        strangers_are_within_limits(ctx, &bounds, now)?;
+    }
     offer(&ctx.store, sealer, entropy, bounds, ordered_by, now).await
 }
 

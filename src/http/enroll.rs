@@ -96,14 +96,8 @@ pub async fn enroll(
     Received(body): Received<MAX_JSON>,
 ) -> Response {
     if !public.enroll_limit.allows(peer.as_deref(), &headers) {
-        let mut response = error::enroll_error(
-            StatusCode::TOO_MANY_REQUESTS,
-            "rate_limit_error",
-            "too many profiles were asked for from this address; wait a minute",
-        );
-        let wait = header::HeaderValue::from_static("60");
-        response.headers_mut().insert(header::RETRY_AFTER, wait);
-        return response;
+        let message = "too many profiles were asked for from this address; wait a minute";
+        return error::too_often(message, "60");
     }
     let read = match &body {
         Ok(body) => bounds(body, public.ctx.settings.identity)

@@ -100,8 +100,23 @@ pub fn enroll_error(status: StatusCode, kind: &'static str, message: &str) -> Re
     (status, Json(EnrollError { error })).into_response()
 }
 
+const TOO_MANY_PROFILES: &str = "too many profiles were made for this serial number within an hour; \
+     ask without it, or whoever runs your provider network for one";
+
+/// 429 in the error shape of `/v1/enroll`; `wait` in seconds.
+pub fn too_often(message: &str, wait: &'static str) -> Response {
+    let kind = "rate_limit_error";
+    let mut response = enroll_error(StatusCode::TOO_MANY_REQUESTS, kind, message);
+    let wait = header::HeaderValue::from_static(wait);
+    response.headers_mut().insert(header::RETRY_AFTER, wait);
+    response
+}
+
 /// A failure in the error shape of `/v1/enroll`.
 pub fn to_enroll(failure: &Failure) -> Response {
+    if matches!(failure, Failure::TooManyProfiles) {
+        return too_often(TOO_MANY_PROFILES, "3600");
+    }
     failure.log();
     let message = match failure {
         Failure::NoPushCertificate => "enrollment is not open yet",

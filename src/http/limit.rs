@@ -71,8 +71,8 @@ impl PerClient {
     }
 }
 
-/// One household has a whole /64 of IPv6 addresses.
-fn network(client: IpAddr) -> IpAddr {
+/// What an address counts as: one household has a whole /64 of IPv6 addresses.
+pub(super) fn network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
         IpAddr::V6(address) => {

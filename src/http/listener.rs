@@ -3,9 +3,10 @@
 //! The accept loop is our own so that every connection has deadlines from its first byte: a TLS
 //! handshake that dawdles, a peer that says nothing or too little to tell its protocol, request
 //! headers that trickle and connections that idle are all cut off. An HTTP/2 peer that answers PING
-//! is not silent and may stay.
+//! is not silent; it is asked to connect anew once in a while. No address has more than its share.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,17 +15,20 @@ use axum::extract::{ConnectInfo, Request};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use super::client_tls::TlsCertificate;
 use super::idle::{Idle, Patience};
+use super::limit::network;
+use super::proxies::Proxies;
+use super::streams::{Place, Streams};
 
 /// How long a peer may take for what.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +38,8 @@ struct Limits {
     /// Request headers, however they trickle.
     headers: Duration,
     silence: Patience,
+    /// A connection; what is under way on it then may end.
+    age: Duration,
 }
 
 const LIMITS: Limits = Limits {
@@ -44,6 +50,7 @@ const LIMITS: Limits = Limits {
         opening: Duration::from_secs(15),
         between: SILENCE,
     },
+    age: Duration::from_secs(60 * 60),
 };
 /// How long a client may say nothing.
 pub const SILENCE: Duration = Duration::from_secs(120);
@@ -55,6 +62,9 @@ const DRAIN: Duration = Duration::from_secs(20);
 const CONNECTIONS: usize = 20_000;
 /// Streams one HTTP/2 connection may have open.
 const STREAMS: u32 = 128;
+/// Octets of a request's line and headers together. The largest that is honest is a client certificate
+/// that a proxy passes on, percent-encoded.
+const HEAD: u32 = 64 * 1024;
 
 /// A bound socket and what answers on it.
 #[derive(Debug)]
@@ -63,6 +73,23 @@ pub struct Listener {
     tls: Option<Arc<rustls::ServerConfig>>,
     routes: Router,
     limits: Limits,
+    share: Option<Share>,
+}
+
+/// How many of the connections one address may have.
+#[derive(Debug)]
+struct Share {
+    open: Arc<Streams<IpAddr>>,
+    /// Everybody's connections come from them.
+    proxies: Arc<Proxies>,
+}
+
+impl Share {
+    /// `Err`: this address has as many as it may. Networks of IPv6 count as in [`network`].
+    fn enter(&self, peer: IpAddr) -> Result<Place<IpAddr>, ()> {
+        let client = (!self.proxies.may_be_at(peer)).then(|| network(peer));
+        self.open.enter(client).map_err(drop)
+    }
 }
 
 impl Listener {
@@ -81,7 +108,16 @@ impl Listener {
             tls,
             routes,
             limits: LIMITS,
+            share: None,
         })
+    }
+
+    /// Lets one address have so many connections at a time, unless a proxy is there.
+    #[must_use]
+    pub fn with_share(mut self, of_one: usize, proxies: Arc<Proxies>) -> Self {
+        let open = Arc::new(Streams::new(CONNECTIONS, of_one));
+        self.share = Some(Share { open, proxies });
+        self
     }
 
     /// Lets a client be silent for so long: one of HTTP/1 says nothing while it listens to a stream.
@@ -101,18 +137,20 @@ impl Listener {
 
     /// Serves until `stop`, then lets the requests in flight end.
     pub async fn serve(self, stop: CancellationToken) {
-        let graceful = GracefulShutdown::new();
+        let connections = TaskTracker::new();
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut server = Builder::new(TokioExecutor::new());
         server
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.headers)
+            .max_buf_size(HEAD as usize)
             .keep_alive(true);
         server
             .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(PING)
+            .max_header_list_size(HEAD)
             .max_concurrent_streams(STREAMS);
         let server = Arc::new(server);
         loop {
@@ -129,20 +167,29 @@ impl Listener {
                     continue;
                 }
             };
+            let share = match self.share.as_ref().map(|share| share.enter(peer.ip())) {
+                None => None,
+                Some(Ok(share)) => Some(share),
+                Some(Err(())) => {
+                    tracing::debug!(%peer, "an address has as many connections as it may");
+                    continue;
+                }
+            };
             let connection = Connection {
                 server: Arc::clone(&server),
                 tls: self.tls.clone().map(TlsAcceptor::from),
                 routes: self.routes.clone(),
                 peer,
                 limits: self.limits,
+                stop: stop.clone(),
             };
-            let watcher = graceful.watcher();
-            tokio::spawn(async move {
-                connection.serve(stream, watcher).await;
-                drop(place);
+            connections.spawn(async move {
+                connection.serve(stream).await;
+                drop((place, share));
             });
         }
-        if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        connections.close();
+        if timeout(DRAIN, connections.wait()).await.is_err() {
             tracing::warn!("some requests did not end in time and were cut off");
         }
     }
@@ -156,7 +203,10 @@ async fn accept(
         .acquire_owned()
         .await
         .map_err(std::io::Error::other)?;
-    let (stream, peer) = socket.accept().await?;
+    let (stream, mut peer) = socket.accept().await?;
+    // A socket for both families calls 192.0.2.1 ::ffff:192.0.2.1 (RFC 4291 section 2.5.5.2): one network
+    // of IPv6 for all of IPv4.
+    peer.set_ip(peer.ip().to_canonical());
     Ok((stream, peer, place))
 }
 
@@ -166,31 +216,34 @@ struct Connection {
     routes: Router,
     peer: SocketAddr,
     limits: Limits,
+    stop: CancellationToken,
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, watcher: hyper_util::server::graceful::Watcher) {
+    async fn serve(self, stream: TcpStream) {
         // Replies are small and awaited: no reason to hold them back.
         let _ = stream.set_nodelay(true);
         match &self.tls {
-            None => self.speak(stream, None, watcher).await,
-            Some(tls) => match timeout(self.limits.handshake, tls.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    let shown = TlsCertificate::of(stream.get_ref().1);
-                    self.speak(stream, shown, watcher).await;
+            None => self.speak(stream, None).await,
+            Some(tls) => {
+                let shaken = tokio::select! {
+                    () = self.stop.cancelled() => return,
+                    shaken = timeout(self.limits.handshake, tls.accept(stream)) => shaken,
+                };
+                match shaken {
+                    Ok(Ok(stream)) => {
+                        let shown = TlsCertificate::of(stream.get_ref().1);
+                        self.speak(stream, shown).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!("TLS handshake took too long"),
                 }
-                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                Err(_) => tracing::debug!("TLS handshake took too long"),
-            },
+            }
         }
     }
 
-    async fn speak<S>(
-        &self,
-        stream: S,
-        shown: Option<TlsCertificate>,
-        watcher: hyper_util::server::graceful::Watcher,
-    ) where
+    async fn speak<S>(&self, stream: S, shown: Option<TlsCertificate>)
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = TokioIo::new(Idle::new(stream, self.limits.silence));
@@ -205,8 +258,21 @@ impl Connection {
             }
             async move { routes.call(request).await }
         });
-        let connection = self.server.serve_connection(io, service).into_owned();
-        if let Err(error) = watcher.watch(connection).await {
+        let mut connection = pin!(self.server.serve_connection(io, service));
+        let over = async {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = tokio::time::sleep(self.limits.age) => {}
+            }
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = over => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "connection ended");
         }
     }
@@ -233,7 +299,17 @@ mod tests {
             opening: NEVER,
             between: NEVER,
         },
+        age: NEVER,
     };
+
+    fn routes() -> Router {
+        let length = async |Received(body): Received<64>| match body {
+            Ok(body) => body.len().to_string(),
+            Err(reason) => reason.code().to_owned(),
+        };
+        let peer = async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.ip().to_string();
+        Router::new().route("/", put(length).get(peer))
+    }
 
     /// A listener with these limits, and what ends it.
     struct Served {
@@ -248,14 +324,14 @@ mod tests {
             tls: Option<Arc<rustls::ServerConfig>>,
             within: Duration,
         ) -> Self {
-            let length = async |Received(body): Received<64>| match body {
-                Ok(body) => body.len().to_string(),
-                Err(reason) => reason.code().to_owned(),
-            };
-            let routes = in_time(Router::new().route("/", put(length)), within);
             let address = SocketAddr::from(([127, 0, 0, 1], 0));
+            let routes = in_time(routes(), within);
             let mut listener = Listener::bind(address, tls, routes).await.expect("bound");
             listener.limits = limits;
+            Self::by(listener)
+        }
+
+        fn by(listener: Listener) -> Self {
             let address = listener.address().expect("an address");
             let stop = CancellationToken::new();
             let server = tokio::spawn(listener.serve(stop.clone()));
@@ -264,6 +340,22 @@ mod tests {
                 stop,
                 server,
             }
+        }
+
+        /// Asks from this address which address it has; `None`: it was turned away.
+        async fn asks(&self, from: &str) -> Option<String> {
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            let from = SocketAddr::new(from.parse().expect("an address"), 0);
+            socket.bind(from).expect("bound");
+            let to = SocketAddr::from(([127, 0, 0, 1], self.address.port()));
+            let mut stream = socket.connect(to).await.expect("connects");
+            // Who is turned away may notice while it writes, or while it reads.
+            stream.write_all(GET.as_bytes()).await.ok()?;
+            let mut answer = String::new();
+            let read = timeout(DEADLINE, stream.read_to_string(&mut answer));
+            read.await.expect("in time").ok()?;
+            let (_, body) = answer.split_once("\r\n\r\n")?;
+            Some(body.to_owned())
         }
 
         /// Sends `opening`, then an octet at a time, and reads until the server ends it.
@@ -365,6 +457,73 @@ mod tests {
             answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("4"),
             "{answer}"
         );
+        served.end().await;
+    }
+
+    const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_is_refused() {
+        let served = Served::with(PATIENT, None, NEVER).await;
+        let padded =
+            |octets| GET.replacen("Host", &format!("X: {}\r\nHost", "x".repeat(octets)), 1);
+        let answer = served.until_cut_off(&padded(40_000), None).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let answer = served.until_cut_off(&padded(80_000), None).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        served.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_of_age_ends_when_nothing_is_under_way_on_it() {
+        let limits = Limits {
+            age: SOON,
+            ..PATIENT
+        };
+        let served = Served::with(limits, None, NEVER).await;
+        let lasting = GET.replacen("Connection: close\r\n", "", 1);
+        let answer = served.until_cut_off(&lasting, None).await;
+        assert!(answer.ends_with("127.0.0.1"), "{answer}");
+        served.end().await;
+    }
+
+    #[tokio::test]
+    async fn an_address_has_a_share_of_the_connections_and_proxies_have_all() {
+        for (behind_proxy, answered) in [(false, false), (true, true)] {
+            let proxies = Arc::new(Proxies {
+                behind_proxy,
+                ..Proxies::default()
+            });
+            let address = SocketAddr::from(([127, 0, 0, 1], 0));
+            let listener = Listener::bind(address, None, routes()).await;
+            let served = Served::by(listener.expect("bound").with_share(2, proxies));
+            let mut held = Vec::new();
+            for _ in 0..2 {
+                let mut stream = TcpStream::connect(served.address).await.expect("connects");
+                stream.write_all(b"GET / HTTP/1.1\r\n").await.expect("sent");
+                held.push(stream);
+            }
+            // The third of the address is turned away before a word is read of it; another address's is not.
+            let third = served.asks("127.0.0.1").await;
+            assert_eq!(third.is_some(), answered, "{third:?}");
+            assert_eq!(served.asks("127.0.0.2").await.as_deref(), Some("127.0.0.2"));
+            // Whoever leaves makes room.
+            drop(held);
+            while served.asks("127.0.0.1").await.is_none() {
+                tokio::task::yield_now().await;
+            }
+            served.end().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn on_a_socket_of_both_families_a_client_of_ipv4_has_its_own_address() {
+        let address = SocketAddr::from(([0_u16; 8], 0));
+        let listener = Listener::bind(address, None, routes())
+            .await
+            .expect("bound");
+        let served = Served::by(listener);
+        assert_eq!(served.asks("127.0.0.2").await.as_deref(), Some("127.0.0.2"));
         served.end().await;
     }
 

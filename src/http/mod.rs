@@ -48,6 +48,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
+use axum::http::{HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, put};
@@ -232,6 +233,19 @@ fn in_time(routes: Router, within: Duration) -> Router {
     routes.layer(middleware::from_fn(limit))
 }
 
+/// Whoever is in front may have read the end of a chunked message elsewhere, by a length that it states
+/// too: then what follows on the connection is no request of the same client. hyper hides whether one was
+/// stated, so the connection ends with the answer (RFC 9112 section 6.1).
+async fn end_what_is_framed_doubtfully(request: Request, next: Next) -> Response {
+    let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let mut answer = next.run(request).await;
+    if is_chunked {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+    }
+    answer
+}
+
 /// A fault of the program ends one request, and is told as any other fault.
 fn panicked(what: Box<dyn Any + Send>) -> Response {
     let text = what.downcast_ref::<String>().map(String::as_str);
@@ -250,6 +264,7 @@ fn finish(routes: Router, ctx: Arc<Context>, listener: &'static str, deadline: D
         response
     };
     in_time(routes, deadline)
+        .layer(middleware::from_fn(end_what_is_framed_doubtfully))
         .layer(middleware::from_fn_with_state(ctx, count))
         .layer(CatchPanicLayer::custom(panicked))
 }

@@ -28,6 +28,15 @@ impl Proxies {
         self.networks.iter().any(|network| network.contains(peer))
     }
 
+    /// Whether this peer may pass on what others send.
+    pub(super) fn may_be_at(&self, peer: IpAddr) -> bool {
+        if self.networks.is_empty() {
+            self.behind_proxy
+        } else {
+            self.are_at(peer)
+        }
+    }
+
     /// The client's address: the peer, or what the proxy in front appended to X-Forwarded-For.
     pub fn client(
         &self,
@@ -35,18 +44,14 @@ impl Proxies {
         headers: &HeaderMap,
     ) -> Option<IpAddr> {
         let peer = peer.map(|ConnectInfo(peer)| peer.ip());
-        let believed = if self.networks.is_empty() {
-            self.behind_proxy
-        } else {
-            peer.is_some_and(|peer| self.are_at(peer))
-        };
+        let believed = peer.is_some_and(|peer| self.may_be_at(peer));
         let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
         if believed
             && let Some(value) = forwarded.and_then(|value| value.to_str().ok())
             && let Some(last) = value.rsplit(',').next()
-            && let Ok(client) = last.trim().parse()
+            && let Ok(client) = last.trim().parse::<IpAddr>()
         {
-            return Some(client);
+            return Some(client.to_canonical());
         }
         peer
     }

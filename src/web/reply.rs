@@ -113,6 +113,14 @@ pub fn refused(public: &Public, reason: Reason) -> Response {
 }
 
 pub fn failed(public: &Public, failure: &Failure) -> Response {
+    if matches!(failure, Failure::TooManyProfiles) {
+        let words = [
+            "Too many requests",
+            "Too many profiles were made for this serial number within an hour, by you or by somebody else.",
+            "Go back and leave the serial number empty: the profile is as good.",
+        ];
+        return problem(public, StatusCode::TOO_MANY_REQUESTS, words, true);
+    }
     failure.log();
     let words = match failure {
         Failure::NoPushCertificate => [

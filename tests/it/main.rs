@@ -8,5 +8,6 @@ mod attacks;
 mod conformance;
 mod deploy;
 mod harness;
+mod hostility;
 mod vectors;
 mod web;

@@ -33,7 +33,12 @@ impl Client {
     /// A client with a new ticket.
     pub async fn new(scene: &Scene) -> Self {
         let delivered = scene.deliver("{}").await;
-        Self::with(scene, Some(scene_challenge(scene, &delivered.profile))).await
+        Self::of(scene, &delivered.profile).await
+    }
+
+    /// A client with the ticket in this profile.
+    pub async fn of(scene: &Scene, profile: &[u8]) -> Self {
+        Self::with(scene, Some(scene_challenge(scene, profile))).await
     }
 
     async fn with(scene: &Scene, challenge: Option<String>) -> Self {
