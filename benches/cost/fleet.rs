@@ -111,6 +111,11 @@ impl Fleet {
             .collect()
     }
 
+    /// Of any one of them.
+    pub fn first_serial(&self) -> &str {
+        &self.0[0].spec.serial
+    }
+
     /// Sends all requests over `at_once` connections; the bodies of the replies in their order.
     pub async fn send(
         &self,

@@ -9,6 +9,7 @@
 )]
 
 mod fleet;
+mod flood;
 mod issuance;
 mod primitives;
 mod provider;
@@ -47,6 +48,9 @@ fn main() {
             if wanted(issuance.part) {
                 issuance.run(&mut report, yardstick, issued).await;
             }
+        }
+        if wanted("flood") {
+            flood::run(&mut report).await;
         }
         if wanted("sweep") {
             sweep::run(&mut report, due).await;

@@ -120,7 +120,7 @@ pub struct Server {
     child: Child,
     pub base_url: String,
     pub internal: String,
-    public: SocketAddr,
+    pub public: SocketAddr,
     pub token: String,
     client: reqwest::Client,
 }
@@ -210,21 +210,27 @@ impl Server {
         panic!("the server does not start");
     }
 
+    /// How the service names a Mac.
+    pub async fn device_id(&self, serial: &str) -> String {
+        let url = format!(
+            "{}/internal/v1/devices?serial_number={serial}",
+            self.internal
+        );
+        let request = self.client.get(url).bearer_auth(&self.token);
+        let found: Value = request
+            .send()
+            .await
+            .expect("found")
+            .json()
+            .await
+            .expect("JSON");
+        let device_id = found["devices"][0]["device_id"].as_str();
+        device_id.expect("a name").to_owned()
+    }
+
     async fn ask_all(&self, fleet: &Fleet, kinds: &[&str]) {
         for serial in fleet.serials() {
-            let url = format!(
-                "{}/internal/v1/devices?serial_number={serial}",
-                self.internal
-            );
-            let found = self
-                .client
-                .get(url)
-                .bearer_auth(&self.token)
-                .send()
-                .await
-                .expect("found");
-            let found: Value = found.json().await.expect("JSON");
-            let body = json!({ "device_id": found["devices"][0]["device_id"], "kinds": kinds });
+            let body = json!({ "device_id": self.device_id(serial).await, "kinds": kinds });
             let url = format!("{}/internal/v1/verifications", self.internal);
             let asked = self
                 .client

@@ -42,7 +42,7 @@
 //! | [`transmit_signals`] | what happened becomes tokens; [`push_signals`] delivers them, [`poll_signals`] hands them out |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`release`] | a release of the provider software is registered or withdrawn |
-//! | [`refuse`] | something was refused: counted, and kept for who asks why |
+//! | [`refuse`] | something was refused: counted, and kept for who asks why; [`limits`] counts by ticket and serial number |
 //! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
 //! | [`rotate_push_certificate`] | the yearly push certificate; [`request_push_certificate`] asks for it, [`try_push_certificate`] has chosen Macs try it first, [`watch_push_certificates`] tells of its end |
 //! | [`rotate_result_key`] | the keys that results are signed by |

@@ -149,3 +149,38 @@ journey! {
         assert_eq!(first.to_der().expect("DER"), again.to_der().expect("DER"));
     }
 }
+
+journey! {
+    async fn what_costs_has_a_limit_for_each_address(backend: Backend) {
+        let mut scene = Scene::new(backend).await;
+        scene.stop().await;
+        let settings = std::fs::read_to_string(scene.config()).expect("settings");
+        let settings = settings.replace("_per_minute = 100000", "_per_minute = 2");
+        let settings = settings.replace("[public]\n", "[public]\nfeed_per_minute = 2\nlog_per_minute = 2\n");
+        std::fs::write(scene.config(), settings).expect("written");
+        scene.start().await;
+        for (method, path) in [
+            (Method::POST, "/v1/enroll"),
+            (Method::POST, "/scep?operation=PKIOperation"),
+            (Method::GET, "/acme/nothing/directory"),
+            (Method::GET, "/v1/providers/attestation"),
+            (Method::GET, "/log/checkpoint"),
+        ] {
+            let mut limited = Vec::new();
+            for _ in 0..3 {
+                let answer = scene.answer(scene.anybody(method.clone(), path)).await;
+                limited.push(answer.status == 429);
+                assert_eq!(answer.status == 429, !answer.header("retry-after").is_empty(), "{path}");
+            }
+            assert_eq!(limited, [false, false, true], "{path}");
+            // Another address has its own.
+            let to = SocketAddr::from((Ipv4Addr::LOCALHOST, scene.public_port()));
+            let mut other = connects(Ipv4Addr::new(127, 0, 2, 1), to).await;
+            let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            other.write_all(request.as_bytes()).await.expect("sent");
+            let mut answer = Vec::new();
+            other.read_to_end(&mut answer).await.expect("an answer");
+            assert!(!answer.starts_with(b"HTTP/1.1 429 "), "{path}");
+        }
+    }
+}
