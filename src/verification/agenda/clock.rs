@@ -170,6 +170,10 @@ impl Clock {
         if self.wanted.is_some_and(|wanted| at >= wanted.from) {
             self.wanted = None;
         }
+        // Its answer came once its attempt was given up: the Mac is silent no more.
+        let gone =
+            |fruitless: &Fruitless| at > fruitless.at && fruitless.how.ends_with_a_connection();
+        self.fruitless = self.fruitless.filter(|fruitless| !gone(fruitless));
     }
 
     pub(super) fn stays_true(&mut self, until: Timestamp) {

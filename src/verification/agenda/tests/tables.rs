@@ -200,6 +200,25 @@ fn a_silent_mac_is_woken_again_within_its_budget_then_less_and_less() {
 }
 
 #[test]
+fn an_answer_that_comes_after_its_attempt_ends_the_silence_too() {
+    for number in 0..20 {
+        let mut world = known(number);
+        let until = world.now.plus(DAY);
+        // It sleeps until an attempt has just been given up.
+        while world.now < until || world.open.is_some() {
+            world.pass(world.due_in());
+            world.sweep(Ok(()));
+        }
+        world.pass(MINUTE);
+        world.learn(Kind::SecurityInfo, Said::Good);
+        world.agenda.believes(&world.posture);
+        let lifetime = world.rules.security_info.clone();
+        let latest = lifetime.ask_again.0 + lifetime.spread.0;
+        assert!(world.due_in() <= latest, "{number}: {:?}", world.due_in());
+    }
+}
+
+#[test]
 fn a_negative_reading_is_confirmed_once_and_not_asked_for_in_a_loop() {
     let mut world = known(8);
     world.rules.pushes_per_hour = 60;
