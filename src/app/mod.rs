@@ -402,6 +402,7 @@ pub fn settings(config: &Config, policy: &Policy) -> anyhow::Result<Settings> {
         rules: Arc::new(rules(config, policy)),
         adopted_cas: adopted_cas(config)?,
         release_key: release_key(config)?,
+        apples_apns: config.apns.root.is_none(),
         relay: relaying(config)?,
     })
 }

@@ -67,6 +67,8 @@ verbs! {
     PushCertificateCanary = "push_certificate.canary",
     PushCertificateActivate = "push_certificate.activate",
     PushCertificateRollback = "push_certificate.rollback",
+    /// One that was never used, or a request nothing came of, was thrown away with its key.
+    PushCertificateDiscard = "push_certificate.discard",
 }
 
 impl Verb {

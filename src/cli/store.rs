@@ -105,7 +105,7 @@ fn at_desk<R>(
             identity: config.enrollment.identity,
             profiles: settings.profile,
             attestation_hold: config.attestation.hold.0,
-            apples_apns: config.apns.root.is_none(),
+            apples_apns: settings.apples_apns,
             signals_url: config.shared_signals.url.clone(),
             who: operator(),
             now: SystemClock.now(),

@@ -43,8 +43,9 @@
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`release`] | a release of the provider software is registered or withdrawn |
 //! | [`refuse`] | something was refused: counted, and kept for who asks why |
+//! | [`name_mac`] | somebody names a Mac in words of their own |
 //! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
-//! | [`rotate_push_certificate`] | the yearly push certificate; [`request_push_certificate`] asks for it, [`try_push_certificate`] has chosen Macs try it first, [`watch_push_certificates`] tells of its end |
+//! | [`rotate_push_certificate`] | the yearly push certificate; [`request_push_certificate`] asks for it, [`try_push_certificate`] has chosen Macs try it first, [`watch_push_certificates`] tells of its end, [`read_push_certificates`] shows what there is, [`discard_push_certificate`] throws away what is not wanted |
 //! | [`rotate_result_key`] | the keys that results are signed by |
 //! | [`publish_evidence`] | anybody wants to check it all |
 //! | [`append_to_log`] | something is said to all; [`tell_log`] follows what there is to say, [`witness_log`] shows it to witnesses |
@@ -76,6 +77,7 @@ mod deliver;
 pub mod deliver_profile;
 pub mod deliver_webhooks;
 pub mod describe_enrollment;
+pub mod discard_push_certificate;
 pub mod draw_beacon;
 pub mod export_traces;
 pub mod follow_events;
@@ -91,15 +93,18 @@ pub mod join_session;
 pub mod judge_anew;
 pub mod list_postures;
 pub mod manage_stream;
+pub mod name_mac;
 pub mod offer_profile;
 pub mod poll_by_scep;
 pub mod poll_signals;
 pub mod publish_evidence;
 pub mod publish_feed;
+pub mod push_certificate_refusal;
 pub mod push_signals;
 pub mod read_audit;
 pub mod read_binding;
 pub mod read_posture;
+pub mod read_push_certificates;
 pub mod read_status;
 pub mod read_trust_headers;
 pub mod receiver;
@@ -206,6 +211,8 @@ pub struct Settings {
     pub adopted_cas: Option<TrustAnchors>,
     /// Whoever presents it may register releases, and nothing else.
     pub release_key: Option<BearerKey>,
+    /// Pushes go to Apple's own service, so its certificates must be Apple's, too.
+    pub apples_apns: bool,
     /// The MicroMDM interface of an old coordinator; `None`: it is off.
     pub relay: Option<relay_command::Relaying>,
 }

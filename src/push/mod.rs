@@ -14,7 +14,9 @@ pub mod rate;
 pub mod rotation;
 pub mod trouble;
 pub mod vendor;
+pub mod view;
 pub mod wake;
+pub mod words;
 
 pub use certificate::{AcceptedPushCertificate, PushCertificate, PushCertificateRefusal};
 pub use outcome::{ApnsReason, Blame, Duty, PushOutcome};

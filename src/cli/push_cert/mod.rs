@@ -11,7 +11,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::Configured;
-use crate::ids::{PushCertificateId, Topic};
+use crate::ids::{PushCertificateId, PushRequestId, Topic};
+use crate::push::words::{common_name as name, note};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -122,6 +123,20 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Throw away a staged certificate, or a request that nothing came of, with its key: what Apple issued for
+    /// that key is of no use afterwards. Neither the certificate in use nor the one before it can be thrown away.
+    Discard {
+        #[command(flatten)]
+        configured: Configured,
+        /// As `list` shows them: psh_… is a certificate, psr_… a request.
+        #[arg(value_name = "ID", value_parser = unwanted)]
+        unwanted: rotate::Unwanted,
+        /// Why, in your words; it stands in the audit log.
+        #[arg(long, value_name = "REASON", value_parser = note)]
+        reason: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
     /// List the push certificates, where each is in its life, and how long it lasts.
     #[command(alias = "status")]
     List {
@@ -200,6 +215,17 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             topic,
             json,
         } => rotate::roll_back(configured, topic.as_ref(), *json),
+        What::Discard {
+            configured,
+            unwanted,
+            reason,
+            json,
+        } => rotate::discard(
+            configured,
+            unwanted,
+            reason.as_deref().unwrap_or_default(),
+            *json,
+        ),
         What::List { configured, json } => show::list(configured, *json),
         What::Show {
             configured,
@@ -209,17 +235,15 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-fn id(text: &str) -> Result<PushCertificateId, String> {
-    PushCertificateId::parse(text).map_err(|error| error.to_string())
+fn unwanted(text: &str) -> Result<rotate::Unwanted, String> {
+    if let Ok(id) = PushRequestId::parse(text) {
+        return Ok(rotate::Unwanted::Request(id));
+    }
+    id(text).map(rotate::Unwanted::Certificate)
 }
 
-/// X.520 has 64 characters for a common name.
-fn name(text: &str) -> Result<String, String> {
-    let text = note(text)?;
-    if text.chars().count() > 64 {
-        return Err("at most 64 characters".to_owned());
-    }
-    Ok(text)
+fn id(text: &str) -> Result<PushCertificateId, String> {
+    PushCertificateId::parse(text).map_err(|error| error.to_string())
 }
 
 fn topic(text: &str) -> Result<Topic, String> {
@@ -229,15 +253,4 @@ fn topic(text: &str) -> Result<Topic, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: u32 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
     Ok(Duration::from_secs(seconds.into()))
-}
-
-/// Words of an operator that are kept.
-fn note(text: &str) -> Result<String, String> {
-    const MOST: usize = 200;
-    let text = text.trim();
-    let sensible =
-        (1..=MOST).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-    sensible
-        .then(|| text.to_owned())
-        .ok_or_else(|| format!("1 to {MOST} characters, none of them a control character"))
 }

@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use anyhow::bail;
+use serde_json::json;
 
 use super::super::input::{text_of, whole};
 use super::super::store::with_desk;
 use super::super::{Configured, output};
-use super::show::{days_left, describe};
+use crate::flows::discard_push_certificate;
+use crate::flows::read_push_certificates::described;
 use crate::flows::rotate_push_certificate::{self as flow, Offer, OfferedKey};
-use crate::ids::{PushCertificateId, Topic};
+use crate::ids::{PushCertificateId, PushRequestId, Topic};
 use crate::keys::pkcs12::{self, looks_like_pkcs12};
 use crate::push::Standing;
 use crate::secret::Secret;
@@ -97,7 +99,8 @@ pub(super) fn install(
             desk.now,
         )
         .await?;
-        let object = describe(&installed, desk.now);
+        let standing = installed.standing;
+        let installed = described(installed, desk.now);
         let lines = [
             format!(
                 "{} is installed for topic {}",
@@ -105,10 +108,9 @@ pub(super) fn install(
             ),
             format!(
                 "valid until {} ({} days); renew it in time, under the same Apple Account",
-                installed.not_after,
-                days_left(&installed, desk.now)
+                installed.not_after, installed.days_left
             ),
-            match installed.standing {
+            match standing {
                 Standing::Active => "it is the first of its topic, and in use at once".to_owned(),
                 _ => format!(
                     "it is staged, the one in use stays in use. Next: attestd push-cert canary {} \
@@ -117,7 +119,7 @@ pub(super) fn install(
                 ),
             },
         ];
-        output::result(json, &object, &lines);
+        output::result(json, &serde_json::to_value(&installed)?, &lines);
         Ok(())
     })
 }
@@ -135,7 +137,8 @@ pub(super) fn activate(
             "running servers follow within seconds; attestd push-cert rollback brings the former one back"
                 .to_owned(),
         ];
-        output::result(json, &describe(&taken, desk.now), &lines);
+        let taken = serde_json::to_value(described(taken, desk.now))?;
+        output::result(json, &taken, &lines);
         Ok(())
     })
 }
@@ -151,7 +154,39 @@ pub(super) fn roll_back(
             "{} is in use again for topic {} until {}",
             back.push_certificate_id, back.topic, back.not_after
         )];
-        output::result(json, &describe(&back, desk.now), &lines);
+        let back = serde_json::to_value(described(back, desk.now))?;
+        output::result(json, &back, &lines);
+        Ok(())
+    })
+}
+
+/// What may be thrown away.
+#[derive(Debug, Clone)]
+pub(super) enum Unwanted {
+    Certificate(PushCertificateId),
+    Request(PushRequestId),
+}
+
+pub(super) fn discard(
+    configured: &Configured,
+    unwanted: &Unwanted,
+    why: &str,
+    json: bool,
+) -> anyhow::Result<()> {
+    with_desk(configured, async |desk| {
+        let (store, who, now) = (&desk.store, &desk.who, desk.now);
+        let id = match unwanted {
+            Unwanted::Certificate(id) => {
+                discard_push_certificate::discard(store, id, why, who, now).await?;
+                id.to_string()
+            }
+            Unwanted::Request(id) => {
+                discard_push_certificate::discard_request(store, id, why, who, now).await?;
+                id.to_string()
+            }
+        };
+        let lines = [format!("{id} is gone, and its key with it")];
+        output::result(json, &json!({ "discarded": id }), &lines);
         Ok(())
     })
 }

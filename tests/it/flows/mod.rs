@@ -22,6 +22,7 @@ macro_rules! journey {
     };
 }
 
+mod administer_push_certificates;
 mod back_up;
 mod bad_input;
 mod bind_provider;
