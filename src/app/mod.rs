@@ -403,6 +403,7 @@ pub fn settings(config: &Config, policy: &Policy) -> anyhow::Result<Settings> {
         adopted_cas: adopted_cas(config)?,
         release_key: release_key(config)?,
         apples_apns: config.apns.root.is_none(),
+        approval: config.push_certificates.approval(),
         relay: relaying(config)?,
     })
 }

@@ -1,6 +1,7 @@
 //! Why something is not done with a push certificate, for programs: each reason has one code that stays.
 
 use super::Failure;
+use super::approve_push_certificate::NotConfirmed;
 use super::discard_push_certificate::NotDiscarded;
 use super::name_mac::Unnamed;
 use super::request_push_certificate::NotRequested;
@@ -110,6 +111,21 @@ impl From<NotRolledBack> for NotDone {
             NotRolledBack::WhichTopic(_) => "which_topic",
             NotRolledBack::NoFormer => "no_former",
             NotRolledBack::Expired(_) => "expired",
+        };
+        refused(code, &why)
+    }
+}
+
+impl From<NotConfirmed> for NotDone {
+    fn from(why: NotConfirmed) -> Self {
+        let code = match why {
+            NotConfirmed::Store(fault) => return Self::Failed(fault.into()),
+            NotConfirmed::NotTaken(why) => return why.into(),
+            NotConfirmed::NotRolledBack(why) => return why.into(),
+            NotConfirmed::Unknown(_) => return Self::NotFound(why.to_string()),
+            NotConfirmed::SamePerson => "same_person",
+            NotConfirmed::TooLate(_) => "too_late",
+            NotConfirmed::Changed => "changed",
         };
         refused(code, &why)
     }

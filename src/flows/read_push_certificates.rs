@@ -5,22 +5,25 @@ use crate::ids::PushCertificateId;
 use crate::pki::pem;
 use crate::push::PushCertificate as Chain;
 use crate::push::view::{
-    CanaryV1, PushCertificateDetailsV1, PushCertificateV1, PushCertificatesV1, PushRequestV1, Told,
+    CanaryV1, PushCertificateDetailsV1, PushCertificateV1, PushCertificatesV1, PushProposalV1,
+    PushRequestV1, Told,
 };
 use crate::store::{PushCertificate, PushRequest, Store};
 use crate::time::Timestamp;
 
-/// Every certificate, and every request that is open.
+/// Every certificate, every request that is open, and what is proposed.
 pub async fn list(store: &Store, now: Timestamp) -> Result<PushCertificatesV1, Failure> {
     let tx = store.read().await?;
     let certificates = tx.push_certificates().await?;
     let requests = tx.push_requests().await?;
+    let proposals = tx.push_proposals(now).await?;
     Ok(PushCertificatesV1 {
         push_certificates: certificates
             .into_iter()
             .map(|one| described(one, now))
             .collect(),
         requests: requests.into_iter().map(requested).collect(),
+        proposals: proposals.into_iter().map(PushProposalV1::from).collect(),
     })
 }
 

@@ -19,15 +19,19 @@ use super::internal::{allowed, no_store};
 use super::problem::Problem;
 use super::revocations::{Note, noted};
 use crate::audit::Who;
+use crate::flows::approve_push_certificate::{Order, Ordered, activate, roll_back};
 use crate::flows::authorize::Act;
 use crate::flows::push_certificate_refusal::NotDone;
 use crate::flows::read_push_certificates::{described, list, one, requested};
-use crate::flows::rotate_push_certificate::{Offer, OfferedKey, activate, install, roll_back};
+use crate::flows::rotate_push_certificate::{Offer, OfferedKey, install};
 use crate::flows::try_push_certificate::{begin, chosen};
-use crate::flows::{Context, discard_push_certificate, request_push_certificate};
-use crate::ids::{PushCertificateId, PushRequestId, Topic};
+use crate::flows::{
+    Context, approve_push_certificate, discard_push_certificate, request_push_certificate,
+};
+use crate::ids::{PushCertificateId, PushProposalId, PushRequestId, Topic};
 use crate::push::view::{
-    CanaryV1, PushCertificateDetailsV1, PushCertificateV1, PushCertificatesV1, PushRequestV1,
+    CanaryV1, PushCertificateDetailsV1, PushCertificateV1, PushCertificatesV1, PushProposalV1,
+    PushRequestV1,
 };
 use crate::push::words::{common_name, note};
 
@@ -45,6 +49,8 @@ pub(super) fn routes() -> OpenApiRouter<Internal> {
         .routes(routes!(take_into_use))
         .routes(routes!(take_back))
         .routes(routes!(discard))
+        .routes(routes!(confirm))
+        .routes(routes!(withdraw))
 }
 
 /// Every push certificate, where each is in its life, and the requests that no certificate came for yet.
@@ -281,7 +287,8 @@ struct Activation {
     without_canary: Option<String>,
 }
 
-/// Has all Macs of its topic pushed with a certificate, on every node, within seconds.
+/// Has all Macs of its topic pushed with a certificate, on every node, within seconds: at once, or when another
+/// person confirms it, as the settings say.
 #[utoipa::path(
     post, path = "/internal/v1/push-certificates/{push_certificate_id}/activate", tag = "Push certificates",
     security(("token" = ["push_cert_officer"])),
@@ -289,6 +296,7 @@ struct Activation {
     request_body = Option<Activation>,
     responses(
         (status = 200, description = "It is in use.", body = PushCertificateV1),
+        (status = 202, description = "Another person is to confirm it.", body = PushProposalV1),
         (status = 404, response = Problem), (status = 409, response = Problem),
     ),
 )]
@@ -309,11 +317,10 @@ async fn take_into_use(
     let Ok(id) = PushCertificateId::parse(&id) else {
         return Problem::push_certificate_not_found().into_response();
     };
-    let now = ctx.clock.now();
-    match activate(&ctx.store, &id, because.as_deref(), &who, now).await {
-        Ok(taken) => no_store(described(taken, now)),
-        Err(why) => not_done(why),
-    }
+    ordered(
+        &ctx,
+        activate(order(&ctx, &who), &id, because.as_deref()).await,
+    )
 }
 
 /// What is taken back.
@@ -325,12 +332,17 @@ struct Rollback {
     topic: Option<String>,
 }
 
-/// Has the certificate back that was in use before, while it is valid. The present one is staged.
+/// Has the certificate back that was in use before, while it is valid. The present one is staged. As with
+/// activation, another person may have to confirm it.
 #[utoipa::path(
     post, path = "/internal/v1/push-certificates/rollback", tag = "Push certificates",
     security(("token" = ["push_cert_officer"])),
     request_body = Option<Rollback>,
-    responses((status = 200, description = "In use again.", body = PushCertificateV1), (status = 409, response = Problem)),
+    responses(
+        (status = 200, description = "In use again.", body = PushCertificateV1),
+        (status = 202, description = "Another person is to confirm it.", body = PushProposalV1),
+        (status = 409, response = Problem),
+    ),
 )]
 async fn take_back(
     State(ctx): State<Arc<Context>>,
@@ -345,11 +357,7 @@ async fn take_back(
         Ok(topic) => topic,
         Err(fault) => return Problem::invalid_request(fault).into_response(),
     };
-    let now = ctx.clock.now();
-    match roll_back(&ctx.store, topic.as_ref(), &who, now).await {
-        Ok(back) => no_store(described(back, now)),
-        Err(why) => not_done(why),
-    }
+    ordered(&ctx, roll_back(order(&ctx, &who), topic.as_ref()).await)
 }
 
 /// Throws away a certificate that is not in use and was not the one before, and its key.
@@ -380,6 +388,82 @@ async fn discard(
     let (store, now) = (&ctx.store, ctx.clock.now());
     match discard_push_certificate::discard(store, &id, &why, &who, now).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(why) => not_done(why),
+    }
+}
+
+/// Does what another person proposed. Whoever proposed it cannot: a person is a token, or a user of the machine.
+#[utoipa::path(
+    post, path = "/internal/v1/push-certificates/proposals/{push_proposal_id}/confirm", tag = "Push certificates",
+    security(("token" = ["push_cert_officer"])),
+    params(("push_proposal_id" = PushProposalId, Path)),
+    responses(
+        (status = 200, description = "In use.", body = PushCertificateV1),
+        (status = 404, response = Problem), (status = 409, response = Problem),
+    ),
+)]
+async fn confirm(
+    State(ctx): State<Arc<Context>>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Response {
+    let who = match allowed(&ctx, &headers, Act::ChangePushCertificates).await {
+        Ok(caller) => caller.who(),
+        Err(refusal) => return refusal,
+    };
+    let Ok(id) = PushProposalId::parse(&id) else {
+        return Problem::push_certificate_not_found().into_response();
+    };
+    let now = ctx.clock.now();
+    match approve_push_certificate::confirm(&ctx.store, &id, &who, now).await {
+        Ok(taken) => no_store(described(taken, now)),
+        Err(why) => not_done(why),
+    }
+}
+
+/// Takes a proposal away, one's own or another's.
+#[utoipa::path(
+    post, path = "/internal/v1/push-certificates/proposals/{push_proposal_id}/withdraw", tag = "Push certificates",
+    security(("token" = ["push_cert_officer"])),
+    params(("push_proposal_id" = PushProposalId, Path)),
+    responses((status = 204, description = "Nobody can confirm it any more."), (status = 404, response = Problem)),
+)]
+async fn withdraw(
+    State(ctx): State<Arc<Context>>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Response {
+    let who = match allowed(&ctx, &headers, Act::ChangePushCertificates).await {
+        Ok(caller) => caller.who(),
+        Err(refusal) => return refusal,
+    };
+    let Ok(id) = PushProposalId::parse(&id) else {
+        return Problem::push_certificate_not_found().into_response();
+    };
+    let (store, now) = (&ctx.store, ctx.clock.now());
+    match approve_push_certificate::withdraw(store, &id, &who, now).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(why) => not_done(why),
+    }
+}
+
+fn order<'a>(ctx: &'a Context, who: &'a Who) -> Order<'a> {
+    Order {
+        store: &ctx.store,
+        entropy: ctx.entropy.as_ref(),
+        approval: ctx.settings.approval,
+        who,
+        now: ctx.clock.now(),
+    }
+}
+
+fn ordered(ctx: &Context, outcome: Result<Ordered, impl Into<NotDone>>) -> Response {
+    match outcome {
+        Ok(Ordered::Done(taken)) => no_store(described(*taken, ctx.clock.now())),
+        Ok(Ordered::Proposed(proposal)) => {
+            let proposal = PushProposalV1::from(*proposal);
+            (StatusCode::ACCEPTED, no_store(proposal)).into_response()
+        }
         Err(why) => not_done(why),
     }
 }

@@ -5,6 +5,7 @@
 //! Sources: Apple, *Setting Up Push Notifications for Your MDM Customers* and *Handling notification
 //! responses from APNs*; apple-protocol section 9.
 
+pub mod approval;
 pub mod canary;
 pub mod certificate;
 pub mod expiry;

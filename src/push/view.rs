@@ -2,9 +2,12 @@
 
 use serde::Serialize;
 
+use super::approval::Proposal;
 use super::canary::Canary;
 use super::rotation::{Held, Standing};
-use crate::ids::{CertificateHash, DeviceId, PushCertificateId, PushRequestId, Topic};
+use crate::ids::{
+    CertificateHash, DeviceId, PushCertificateId, PushProposalId, PushRequestId, Topic,
+};
 use crate::time::Timestamp;
 
 /// Every push certificate, and every request that no certificate came for yet.
@@ -14,6 +17,8 @@ pub struct PushCertificatesV1 {
     pub push_certificates: Vec<PushCertificateV1>,
     /// The newest first.
     pub requests: Vec<PushRequestV1>,
+    /// What another person is to confirm.
+    pub proposals: Vec<PushProposalV1>,
 }
 
 /// A push certificate.
@@ -76,6 +81,39 @@ pub struct PushRequestV1 {
     pub requested_at: Timestamp,
     /// PKCS #10, PEM: what a vendor signs.
     pub csr: String,
+}
+
+/// What one person wants done with a push certificate, and another is to confirm.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct PushProposalV1 {
+    pub push_proposal_id: PushProposalId,
+    /// `activate` or `rollback`.
+    pub change: &'static str,
+    /// In use afterwards.
+    pub push_certificate_id: PushCertificateId,
+    pub topic: Topic,
+    /// Why no Mac had to try it first.
+    pub untried_because: Option<String>,
+    /// As the audit log shows who it was.
+    pub proposed_by: String,
+    pub proposed_at: Timestamp,
+    /// Nobody can confirm it from then on.
+    pub good_until: Timestamp,
+}
+
+impl From<Proposal> for PushProposalV1 {
+    fn from(proposal: Proposal) -> Self {
+        Self {
+            push_proposal_id: proposal.push_proposal_id,
+            change: proposal.change.as_str(),
+            push_certificate_id: proposal.push_certificate_id,
+            topic: proposal.topic,
+            untried_because: proposal.untried_because,
+            proposed_by: proposal.proposed_by,
+            proposed_at: proposal.proposed_at,
+            good_until: proposal.good_until,
+        }
+    }
 }
 
 /// What is known of a certificate besides what is decided by.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::Configured;
-use crate::ids::{PushCertificateId, PushRequestId, Topic};
+use crate::ids::{PushCertificateId, PushProposalId, PushRequestId, Topic};
 use crate::push::words::{common_name as name, note};
 
 #[derive(Debug, Args)]
@@ -101,7 +101,8 @@ enum What {
         #[arg(long)]
         json: bool,
     },
-    /// Have all Macs of its topic pushed with a certificate, on every server, within seconds.
+    /// Have all Macs of its topic pushed with a certificate, on every server, within seconds; where the settings ask
+    /// for two persons, once another has confirmed it.
     Activate {
         #[command(flatten)]
         configured: Configured,
@@ -120,6 +121,26 @@ enum What {
         /// Of which topic, where there are several.
         #[arg(long, value_parser = topic)]
         topic: Option<Topic>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Do what another person proposed, where the settings ask for two (`push_certificates.activation`). Whoever
+    /// proposed it cannot: here a person is the unix user (of root by sudo, who became root), there a token.
+    Confirm {
+        #[command(flatten)]
+        configured: Configured,
+        /// As `list` shows it (ppr_…).
+        #[arg(value_name = "PROPOSAL", value_parser = proposal)]
+        push_proposal_id: PushProposalId,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a proposal away, your own or another's: nobody can confirm it any more.
+    Withdraw {
+        #[command(flatten)]
+        configured: Configured,
+        #[arg(value_name = "PROPOSAL", value_parser = proposal)]
+        push_proposal_id: PushProposalId,
         #[arg(long)]
         json: bool,
     },
@@ -215,6 +236,16 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             topic,
             json,
         } => rotate::roll_back(configured, topic.as_ref(), *json),
+        What::Confirm {
+            configured,
+            push_proposal_id,
+            json,
+        } => rotate::confirm(configured, push_proposal_id, *json),
+        What::Withdraw {
+            configured,
+            push_proposal_id,
+            json,
+        } => rotate::withdraw(configured, push_proposal_id, *json),
         What::Discard {
             configured,
             unwanted,
@@ -233,6 +264,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             json,
         } => show::show(configured, push_certificate_id, *json),
     }
+}
+
+fn proposal(text: &str) -> Result<PushProposalId, String> {
+    PushProposalId::parse(text).map_err(|error| error.to_string())
 }
 
 fn unwanted(text: &str) -> Result<rotate::Unwanted, String> {

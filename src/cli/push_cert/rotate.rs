@@ -6,15 +6,19 @@ use anyhow::bail;
 use serde_json::json;
 
 use super::super::input::{text_of, whole};
-use super::super::store::with_desk;
+use super::super::store::{Desk, with_desk};
 use super::super::{Configured, output};
+use crate::flows::approve_push_certificate::{self as approve, Order, Ordered};
 use crate::flows::discard_push_certificate;
 use crate::flows::read_push_certificates::described;
 use crate::flows::rotate_push_certificate::{self as flow, Offer, OfferedKey};
-use crate::ids::{PushCertificateId, PushRequestId, Topic};
+use crate::ids::{PushCertificateId, PushProposalId, PushRequestId, Topic};
 use crate::keys::pkcs12::{self, looks_like_pkcs12};
 use crate::push::Standing;
+use crate::push::approval::Proposal;
+use crate::push::view::PushProposalV1;
 use crate::secret::Secret;
+use crate::store::PushCertificate;
 
 /// A certificate with its chain and its key have some kilobytes.
 const MAX_FILE: usize = 256 * 1024;
@@ -131,15 +135,10 @@ pub(super) fn activate(
     json: bool,
 ) -> anyhow::Result<()> {
     with_desk(configured, async |desk| {
-        let taken = flow::activate(&desk.store, id, untried_because, &desk.who, desk.now).await?;
-        let lines = [
-            format!("{id} is in use for topic {} until {}", taken.topic, taken.not_after),
-            "running servers follow within seconds; attestd push-cert rollback brings the former one back"
-                .to_owned(),
-        ];
-        let taken = serde_json::to_value(described(taken, desk.now))?;
-        output::result(json, &taken, &lines);
-        Ok(())
+        match approve::activate(order(desk), id, untried_because).await? {
+            Ordered::Done(taken) => is_in_use(desk, *taken, json),
+            Ordered::Proposed(proposal) => is_proposed(*proposal, json),
+        }
     })
 }
 
@@ -149,15 +148,76 @@ pub(super) fn roll_back(
     json: bool,
 ) -> anyhow::Result<()> {
     with_desk(configured, async |desk| {
-        let back = flow::roll_back(&desk.store, topic, &desk.who, desk.now).await?;
-        let lines = [format!(
-            "{} is in use again for topic {} until {}",
-            back.push_certificate_id, back.topic, back.not_after
-        )];
-        let back = serde_json::to_value(described(back, desk.now))?;
-        output::result(json, &back, &lines);
+        match approve::roll_back(order(desk), topic).await? {
+            Ordered::Done(back) => is_in_use(desk, *back, json),
+            Ordered::Proposed(proposal) => is_proposed(*proposal, json),
+        }
+    })
+}
+
+pub(super) fn confirm(
+    configured: &Configured,
+    id: &PushProposalId,
+    json: bool,
+) -> anyhow::Result<()> {
+    with_desk(configured, async |desk| {
+        let taken = approve::confirm(&desk.store, id, &desk.who, desk.now).await?;
+        is_in_use(desk, taken, json)
+    })
+}
+
+pub(super) fn withdraw(
+    configured: &Configured,
+    id: &PushProposalId,
+    json: bool,
+) -> anyhow::Result<()> {
+    with_desk(configured, async |desk| {
+        approve::withdraw(&desk.store, id, &desk.who, desk.now).await?;
+        let lines = [format!("{id} cannot be confirmed any more")];
+        output::result(json, &json!({ "withdrawn": id }), &lines);
         Ok(())
     })
+}
+
+fn order(desk: &Desk) -> Order<'_> {
+    Order {
+        store: &desk.store,
+        entropy: desk.entropy.as_ref(),
+        approval: desk.approval,
+        who: &desk.who,
+        now: desk.now,
+    }
+}
+
+fn is_in_use(desk: &Desk, taken: PushCertificate, json: bool) -> anyhow::Result<()> {
+    let taken = described(taken, desk.now);
+    let lines = [
+        format!(
+            "{} is in use for topic {} until {}",
+            taken.push_certificate_id, taken.topic, taken.not_after
+        ),
+        "running servers follow within seconds; attestd push-cert rollback brings the former one back"
+            .to_owned(),
+    ];
+    output::result(json, &serde_json::to_value(&taken)?, &lines);
+    Ok(())
+}
+
+fn is_proposed(proposal: Proposal, json: bool) -> anyhow::Result<()> {
+    let proposal = PushProposalV1::from(proposal);
+    let id = &proposal.push_proposal_id;
+    let lines = [
+        format!(
+            "{id} proposes to have {} in use for topic {}; nothing is changed yet",
+            proposal.push_certificate_id, proposal.topic
+        ),
+        format!(
+            "another person confirms it until {}: attestd push-cert confirm {id}",
+            proposal.good_until
+        ),
+    ];
+    output::result(json, &serde_json::to_value(&proposal)?, &lines);
+    Ok(())
 }
 
 /// What may be thrown away.

@@ -28,6 +28,20 @@ pub(super) fn list(configured: &Configured, json: bool) -> anyhow::Result<()> {
                     .map_or_else(String::new, |account| format!(" (Apple Account {account})"))
             ));
         }
+        for proposal in &listed.proposals {
+            output::line(format!(
+                "{}: {} proposes to {} {}; another person confirms it until {}",
+                proposal.push_proposal_id,
+                proposal.proposed_by,
+                if proposal.change == "activate" {
+                    "activate"
+                } else {
+                    "roll back to"
+                },
+                proposal.push_certificate_id,
+                proposal.good_until
+            ));
+        }
         if listed.push_certificates.is_empty() {
             output::line("no push certificate is installed: no Mac can enrol or be woken");
             return Ok(());

@@ -12,17 +12,19 @@ use serde_json::{Value, json};
 use super::request_push_certificate::Vendor;
 use crate::harness::inside::eventually;
 use crate::harness::internal_api::InternalApi;
-use crate::harness::push_officer::{PushOfficer, pushes_to, quiet_mac, was_pushed_by};
+use crate::harness::push_officer::{
+    PushOfficer, pushes_to, quiet_mac, takes_into_use, was_pushed_by,
+};
 use crate::harness::scene::{Scene, attestd};
 
-const ALL: &str = "/internal/v1/push-certificates";
+pub(super) const ALL: &str = "/internal/v1/push-certificates";
 const NOBODY: &str = "psh_01J8ZQ4Z0000000000000000AB";
 const NOTHING: &str = "psr_01J8ZQ4Z0000000000000000AB";
 const PATIENT: &str = "[verification]\npatience = \"10d\"\npushes_per_hour = 60\n";
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The status, and what was answered.
-async fn posts(api: &InternalApi, path: &str, body: Value) -> (u16, Value) {
+pub(super) async fn posts(api: &InternalApi, path: &str, body: Value) -> (u16, Value) {
     let request = api.request(Method::POST, &format!("{ALL}{path}"));
     let answer = request.json(&body).send().await.expect("an answer");
     let status = answer.status().as_u16();
@@ -31,7 +33,7 @@ async fn posts(api: &InternalApi, path: &str, body: Value) -> (u16, Value) {
 }
 
 /// It must be refused, for this reason.
-async fn is_refused(api: &InternalApi, path: &str, body: Value, refusal: &str) {
+pub(super) async fn is_refused(api: &InternalApi, path: &str, body: Value, refusal: &str) {
     let (status, problem) = posts(api, path, body).await;
     assert_eq!(
         (status, &problem["type"], &problem["refusal"]),
@@ -45,7 +47,7 @@ async fn is_refused(api: &InternalApi, path: &str, body: Value, refusal: &str) {
 }
 
 /// What was done to it, by whom, the first first.
-fn told(scene: &Scene, subject: &str) -> Vec<Value> {
+pub(super) fn told(scene: &Scene, subject: &str) -> Vec<Value> {
     let config = scene.config().to_str().expect("UTF-8");
     let listed = attestd(&[
         "audit",
@@ -62,7 +64,7 @@ fn told(scene: &Scene, subject: &str) -> Vec<Value> {
     entries.iter().map(|it| it["entry"].clone()).collect()
 }
 
-fn words(entries: &[Value]) -> Vec<&str> {
+pub(super) fn words(entries: &[Value]) -> Vec<&str> {
     entries
         .iter()
         .map(|it| it["what"].as_str().expect("a word"))
@@ -174,6 +176,7 @@ journey! {
         let next = officer.issued_for(scene.world.topic(), 6);
         let next_id = officer.has_installed(&next, &[]).await;
         officer.says(&["activate", &next_id, "--without-canary", "a test", "--json"]).await.json();
+        takes_into_use(&scene, &next).await;
         let mac = quiet_mac(&scene).await;
         assert!(was_pushed_by(&scene, &mac, &next));
         // The one that was in use is the way back.
