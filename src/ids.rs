@@ -136,6 +136,11 @@ own_id!(
     PushRequestId, "psr_"
 );
 
+own_id!(
+    /// What one person wants done with a push certificate, until another confirms it.
+    PushProposalId, "ppr_"
+);
+
 name!(
     /// A provider session, by the name the coordinator gave it: 1 to 128 letters, digits and `-._:`,
     /// the first a letter or digit, so that it is one segment of a path whoever writes it.

@@ -405,6 +405,8 @@ pub fn settings(config: &Config, policy: &Policy) -> anyhow::Result<Settings> {
         rules: Arc::new(rules(config, policy)),
         adopted_cas: adopted_cas(config)?,
         release_key: release_key(config)?,
+        apples_apns: config.apns.root.is_none(),
+        approval: config.push_certificates.approval(),
         relay: relaying(config)?,
     })
 }

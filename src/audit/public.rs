@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::ids::{
-    ApiTokenId, CertificateHash, DeviceId, PushCertificateId, PushRequestId, ReceiverId,
-    ReceiverName, SessionId, TicketId, Topic, WebhookId, WebhookName,
+    ApiTokenId, CertificateHash, DeviceId, PushCertificateId, PushProposalId, PushRequestId,
+    ReceiverId, ReceiverName, SessionId, TicketId, Topic, WebhookId, WebhookName,
 };
 use crate::provider::BinaryHash;
 use crate::time::Timestamp;
@@ -97,6 +97,7 @@ names!(
     CertificateHash,
     DeviceId,
     PushCertificateId,
+    PushProposalId,
     PushRequestId,
     ReceiverId,
     ReceiverName,

@@ -65,8 +65,14 @@ verbs! {
     PushCertificateInstall = "push_certificate.install",
     /// Chosen Macs try it.
     PushCertificateCanary = "push_certificate.canary",
+    /// One person wants it taken into use, or back; another is to confirm it.
+    PushCertificatePropose = "push_certificate.propose",
+    /// What was proposed is not to be confirmed any more.
+    PushCertificateWithdraw = "push_certificate.withdraw",
     PushCertificateActivate = "push_certificate.activate",
     PushCertificateRollback = "push_certificate.rollback",
+    /// One that was never used, or a request nothing came of, was thrown away with its key.
+    PushCertificateDiscard = "push_certificate.discard",
 }
 
 impl Verb {

@@ -4,10 +4,10 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::store::{Desk, with_owner_desk};
+use super::store::with_owner_desk;
 use super::{Configured, output};
+use crate::flows::name_mac::named;
 use crate::flows::revoke::{MAX_NOTE, restore, revoke};
-use crate::ids::{DeviceId, SerialNumber};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         bail!("--reason must be at most {MAX_NOTE} characters, none of them a control character");
     }
     with_owner_desk(&change.configured, async |desk| {
-        let device_id = named(desk, &change.device).await?;
+        let device_id = named(&desk.store, &change.device).await?;
         let (store, policy, note) = (&desk.store, &desk.policy, &change.reason);
         let (who, now) = (&desk.who, desk.now);
         let outcome = if withdraw {
@@ -78,29 +78,4 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         output::result(change.json, &object, &[format!("{device_id} {what}")]);
         Ok(())
     })
-}
-
-/// The Mac of this id, or the one that stands under this serial number.
-pub(super) async fn named(desk: &Desk, name: &str) -> anyhow::Result<DeviceId> {
-    if let Ok(device_id) = DeviceId::parse(name) {
-        return Ok(device_id);
-    }
-    let serial = SerialNumber::parse(name)?;
-    let found = desk
-        .store
-        .read()
-        .await?
-        .enrollments_by_serial(&serial)
-        .await?;
-    let standing: Vec<_> = found
-        .iter()
-        .filter(|enrollment| enrollment.contends_with.is_none())
-        .collect();
-    match standing[..] {
-        [one] => Ok(one.device_id.clone()),
-        [] => bail!("no Mac has the serial number {serial}"),
-        _ => {
-            bail!("several Macs claim {serial}, and none has proved it: name one by its device id")
-        }
-    }
 }

@@ -9,11 +9,11 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde_json::{Value, json};
 
-use super::device::named;
 use super::input::{lines, whole};
 use super::store::with_desk;
 use super::{Configured, output};
 use crate::flows::check_policy::{Fleet, subject};
+use crate::flows::name_mac::named;
 use crate::ids::{DeviceId, SerialNumber};
 use crate::posture::policy::{Policy, SHIPPED, shipped};
 use crate::publication::forecast::{Change, Comparison, Explanation, Outlook, Subject, Summary};
@@ -139,7 +139,7 @@ fn checked(check: &Check) -> anyhow::Result<Summary> {
         let mut report = Report::new(check, &in_force, &policy, now);
         match &check.against {
             Against::Device(name) => {
-                let device_id = named(desk, name).await?;
+                let device_id = named(&desk.store, name).await?;
                 let found = subject(&desk.store, &device_id, now).await?;
                 let found = found.with_context(|| format!("there is no device {device_id}"))?;
                 report.explained(&found);

@@ -16,6 +16,7 @@ use crate::entropy::{Entropy, OsEntropy};
 use crate::flows::hand_over_master_key::follow;
 use crate::keys::MasterSeal;
 use crate::posture::policy::Policy;
+use crate::push::approval::Approval;
 use crate::store::{Store, StoreError};
 use crate::time::{Clock as _, SystemClock, Timestamp};
 
@@ -33,6 +34,8 @@ pub(super) struct Desk {
     pub(super) attestation_hold: Duration,
     /// Pushes go to Apple's own service.
     pub(super) apples_apns: bool,
+    /// Whether another person must confirm that a push certificate comes into use.
+    pub(super) approval: Approval,
     /// Where receivers of shared signals reach it, if any do.
     pub(super) signals_url: Option<String>,
     /// Who runs the command.
@@ -105,7 +108,8 @@ fn at_desk<R>(
             identity: config.enrollment.identity,
             profiles: settings.profile,
             attestation_hold: config.attestation.hold.0,
-            apples_apns: config.apns.root.is_none(),
+            apples_apns: settings.apples_apns,
+            approval: settings.approval,
             signals_url: config.shared_signals.url.clone(),
             who: operator(),
             now: SystemClock.now(),

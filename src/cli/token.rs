@@ -23,7 +23,8 @@ enum What {
         #[command(flatten)]
         configured: Configured,
         /// coordinator: reads devices and asks for verifications. operator: that and changes.
-        /// auditor: reads devices. viewer: reads the state of the service.
+        /// auditor: reads devices and the audit log. viewer: reads the state of the service.
+        /// push_cert_officer: changes push certificates, and nothing else.
         #[arg(long, value_parser = role)]
         role: Role,
         /// Who gets it, in your words.

@@ -8,6 +8,7 @@ mod files;
 mod log;
 mod micromdm;
 mod proxied;
+mod push_certificates;
 mod shared_signals;
 mod telemetry;
 mod transparency;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::log::{Log, LogFormat};
 pub use self::micromdm::MicroMdm;
+pub use self::push_certificates::{Activation, PushCertificates};
 pub use self::shared_signals::SharedSignals;
 pub use self::telemetry::Telemetry;
 pub use self::transparency::{Transparency, Witness};
@@ -56,6 +58,8 @@ pub struct Config {
     pub pki: Pki,
     #[serde(default)]
     pub apns: Apns,
+    #[serde(default)]
+    pub push_certificates: PushCertificates,
     #[serde(default)]
     pub attestation: Attestation,
     #[serde(default)]
@@ -316,6 +320,7 @@ impl Config {
             micromdm.check()?;
         }
         self.shared_signals.check(insecure_http)?;
+        self.push_certificates.check()?;
         self.transparency.check()?;
         let by_log = self.attestation.nonce_scheme == NonceScheme::BeaconV2;
         if by_log && !self.transparency.enabled {
@@ -509,6 +514,14 @@ mod tests {
             (
                 format!("{MINIMAL}[verification]\npatience = \"0s\"\n"),
                 "longer than nothing",
+            ),
+            (
+                format!("{MINIMAL}[push_certificates]\nconfirm_within = \"0s\"\n"),
+                "longer than nothing",
+            ),
+            (
+                format!("{MINIMAL}[push_certificates]\nactivation = \"three_persons\"\n"),
+                "three_persons",
             ),
             (
                 format!("{MINIMAL}[verification]\npushes_per_hour = 61\n"),

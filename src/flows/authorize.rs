@@ -27,6 +27,8 @@ pub enum Role {
     Auditor,
     /// Reads state without what identifies a Mac's owner.
     Viewer,
+    /// Changes push certificates, and nothing else: whoever holds the fleet's yearly renewal need not hold the fleet.
+    PushCertOfficer,
 }
 
 /// What somebody wants to do.
@@ -46,6 +48,10 @@ pub enum Act {
     Enrol,
     /// Change what is believed of a Mac, who speaks for it, or what may run there.
     Administer,
+    /// Read which push certificates there are.
+    ReadPushCertificates,
+    /// Ask for push certificates, and decide which one Macs are pushed with.
+    ChangePushCertificates,
 }
 
 /// Whether a caller may go on.
@@ -81,11 +87,12 @@ impl Act {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Coordinator,
         Self::Operator,
         Self::Auditor,
         Self::Viewer,
+        Self::PushCertOfficer,
     ];
 
     /// The stored word; also what the command line takes.
@@ -95,6 +102,7 @@ impl Role {
             Self::Operator => "operator",
             Self::Auditor => "auditor",
             Self::Viewer => "viewer",
+            Self::PushCertOfficer => "push_cert_officer",
         }
     }
 
@@ -105,16 +113,16 @@ impl Role {
 
     /// Whether the role allows the act.
     pub fn allows(self, act: Act) -> bool {
-        match (self, act) {
-            (_, Act::ReadStatus) | (Self::Operator, _) => true,
-            (_, Act::Administer) => false,
-            (Self::Auditor, Act::ReadDevices | Act::ReadAudit) => true,
-            (Self::Coordinator, act) => act != Act::ReadAudit,
-            (Self::Auditor, Act::Verify | Act::Bind | Act::Enrol)
-            | (
-                Self::Viewer,
-                Act::ReadDevices | Act::ReadAudit | Act::Verify | Act::Bind | Act::Enrol,
-            ) => false,
+        match act {
+            Act::ReadStatus => true,
+            Act::ReadDevices => matches!(self, Self::Coordinator | Self::Operator | Self::Auditor),
+            Act::Verify | Act::Bind | Act::Enrol => {
+                matches!(self, Self::Coordinator | Self::Operator)
+            }
+            Act::ReadAudit => matches!(self, Self::Operator | Self::Auditor),
+            Act::Administer => self == Self::Operator,
+            Act::ReadPushCertificates => self != Self::Coordinator,
+            Act::ChangePushCertificates => self == Self::PushCertOfficer,
         }
     }
 }
@@ -212,6 +220,34 @@ mod tests {
             assert_eq!(Role::from_word(role.as_str()), Some(role));
             let reads = matches!(role, Role::Operator | Role::Auditor);
             assert_eq!(role.allows(Act::ReadAudit), reads);
+            let officer = role == Role::PushCertOfficer;
+            assert_eq!(role.allows(Act::ChangePushCertificates), officer);
+            assert_eq!(
+                role.allows(Act::ReadPushCertificates),
+                role != Role::Coordinator
+            );
+        }
+        let of_officer = [
+            Act::ReadStatus,
+            Act::ReadPushCertificates,
+            Act::ChangePushCertificates,
+        ];
+        for act in [
+            Act::ReadDevices,
+            Act::Verify,
+            Act::Bind,
+            Act::ReadStatus,
+            Act::ReadAudit,
+            Act::Enrol,
+            Act::Administer,
+            Act::ReadPushCertificates,
+            Act::ChangePushCertificates,
+        ] {
+            assert_eq!(
+                Role::PushCertOfficer.allows(act),
+                of_officer.contains(&act),
+                "{act:?}"
+            );
         }
     }
 }

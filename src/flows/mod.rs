@@ -43,8 +43,9 @@
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`release`] | a release of the provider software is registered or withdrawn |
 //! | [`refuse`] | something was refused: counted, and kept for who asks why; [`limits`] counts by ticket and serial number |
+//! | [`name_mac`] | somebody names a Mac in words of their own |
 //! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
-//! | [`rotate_push_certificate`] | the yearly push certificate; [`request_push_certificate`] asks for it, [`try_push_certificate`] has chosen Macs try it first, [`watch_push_certificates`] tells of its end |
+//! | [`rotate_push_certificate`] | the yearly push certificate; [`request_push_certificate`] asks for it, [`try_push_certificate`] has chosen Macs try it first, [`watch_push_certificates`] tells of its end, [`approve_push_certificate`] waits for a second person where one is asked for, [`read_push_certificates`] shows what there is, [`discard_push_certificate`] throws away what is not wanted; [`push_certificate_refusal`] says for programs why something is not done |
 //! | [`rotate_result_key`] | the keys that results are signed by |
 //! | [`publish_evidence`] | anybody wants to check it all |
 //! | [`append_to_log`] | something is said to all; [`tell_log`] follows what there is to say, [`witness_log`] shows it to witnesses |
@@ -60,6 +61,7 @@
 pub mod answers;
 pub mod append_to_log;
 pub mod approve_binding;
+pub mod approve_push_certificate;
 pub mod authorities;
 pub mod authorize;
 pub mod back_up;
@@ -76,6 +78,7 @@ mod deliver;
 pub mod deliver_profile;
 pub mod deliver_webhooks;
 pub mod describe_enrollment;
+pub mod discard_push_certificate;
 pub mod draw_beacon;
 pub mod export_traces;
 pub mod follow_events;
@@ -92,15 +95,18 @@ pub mod judge_anew;
 pub mod limits;
 pub mod list_postures;
 pub mod manage_stream;
+pub mod name_mac;
 pub mod offer_profile;
 pub mod poll_by_scep;
 pub mod poll_signals;
 pub mod publish_evidence;
 pub mod publish_feed;
+pub mod push_certificate_refusal;
 pub mod push_signals;
 pub mod read_audit;
 pub mod read_binding;
 pub mod read_posture;
+pub mod read_push_certificates;
 pub mod read_status;
 pub mod read_trust_headers;
 pub mod receiver;
@@ -144,6 +150,7 @@ use crate::keys::{BearerKey, HandoverFault, MasterSeal};
 use crate::outbound::Outbound;
 use crate::pki::{KnownIntermediates, PkiError, TrustAnchors};
 use crate::posture::policy::Policy;
+use crate::push::approval::Approval;
 use crate::secret::Secret;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
@@ -208,6 +215,10 @@ pub struct Settings {
     pub adopted_cas: Option<TrustAnchors>,
     /// Whoever presents it may register releases, and nothing else.
     pub release_key: Option<BearerKey>,
+    /// Pushes go to Apple's own service, so its certificates must be Apple's, too.
+    pub apples_apns: bool,
+    /// Whether another person must confirm that a push certificate comes into use.
+    pub approval: Approval,
     /// The MicroMDM interface of an old coordinator; `None`: it is off.
     pub relay: Option<relay_command::Relaying>,
 }

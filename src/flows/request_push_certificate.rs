@@ -13,6 +13,8 @@ use crate::time::Timestamp;
 pub enum NotRequested {
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error("the making of the key was interrupted")]
+    Interrupted,
     #[error("the request cannot be made")]
     Request(#[from] PkiError),
     #[error(transparent)]
@@ -29,7 +31,9 @@ pub async fn request(
     who: &Who,
     now: Timestamp,
 ) -> Result<PushRequest, NotRequested> {
-    let key = KeyPair::generate(KeyKind::Rsa2048)?;
+    // Some tenths of a second of work.
+    let made = tokio::task::spawn_blocking(|| KeyPair::generate(KeyKind::Rsa2048)).await;
+    let key = made.map_err(|_| NotRequested::Interrupted)??;
     let subject = name::compose(&[(oid::COMMON_NAME, common_name)]);
     let csr = csr::build(&Name::parse(&subject)?, &key)?;
     let request = PushRequest {

@@ -92,6 +92,8 @@ pub async fn settle(
     for device_id in &asked {
         give_up_queue(tx, device_id, Outcome::Cancelled, now).await?;
     }
+    // It may have been confirmed, or withdrawn, since.
+    tx.forget_push_proposals().await?;
     if log == LogGoesOn::Anew {
         tx.forget_log().await?;
         tx.set_fact(LOG_BEGAN_ANEW_AT, &now.to_string()).await?;

@@ -7,13 +7,14 @@ use crate::entropy::Entropy;
 use crate::ids::{DeviceId, PushCertificateId, Topic};
 use crate::keys::KeyPair;
 use crate::pki::{Signer as _, pem};
+use crate::push::approval::Proposal;
 use crate::push::certificate::{AcceptedPushCertificate, PushCertificate, PushCertificateRefusal};
 use crate::push::key::read_private_key;
 use crate::push::rotation::{
     self, Held, Misplaced, NoWayBack, NotReady, Standing, may_be_activated, place,
 };
 use crate::secret::Secret;
-use crate::store::{self, Read, Store, StoreError};
+use crate::store::{self, Read, Store, StoreError, Write};
 use crate::time::Timestamp;
 
 /// Where the private key is.
@@ -236,6 +237,27 @@ async fn not_installed(
     })
 }
 
+/// A certificate that may be taken into use.
+pub(super) struct Readiness {
+    pub(super) one: store::PushCertificate,
+    held: Vec<Held>,
+}
+
+/// Whether a certificate may be taken into use now, tried or not.
+pub(super) async fn ready(
+    tx: &Read,
+    id: &PushCertificateId,
+    untried: bool,
+    now: Timestamp,
+) -> Result<Readiness, NotTaken> {
+    let one = found(tx, id).await?;
+    let held = all_held(tx).await?;
+    let canaries = tx.canaries(id).await?;
+    may_be_activated(&one.held(), &held, &canaries, untried)?;
+    accept(&one, now)?;
+    Ok(Readiness { one, held })
+}
+
 /// Has all Macs of its topic pushed with this certificate, on every node within seconds.
 /// `untried_because`: why no Mac had to try it first.
 pub async fn activate(
@@ -246,15 +268,24 @@ pub async fn activate(
     now: Timestamp,
 ) -> Result<store::PushCertificate, NotTaken> {
     let mut tx = store.write().await?;
-    let one = found(&tx, id).await?;
-    let held = all_held(&tx).await?;
-    let canaries = tx.canaries(id).await?;
-    may_be_activated(&one.held(), &held, &canaries, untried_because.is_some())?;
-    accept(&one, now)?;
+    let taken = activate_in(&mut tx, id, untried_because, (who, None), now).await?;
+    tx.commit().await?;
+    Ok(taken)
+}
+
+/// As [`activate`], with whatever else is saved in the same moment; of what another proposed, `proposal` is that.
+pub(super) async fn activate_in(
+    tx: &mut Write,
+    id: &PushCertificateId,
+    untried_because: Option<&str>,
+    (who, proposal): (&Who, Option<&Proposal>),
+    now: Timestamp,
+) -> Result<store::PushCertificate, NotTaken> {
+    let Readiness { one, held } = ready(tx, id, untried_because.is_some(), now).await?;
     let to = (id, &one.topic);
     tx.take_push_certificate_into_use(to, Standing::Retired, untried_because, now)
         .await?;
-    let taken = found(&tx, id).await?;
+    let taken = found(tx, id).await?;
     let former = in_use(&held, &one.topic);
     let entry = Entry::new(who, Verb::PushCertificateActivate, id, now)
         .before("in_use", former)
@@ -262,21 +293,35 @@ pub async fn activate(
         .after("topic", &one.topic)
         .after("sha256", one.sha256)
         .why(Words(untried_because.unwrap_or_default()));
-    tx.record(entry);
-    tx.commit().await?;
+    tx.record(with_proposal(entry, proposal));
     Ok(taken)
 }
 
-/// Has the certificate back that was in use before, on every node within seconds; the present one is
-/// staged, to be tried anew. `topic` may be left out where there is one.
-pub async fn roll_back(
-    store: &Store,
+/// Whoever proposed it stands beside whoever confirmed it.
+fn with_proposal(entry: Entry, proposal: Option<&Proposal>) -> Entry {
+    match proposal {
+        None => entry,
+        Some(proposal) => entry
+            .after("proposal", &proposal.push_proposal_id)
+            .after("proposed_by", Words(&proposal.proposed_by)),
+    }
+}
+
+/// What a roll-back changes.
+pub(super) struct WayBack {
+    pub(super) topic: Topic,
+    /// In use afterwards.
+    pub(super) former: PushCertificateId,
+    newer: PushCertificateId,
+}
+
+/// The way back, for this topic or the only one.
+pub(super) async fn way_back(
+    tx: &Read,
     topic: Option<&Topic>,
-    who: &Who,
     now: Timestamp,
-) -> Result<store::PushCertificate, NotRolledBack> {
-    let mut tx = store.write().await?;
-    let held = all_held(&tx).await?;
+) -> Result<WayBack, NotRolledBack> {
+    let held = all_held(tx).await?;
     let mut in_use = held.iter().filter(|one| one.standing == Standing::Active);
     let topic = match (topic, in_use.next(), in_use.next()) {
         (Some(topic), ..) => topic,
@@ -294,10 +339,36 @@ pub async fn roll_back(
         NoWayBack::NoFormer => NotRolledBack::NoFormer,
         NoWayBack::Expired(at) => NotRolledBack::Expired(at),
     })?;
-    let (former, newer) = (
-        &way.former.push_certificate_id,
-        &way.newer.push_certificate_id,
-    );
+    Ok(WayBack {
+        topic: topic.clone(),
+        former: way.former.push_certificate_id.clone(),
+        newer: way.newer.push_certificate_id.clone(),
+    })
+}
+
+/// Has the certificate back that was in use before, on every node within seconds; the present one is
+/// staged, to be tried anew. `topic` may be left out where there is one.
+pub async fn roll_back(
+    store: &Store,
+    topic: Option<&Topic>,
+    who: &Who,
+    now: Timestamp,
+) -> Result<store::PushCertificate, NotRolledBack> {
+    let mut tx = store.write().await?;
+    let way = way_back(&tx, topic, now).await?;
+    let back = roll_back_in(&mut tx, &way, (who, None), now).await?;
+    tx.commit().await?;
+    Ok(back)
+}
+
+/// As [`roll_back`], with whatever else is saved in the same moment.
+pub(super) async fn roll_back_in(
+    tx: &mut Write,
+    way: &WayBack,
+    (who, proposal): (&Who, Option<&Proposal>),
+    now: Timestamp,
+) -> Result<store::PushCertificate, NotRolledBack> {
+    let (former, newer, topic) = (&way.former, &way.newer, &way.topic);
     tx.forget_canaries(newer).await?;
     tx.take_push_certificate_into_use((former, topic), Standing::Staged, None, now)
         .await?;
@@ -306,8 +377,7 @@ pub async fn roll_back(
         .before("in_use", newer)
         .after("in_use", former)
         .after("topic", topic);
-    tx.record(entry);
-    tx.commit().await?;
+    tx.record(with_proposal(entry, proposal));
     back.ok_or(NotRolledBack::NoFormer)
 }
 

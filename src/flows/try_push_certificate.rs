@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::name_mac::{Unnamed, named};
 use super::rotate_push_certificate::{NotTaken, accept, found};
 use super::wake::push_id;
 use super::{Context, Failure};
@@ -35,12 +36,29 @@ pub enum NotTried {
     NotTaken(#[from] NotTaken),
     #[error("choose 1 to {MOST} Macs")]
     HowMany,
+    #[error(transparent)]
+    Unnamed(#[from] Unnamed),
     #[error("{0} is not enrolled")]
     NotEnrolled(DeviceId),
     #[error("{device_id} is enrolled under topic {topic}: a certificate of another cannot push it")]
     OtherTopic { device_id: DeviceId, topic: Topic },
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The Macs of these names: device ids, or serial numbers of those that stand first.
+///
+/// # Errors
+/// [`NotTried`] of the first name that names none.
+pub async fn chosen(store: &Store, names: &[String]) -> Result<Vec<DeviceId>, NotTried> {
+    if names.len() > MOST {
+        return Err(NotTried::HowMany);
+    }
+    let mut chosen = Vec::new();
+    for name in names {
+        chosen.push(named(store, name).await?);
+    }
+    Ok(chosen)
 }
 
 /// Has these Macs try a certificate that is not in use. Whoever was chosen before is forgotten.

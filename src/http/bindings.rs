@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::error;
 use super::internal::{allowed, no_store};
 use super::problem::Problem;
-use super::revocations::{Note, operators_note};
+use super::revocations::{Note, noted};
 use crate::enrollment::ticket::{NOT_AN_ACCOUNT, is_account};
 use crate::flows::approve_binding::{self, approve_binding};
 use crate::flows::authorize::Act;
@@ -224,7 +224,7 @@ pub async fn approve(
     Path(session): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (note, who) = match operators_note(&ctx, &headers, body).await {
+    let (note, who) = match noted(&ctx, &headers, Act::Administer, body).await {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };

@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use super::error;
 use super::internal::no_store;
-use super::revocations::{Note, operators_note};
+use super::revocations::{Note, noted};
 use crate::flows::Context;
+use crate::flows::authorize::Act;
 use crate::flows::watch_clock;
 use crate::time::Timestamp;
 
@@ -34,7 +35,7 @@ pub async fn accept(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (note, who) = match operators_note(&ctx, &headers, body).await {
+    let (note, who) = match noted(&ctx, &headers, Act::Administer, body).await {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };

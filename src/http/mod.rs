@@ -31,6 +31,7 @@ pub mod postures;
 pub mod problem;
 pub mod progress;
 pub mod proxies;
+pub mod push_certificates;
 pub mod releases;
 pub mod results;
 pub mod revocations;
@@ -207,6 +208,7 @@ pub fn internal_routes(relays: bool) -> (OpenApiRouter<Internal>, Elsewhere<Inte
         .routes(routes!(tickets::issue))
         .routes(routes!(internal::status))
         .routes(routes!(audit::read))
+        .merge(push_certificates::routes())
         .routes(routes!(clock::accept))
         .routes(routes!(description::internal))
         .merge(shared_signals::routes());

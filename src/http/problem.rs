@@ -179,6 +179,24 @@ impl Problem {
         )
     }
 
+    pub fn push_certificate_not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "push-certificate-not-found",
+            "No such push certificate",
+        )
+    }
+
+    /// `refusal` says why, and stays.
+    pub fn push_certificate_refused(refusal: &'static str) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "push-certificate-refused",
+            "This is not done with the push certificate",
+        )
+        .member("refusal", refusal)
+    }
+
     pub fn release_not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,

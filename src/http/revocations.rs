@@ -79,21 +79,22 @@ async fn asked(
     device_id: &str,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(DeviceId, String, Who), Response> {
-    let (note, who) = operators_note(ctx, headers, body).await?;
+    let (note, who) = noted(ctx, headers, Act::Administer, body).await?;
     match DeviceId::parse(device_id) {
         Ok(device_id) => Ok((device_id, note, who)),
         Err(_) => Err(Problem::device_not_found().into_response()),
     }
 }
 
-/// What an operator notes about what is to be done, and who that is; whoever is none, or says something else, is
+/// What somebody notes about what they want done, and who that is; whoever is none, or says something else, is
 /// refused.
-pub(super) async fn operators_note(
+pub(super) async fn noted(
     ctx: &Context,
     headers: &HeaderMap,
+    act: Act,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(String, Who), Response> {
-    let caller = allowed(ctx, headers, Act::Administer).await?;
+    let caller = allowed(ctx, headers, act).await?;
     let Ok(body) = body else {
         return Err(Problem::request_too_large("64 KiB").into_response());
     };

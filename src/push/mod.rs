@@ -5,6 +5,7 @@
 //! Sources: Apple, *Setting Up Push Notifications for Your MDM Customers* and *Handling notification
 //! responses from APNs*; apple-protocol section 9.
 
+pub mod approval;
 pub mod canary;
 pub mod certificate;
 pub mod expiry;
@@ -14,7 +15,9 @@ pub mod rate;
 pub mod rotation;
 pub mod trouble;
 pub mod vendor;
+pub mod view;
 pub mod wake;
+pub mod words;
 
 pub use certificate::{AcceptedPushCertificate, PushCertificate, PushCertificateRefusal};
 pub use outcome::{ApnsReason, Blame, Duty, PushOutcome};

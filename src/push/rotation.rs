@@ -164,6 +164,18 @@ pub fn may_be_activated(
     }
 }
 
+/// Whether a certificate may be thrown away with its key: one that Macs are pushed with may not, nor one that a
+/// roll-back would bring back.
+///
+/// # Errors
+/// Where it is in its life.
+pub fn may_be_discarded(one: &Held) -> Result<(), Standing> {
+    match one.standing {
+        Standing::Staged | Standing::Canary => Ok(()),
+        standing @ (Standing::Active | Standing::Retired) => Err(standing),
+    }
+}
+
 /// Why there is no way back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoWayBack {

@@ -46,6 +46,7 @@ mod postures;
 mod push_addresses;
 mod push_canaries;
 mod push_certificates;
+mod push_proposals;
 mod push_requests;
 mod rebuild;
 mod refusals;

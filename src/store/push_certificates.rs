@@ -257,6 +257,36 @@ impl Write {
         Ok(changed.rows_affected > 0)
     }
 
+    /// Forgets a certificate that is not in use, and its key.
+    ///
+    /// # Errors
+    /// `Conflict` when it is in use, or another change happened at the same time.
+    pub async fn forget_push_certificate(
+        &mut self,
+        id: &PushCertificateId,
+    ) -> Result<(), StoreError> {
+        let newest = self.push_certificate_generation().await?;
+        let gone = Entity::delete_many()
+            .filter(Column::PushCertificateId.eq(id.as_str()))
+            .filter(Column::State.ne(Standing::Active.as_str()))
+            .exec(self.tx())
+            .await?;
+        if gone.rows_affected == 0 {
+            return Err(StoreError::Conflict);
+        }
+        // Were the highest generation gone, the next change would be given it again, and whoever has seen it
+        // would not look.
+        let last = self.push_certificates().await?.into_iter().next();
+        if let Some(last) = last.filter(|last| last.generation < newest) {
+            Entity::update_many()
+                .col_expr(Column::Generation, Expr::value(newest + 1))
+                .filter(Column::PushCertificateId.eq(last.push_certificate_id.as_str()))
+                .exec(self.tx())
+                .await?;
+        }
+        Ok(())
+    }
+
     /// A certificate that is not in use is tried by chosen Macs.
     pub async fn push_certificate_is_tried(
         &mut self,

@@ -6,13 +6,13 @@ use anyhow::bail;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::super::device::named;
 use super::super::store::{Desk, with_desk};
 use super::super::{Configured, output};
-use super::show::{described, how_far};
-use crate::flows::try_push_certificate::begin;
+use super::show::how_far;
+use crate::flows::try_push_certificate::{begin, chosen};
 use crate::ids::PushCertificateId;
 use crate::push::canary::{Canary, Progress};
+use crate::push::view::CanaryV1;
 
 /// How often it is looked how far the server is.
 const LOOK: Duration = Duration::from_millis(500);
@@ -27,10 +27,7 @@ pub(super) fn run(
     json: bool,
 ) -> anyhow::Result<()> {
     with_desk(configured, async |desk| {
-        let mut chosen = Vec::new();
-        for device in devices {
-            chosen.push(named(desk, device).await?);
-        }
+        let chosen = chosen(&desk.store, devices).await?;
         let begun = begin(&desk.store, id, &chosen, &desk.who, desk.now).await?;
         let canaries = watch(desk, id, begun, wait, json).await?;
         let came = canaries
@@ -38,7 +35,7 @@ pub(super) fn run(
             .filter(|canary| matches!(canary.progress(), Progress::Came(_)))
             .count();
         if json {
-            let canaries: Vec<_> = canaries.iter().map(described).collect();
+            let canaries: Vec<_> = canaries.iter().map(CanaryV1::from).collect();
             let object = json!({ "push_certificate_id": id, "came": came, "canaries": canaries });
             output::line(object.to_string());
         }
@@ -69,7 +66,11 @@ async fn watch(
         let now = desk.store.read().await?.canaries(id).await?;
         for canary in &now {
             if !json && !known.contains(canary) {
-                output::line(format!("{}: {}", canary.device_id, how_far(canary)));
+                output::line(format!(
+                    "{}: {}",
+                    canary.device_id,
+                    how_far(&CanaryV1::from(canary))
+                ));
             }
         }
         known = now;

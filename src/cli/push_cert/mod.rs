@@ -11,7 +11,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::Configured;
-use crate::ids::{PushCertificateId, Topic};
+use crate::ids::{PushCertificateId, PushProposalId, PushRequestId, Topic};
+use crate::push::words::{common_name as name, note};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -100,7 +101,8 @@ enum What {
         #[arg(long)]
         json: bool,
     },
-    /// Have all Macs of its topic pushed with a certificate, on every server, within seconds.
+    /// Have all Macs of its topic pushed with a certificate, on every server, within seconds; where the settings ask
+    /// for two persons, once another has confirmed it.
     Activate {
         #[command(flatten)]
         configured: Configured,
@@ -119,6 +121,40 @@ enum What {
         /// Of which topic, where there are several.
         #[arg(long, value_parser = topic)]
         topic: Option<Topic>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Do what another person proposed, where the settings ask for two (`push_certificates.activation`). Whoever
+    /// proposed it cannot: here a person is the unix user (of root by sudo, who became root), there a token.
+    Confirm {
+        #[command(flatten)]
+        configured: Configured,
+        /// As `list` shows it (ppr_…).
+        #[arg(value_name = "PROPOSAL", value_parser = proposal)]
+        push_proposal_id: PushProposalId,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a proposal away, your own or another's: nobody can confirm it any more.
+    Withdraw {
+        #[command(flatten)]
+        configured: Configured,
+        #[arg(value_name = "PROPOSAL", value_parser = proposal)]
+        push_proposal_id: PushProposalId,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Throw away a staged certificate, or a request that nothing came of, with its key: what Apple issued for
+    /// that key is of no use afterwards. Neither the certificate in use nor the one before it can be thrown away.
+    Discard {
+        #[command(flatten)]
+        configured: Configured,
+        /// As `list` shows them: psh_… is a certificate, psr_… a request.
+        #[arg(value_name = "ID", value_parser = unwanted)]
+        unwanted: rotate::Unwanted,
+        /// Why, in your words; it stands in the audit log.
+        #[arg(long, value_name = "REASON", value_parser = note)]
+        reason: Option<String>,
         #[arg(long)]
         json: bool,
     },
@@ -200,6 +236,27 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             topic,
             json,
         } => rotate::roll_back(configured, topic.as_ref(), *json),
+        What::Confirm {
+            configured,
+            push_proposal_id,
+            json,
+        } => rotate::confirm(configured, push_proposal_id, *json),
+        What::Withdraw {
+            configured,
+            push_proposal_id,
+            json,
+        } => rotate::withdraw(configured, push_proposal_id, *json),
+        What::Discard {
+            configured,
+            unwanted,
+            reason,
+            json,
+        } => rotate::discard(
+            configured,
+            unwanted,
+            reason.as_deref().unwrap_or_default(),
+            *json,
+        ),
         What::List { configured, json } => show::list(configured, *json),
         What::Show {
             configured,
@@ -209,17 +266,19 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-fn id(text: &str) -> Result<PushCertificateId, String> {
-    PushCertificateId::parse(text).map_err(|error| error.to_string())
+fn proposal(text: &str) -> Result<PushProposalId, String> {
+    PushProposalId::parse(text).map_err(|error| error.to_string())
 }
 
-/// X.520 has 64 characters for a common name.
-fn name(text: &str) -> Result<String, String> {
-    let text = note(text)?;
-    if text.chars().count() > 64 {
-        return Err("at most 64 characters".to_owned());
+fn unwanted(text: &str) -> Result<rotate::Unwanted, String> {
+    if let Ok(id) = PushRequestId::parse(text) {
+        return Ok(rotate::Unwanted::Request(id));
     }
-    Ok(text)
+    id(text).map(rotate::Unwanted::Certificate)
+}
+
+fn id(text: &str) -> Result<PushCertificateId, String> {
+    PushCertificateId::parse(text).map_err(|error| error.to_string())
 }
 
 fn topic(text: &str) -> Result<Topic, String> {
@@ -229,15 +288,4 @@ fn topic(text: &str) -> Result<Topic, String> {
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: u32 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
     Ok(Duration::from_secs(seconds.into()))
-}
-
-/// Words of an operator that are kept.
-fn note(text: &str) -> Result<String, String> {
-    const MOST: usize = 200;
-    let text = text.trim();
-    let sensible =
-        (1..=MOST).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-    sensible
-        .then(|| text.to_owned())
-        .ok_or_else(|| format!("1 to {MOST} characters, none of them a control character"))
 }

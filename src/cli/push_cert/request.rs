@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use serde_json::json;
 
 use super::super::input::whole;
 use super::super::store::with_desk;
 use super::super::{Configured, output};
+use crate::flows::read_push_certificates::requested;
 use crate::flows::request_push_certificate::request;
 use crate::keys::KeyPair;
-use crate::pki::{OwnedCertificate, pem, read_certificates, read_request};
+use crate::pki::{OwnedCertificate, read_certificates, read_request};
 use crate::push::key::read_private_key;
 use crate::push::vendor::VendorChain;
 use crate::time::{Clock as _, SystemClock};
@@ -35,14 +35,9 @@ pub(super) fn make(
             desk.now,
         )
         .await?;
-        let csr = pem::request_to_pem(&made.csr);
-        let object = json!({
-            "push_request_id": made.push_request_id,
-            "apple_account": made.apple_account,
-            "requested_at": made.requested_at,
-            "csr": csr,
-        });
-        output::result(json, &object, &[csr.trim_end().to_owned()]);
+        let made = requested(made);
+        let object = serde_json::to_value(&made)?;
+        output::result(json, &object, &[made.csr.trim_end().to_owned()]);
         Ok(())
     })
 }

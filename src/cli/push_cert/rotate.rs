@@ -3,16 +3,22 @@
 use std::path::Path;
 
 use anyhow::bail;
+use serde_json::json;
 
 use super::super::input::{text_of, whole};
-use super::super::store::with_desk;
+use super::super::store::{Desk, with_desk};
 use super::super::{Configured, output};
-use super::show::{days_left, describe};
+use crate::flows::approve_push_certificate::{self as approve, Order, Ordered};
+use crate::flows::discard_push_certificate;
+use crate::flows::read_push_certificates::described;
 use crate::flows::rotate_push_certificate::{self as flow, Offer, OfferedKey};
-use crate::ids::{PushCertificateId, Topic};
+use crate::ids::{PushCertificateId, PushProposalId, PushRequestId, Topic};
 use crate::keys::pkcs12::{self, looks_like_pkcs12};
 use crate::push::Standing;
+use crate::push::approval::Proposal;
+use crate::push::view::PushProposalV1;
 use crate::secret::Secret;
+use crate::store::PushCertificate;
 
 /// A certificate with its chain and its key have some kilobytes.
 const MAX_FILE: usize = 256 * 1024;
@@ -97,7 +103,8 @@ pub(super) fn install(
             desk.now,
         )
         .await?;
-        let object = describe(&installed, desk.now);
+        let standing = installed.standing;
+        let installed = described(installed, desk.now);
         let lines = [
             format!(
                 "{} is installed for topic {}",
@@ -105,10 +112,9 @@ pub(super) fn install(
             ),
             format!(
                 "valid until {} ({} days); renew it in time, under the same Apple Account",
-                installed.not_after,
-                days_left(&installed, desk.now)
+                installed.not_after, installed.days_left
             ),
-            match installed.standing {
+            match standing {
                 Standing::Active => "it is the first of its topic, and in use at once".to_owned(),
                 _ => format!(
                     "it is staged, the one in use stays in use. Next: attestd push-cert canary {} \
@@ -117,7 +123,7 @@ pub(super) fn install(
                 ),
             },
         ];
-        output::result(json, &object, &lines);
+        output::result(json, &serde_json::to_value(&installed)?, &lines);
         Ok(())
     })
 }
@@ -129,14 +135,10 @@ pub(super) fn activate(
     json: bool,
 ) -> anyhow::Result<()> {
     with_desk(configured, async |desk| {
-        let taken = flow::activate(&desk.store, id, untried_because, &desk.who, desk.now).await?;
-        let lines = [
-            format!("{id} is in use for topic {} until {}", taken.topic, taken.not_after),
-            "running servers follow within seconds; attestd push-cert rollback brings the former one back"
-                .to_owned(),
-        ];
-        output::result(json, &describe(&taken, desk.now), &lines);
-        Ok(())
+        match approve::activate(order(desk), id, untried_because).await? {
+            Ordered::Done(taken) => is_in_use(desk, *taken, json),
+            Ordered::Proposed(proposal) => is_proposed(*proposal, json),
+        }
     })
 }
 
@@ -146,12 +148,105 @@ pub(super) fn roll_back(
     json: bool,
 ) -> anyhow::Result<()> {
     with_desk(configured, async |desk| {
-        let back = flow::roll_back(&desk.store, topic, &desk.who, desk.now).await?;
-        let lines = [format!(
-            "{} is in use again for topic {} until {}",
-            back.push_certificate_id, back.topic, back.not_after
-        )];
-        output::result(json, &describe(&back, desk.now), &lines);
+        match approve::roll_back(order(desk), topic).await? {
+            Ordered::Done(back) => is_in_use(desk, *back, json),
+            Ordered::Proposed(proposal) => is_proposed(*proposal, json),
+        }
+    })
+}
+
+pub(super) fn confirm(
+    configured: &Configured,
+    id: &PushProposalId,
+    json: bool,
+) -> anyhow::Result<()> {
+    with_desk(configured, async |desk| {
+        let taken = approve::confirm(&desk.store, id, &desk.who, desk.now).await?;
+        is_in_use(desk, taken, json)
+    })
+}
+
+pub(super) fn withdraw(
+    configured: &Configured,
+    id: &PushProposalId,
+    json: bool,
+) -> anyhow::Result<()> {
+    with_desk(configured, async |desk| {
+        approve::withdraw(&desk.store, id, &desk.who, desk.now).await?;
+        let lines = [format!("{id} cannot be confirmed any more")];
+        output::result(json, &json!({ "withdrawn": id }), &lines);
+        Ok(())
+    })
+}
+
+fn order(desk: &Desk) -> Order<'_> {
+    Order {
+        store: &desk.store,
+        entropy: desk.entropy.as_ref(),
+        approval: desk.approval,
+        who: &desk.who,
+        now: desk.now,
+    }
+}
+
+fn is_in_use(desk: &Desk, taken: PushCertificate, json: bool) -> anyhow::Result<()> {
+    let taken = described(taken, desk.now);
+    let lines = [
+        format!(
+            "{} is in use for topic {} until {}",
+            taken.push_certificate_id, taken.topic, taken.not_after
+        ),
+        "running servers follow within seconds; attestd push-cert rollback brings the former one back"
+            .to_owned(),
+    ];
+    output::result(json, &serde_json::to_value(&taken)?, &lines);
+    Ok(())
+}
+
+fn is_proposed(proposal: Proposal, json: bool) -> anyhow::Result<()> {
+    let proposal = PushProposalV1::from(proposal);
+    let id = &proposal.push_proposal_id;
+    let lines = [
+        format!(
+            "{id} proposes to have {} in use for topic {}; nothing is changed yet",
+            proposal.push_certificate_id, proposal.topic
+        ),
+        format!(
+            "another person confirms it until {}: attestd push-cert confirm {id}",
+            proposal.good_until
+        ),
+    ];
+    output::result(json, &serde_json::to_value(&proposal)?, &lines);
+    Ok(())
+}
+
+/// What may be thrown away.
+#[derive(Debug, Clone)]
+pub(super) enum Unwanted {
+    Certificate(PushCertificateId),
+    Request(PushRequestId),
+}
+
+pub(super) fn discard(
+    configured: &Configured,
+    unwanted: &Unwanted,
+    why: &str,
+    json: bool,
+) -> anyhow::Result<()> {
+    with_desk(configured, async |desk| {
+        let (store, who, now) = (&desk.store, &desk.who, desk.now);
+        let id = match unwanted {
+            Unwanted::Certificate(id) => {
+                discard_push_certificate::discard(store, id, why, who, now).await?;
+                id.to_string()
+            }
+            Unwanted::Request(id) => {
+                discard_push_certificate::discard_request(store, id, why, who, now).await?;
+                id.to_string()
+            }
+        };
+        let lines = [format!("{id} is gone, and its key with it")];
+        output::result(json, &json!({ "discarded": id }), &lines);
         Ok(())
     })
 }

@@ -81,6 +81,10 @@ const INTERNAL_TAGS: &[(&str, &str)] = &[
     ),
     ("Enrolment", "Profiles for somebody the coordinator knows."),
     (
+        "Push certificates",
+        "The yearly certificate by which Macs are woken.",
+    ),
+    (
         "Shared signals",
         "Streams for receivers of OpenID Shared Signals.",
     ),

@@ -22,6 +22,8 @@ macro_rules! journey {
     };
 }
 
+mod administer_push_certificates;
+mod approve_push_certificate;
 mod back_up;
 mod bad_input;
 mod bind_provider;

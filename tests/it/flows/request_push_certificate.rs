@@ -13,13 +13,13 @@ use crate::harness::push_officer::{PushOfficer, Said, was_pushed_by};
 use crate::harness::scene::{Backend, Scene};
 
 /// An MDM vendor, and the authority above it.
-struct Vendor {
-    root: Issuer,
-    identity: Identity,
+pub(super) struct Vendor {
+    pub(super) root: Issuer,
+    pub(super) identity: Identity,
 }
 
 impl Vendor {
-    fn new(scene: &Scene, name: &str) -> Self {
+    pub(super) fn new(scene: &Scene, name: &str) -> Self {
         let now = scene.now().millis();
         let root = Issuer::root(
             "SIMULATED root",
@@ -42,7 +42,7 @@ impl Vendor {
     }
 
     /// `push-cert vendor-sign`: the vendor has no server.
-    fn signs(&self, officer: &PushOfficer<'_>, csr: &str) -> Said {
+    pub(super) fn signs(&self, officer: &PushOfficer<'_>, csr: &str) -> Said {
         let pem = |bytes: Result<Vec<u8>, _>| bytes.expect("PEM");
         let files = [
             ("--csr", officer.keeps("customer.csr", csr.as_bytes())),

@@ -10,7 +10,9 @@ use attestd_sim::{Mac, MacSpec};
 use serde_json::json;
 
 use crate::harness::inside::eventually;
-use crate::harness::push_officer::{LATER, PushOfficer, Said, pushes_to, quiet_mac, was_pushed_by};
+use crate::harness::push_officer::{
+    LATER, PushOfficer, Said, pushes_to, quiet_mac, takes_into_use, was_pushed_by,
+};
 use crate::harness::scene::{Backend, Scene, attestd};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -25,13 +27,7 @@ fn spec() -> MacSpec {
 /// Somebody asks the Mac something: it is pushed once, by this certificate, and comes.
 async fn is_pushed_by(scene: &Scene, mac: &Mac, certificate: &PushCertificate) {
     let name = fingerprint(&certificate.identity.certificate).expect("a name");
-    eventually("the server uses this certificate", async || {
-        let states = scene.ctx().apns.state();
-        states
-            .iter()
-            .any(|state| hex::encode(state.certificate.as_bytes()) == name)
-    })
-    .await;
+    takes_into_use(scene, certificate).await;
     scene.pass(LATER);
     let before = pushes_to(scene, mac).len();
     scene.api.verify(&mac.serial(), &["security_info"]).await;

@@ -143,6 +143,18 @@ pub async fn quiet_mac(scene: &Scene) -> Mac {
     mac
 }
 
+/// Waits until the server pushes with this certificate: it follows within seconds.
+pub async fn takes_into_use(scene: &Scene, certificate: &PushCertificate) {
+    let name = fingerprint(&certificate.identity.certificate).expect("a name");
+    eventually("the server uses this certificate", async || {
+        let states = scene.ctx().apns.state();
+        states
+            .iter()
+            .any(|state| hex::encode(state.certificate.as_bytes()) == name)
+    })
+    .await;
+}
+
 /// Whether APNs took a push to the Mac that came with this certificate.
 pub fn was_pushed_by(scene: &Scene, mac: &Mac, certificate: &PushCertificate) -> bool {
     let name = fingerprint(&certificate.identity.certificate).expect("a fingerprint");
