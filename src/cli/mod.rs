@@ -80,7 +80,7 @@ enum Command {
     Webhook(webhook::Arguments),
     /// Receivers of OpenID Shared Signals: who may have a stream of changes of compliance.
     Receiver(receiver::Arguments),
-    /// Withdraw trust in a Mac, or give it back.
+    /// Macs: find them, tell the story of one, withdraw trust in it or give it back.
     Device(device::Arguments),
     /// Adopt the Macs of another server.
     Import(import::Arguments),

@@ -27,6 +27,7 @@
 //! | [`relay_command`] | an old coordinator asks as it asked MicroMDM; [`relay_answer`] tells it |
 //! | [`read_posture`] | the coordinator reads what is believed |
 //! | [`list_postures`] | it lists what is believed of all Macs, before it follows |
+//! | [`list_devices`] | an operator looks for Macs; [`show_device`] tells the story of one |
 //! | [`bind_provider`] | a provider session begins or ends; [`join_session`] finds the Mac it belongs to |
 //! | [`challenge`] | the holder of a session's key is asked whether it is still there |
 //! | [`read_binding`] | the coordinator asks whether it may route to a session; [`answers`] remembers |
@@ -89,6 +90,7 @@ pub mod issue_by_scep;
 mod issue_identity;
 pub mod join_session;
 pub mod judge_anew;
+pub mod list_devices;
 pub mod list_postures;
 pub mod manage_stream;
 pub mod offer_profile;
@@ -115,6 +117,7 @@ pub mod revoke;
 pub mod rotate_push_certificate;
 pub mod rotate_result_key;
 pub mod service_secret;
+pub mod show_device;
 pub mod sign_result;
 pub mod sweep;
 pub mod take_over;

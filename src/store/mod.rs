@@ -85,6 +85,7 @@ pub use self::board::{Board, Fill, Glance, MacGlance, Marks, TOKEN_KEPT};
 pub use self::cosignatures::Cosigned;
 use self::database::{Backend, Connections};
 use self::directories::Directories;
+pub use self::enrollments::Sieve;
 pub use self::error::{Cause, StoreError};
 pub use self::events::{Event, EventPage, NumberedEvent};
 pub use self::evidence::Evidence;

@@ -66,6 +66,7 @@ mod restart;
 mod restore_backup;
 mod revoke;
 mod rotate_push_certificate;
+mod show_device;
 pub mod sign_result;
 mod sweep;
 mod take_over;

@@ -1,5 +1,9 @@
 //! `attestd device`.
 
+mod list;
+mod show;
+mod words;
+
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -7,7 +11,9 @@ use serde_json::json;
 use super::store::{Desk, with_owner_desk};
 use super::{Configured, output};
 use crate::flows::revoke::{MAX_NOTE, restore, revoke};
-use crate::ids::{DeviceId, SerialNumber};
+use crate::flows::show_device::By;
+use crate::ids::{DeviceId, SerialNumber, Udid};
+use crate::time::Timestamp;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -17,6 +23,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    List(list::List),
+    Show(show::Show),
     /// Withdraw trust in a Mac and every identity it has. It stays withdrawn whoever enrols it again,
     /// until `restore`.
     Revoke(Change),
@@ -32,8 +40,8 @@ runs on it: stop it, or ask it instead, with an operator's token:
 struct Change {
     #[command(flatten)]
     configured: Configured,
-    /// The device id (dev_…), or the serial number.
-    #[arg(value_name = "DEVICE|SERIAL")]
+    /// The device id (dev_…), the serial number, or the UDID.
+    #[arg(value_name = "DEVICE|SERIAL|UDID")]
     device: String,
     /// Why, in your words; subscribers of events are told.
     #[arg(long, default_value = "")]
@@ -43,10 +51,15 @@ struct Change {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let (change, withdraw) = match &arguments.what {
-        What::Revoke(change) => (change, true),
-        What::Restore(change) => (change, false),
-    };
+    match &arguments.what {
+        What::List(list) => list.run(),
+        What::Show(show) => show.run(),
+        What::Revoke(change) => set(change, true),
+        What::Restore(change) => set(change, false),
+    }
+}
+
+fn set(change: &Change, withdraw: bool) -> anyhow::Result<()> {
     if change.reason.chars().count() > MAX_NOTE || change.reason.chars().any(char::is_control) {
         bail!("--reason must be at most {MAX_NOTE} characters, none of them a control character");
     }
@@ -80,27 +93,42 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })
 }
 
-/// The Mac of this id, or the one that stands under this serial number.
+/// The Mac of this id, or the one that stands under this serial number or UDID.
 pub(super) async fn named(desk: &Desk, name: &str) -> anyhow::Result<DeviceId> {
     if let Ok(device_id) = DeviceId::parse(name) {
         return Ok(device_id);
     }
-    let serial = SerialNumber::parse(name)?;
-    let found = desk
-        .store
-        .read()
-        .await?
-        .enrollments_by_serial(&serial)
-        .await?;
+    let tx = desk.store.read().await?;
+    let (what, found) = if let Ok(serial) = SerialNumber::parse(name) {
+        ("serial number", tx.enrollments_by_serial(&serial).await?)
+    } else if let Ok(udid) = Udid::parse(name) {
+        ("UDID", tx.enrollments_by_udid(&udid).await?)
+    } else {
+        bail!("{name:?} is neither a device id (dev_…), nor a serial number, nor a UDID");
+    };
     let standing: Vec<_> = found
         .iter()
         .filter(|enrollment| enrollment.contends_with.is_none())
         .collect();
     match standing[..] {
         [one] => Ok(one.device_id.clone()),
-        [] => bail!("no Mac has the serial number {serial}"),
-        _ => {
-            bail!("several Macs claim {serial}, and none has proved it: name one by its device id")
-        }
+        [] => bail!("no Mac has the {what} {name}; `attestd device list` shows those there are"),
+        _ => bail!("several Macs claim {name}, and none has proved it: name one by its device id"),
+    }
+}
+
+/// Judge at this time.
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).map_err(|error| error.to_string())
+}
+
+/// By what a Mac is judged here.
+fn by(desk: &Desk, at: Option<Timestamp>) -> By<'_> {
+    By {
+        store: &desk.store,
+        policy: &desk.policy,
+        anchor: desk.anchor,
+        rules: &desk.rules,
+        now: at.unwrap_or(desk.now),
     }
 }
