@@ -28,6 +28,7 @@ mod m0019_log_witnesses;
 mod m0020_push_certificate_life;
 mod m0021_audit;
 mod m0022_steps_first_done;
+mod m0025_asked_verifications;
 
 /// The history.
 #[derive(Debug)]
@@ -59,6 +60,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0020_push_certificate_life::Migration),
             Box::new(m0021_audit::Migration),
             Box::new(m0022_steps_first_done::Migration),
+            Box::new(m0025_asked_verifications::Migration),
         ]
     }
 }

@@ -23,7 +23,7 @@
 //! | [`export_traces`] | spans of posture rounds leave for a collector |
 //! | [`watch_standstill`] | somebody must notice that nothing moves |
 //! | [`sweep`] | what is due or overdue |
-//! | [`verify_now`] | the coordinator wants a fresh answer |
+//! | [`verify_now`] | the coordinator wants a fresh answer; [`ask_to_verify`] leaves the wish of an operator to whichever server runs |
 //! | [`relay_command`] | an old coordinator asks as it asked MicroMDM; [`relay_answer`] tells it |
 //! | [`read_posture`] | the coordinator reads what is believed |
 //! | [`list_postures`] | it lists what is believed of all Macs, before it follows |
@@ -61,6 +61,7 @@
 pub mod answers;
 pub mod append_to_log;
 pub mod approve_binding;
+pub mod ask_to_verify;
 pub mod authorities;
 pub mod authorize;
 pub mod back_up;

@@ -2,7 +2,10 @@
 
 mod list;
 mod show;
+mod verify;
 mod words;
+
+use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
@@ -25,6 +28,7 @@ pub(super) struct Arguments {
 enum What {
     List(list::List),
     Show(show::Show),
+    Verify(verify::Verify),
     /// Withdraw trust in a Mac and every identity it has. It stays withdrawn whoever enrols it again,
     /// until `restore`.
     Revoke(Change),
@@ -50,13 +54,18 @@ struct Change {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    match &arguments.what {
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let done = match &arguments.what {
         What::List(list) => list.run(),
         What::Show(show) => show.run(),
+        What::Verify(verify) => match verify.run() {
+            Ok(verdict) => return verdict.into(),
+            Err(error) => Err(error),
+        },
         What::Revoke(change) => set(change, true),
         What::Restore(change) => set(change, false),
-    }
+    };
+    output::exit("device", done)
 }
 
 fn set(change: &Change, withdraw: bool) -> anyhow::Result<()> {

@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 /// why, what is asked next, and who acts next.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Works beside a running server. Who acts next is the owner of the Mac (its provider), the Mac, Apple, the
+Works beside a running server, which writes down every few seconds when a Mac was last seen. Who acts next is the owner of the Mac (its provider), the Mac, Apple, the
 operator, or the service itself.")]
 pub(super) struct Show {
     #[command(flatten)]

@@ -22,6 +22,7 @@ macro_rules! journey {
     };
 }
 
+mod ask_to_verify;
 mod back_up;
 mod bad_input;
 mod bind_provider;
