@@ -107,6 +107,10 @@ own_id!(
     VerificationId, "ver_"
 );
 own_id!(
+    /// One wish of somebody at the command line for fresh evidence of a Mac.
+    AskedId, "ask_"
+);
+own_id!(
     /// One enrollment ticket. Not the secret: that is shown once and only its hash is kept.
     TicketId, "tkt_"
 );

@@ -505,7 +505,11 @@ fn policy_text(config: &Config) -> anyhow::Result<String> {
     }
 }
 
-fn anchors(config: &Config) -> anyhow::Result<Anchors> {
+/// What attestation chains must lead to.
+///
+/// # Errors
+/// A file that cannot be read, or holds no authority.
+pub fn anchors(config: &Config) -> anyhow::Result<Anchors> {
     match &config.attestation.root {
         None => Ok(Anchors::apple()?),
         Some(path) => {

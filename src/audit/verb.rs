@@ -34,6 +34,8 @@ verbs! {
     TokenCreate = "token.create",
     TokenRevoke = "token.revoke",
     TicketCreate = "ticket.create",
+    /// Fresh evidence of a Mac is wanted.
+    DeviceVerify = "device.verify",
     /// Trust in a Mac was withdrawn.
     DeviceRevoke = "device.revoke",
     /// It was given back.

@@ -80,7 +80,7 @@ enum Command {
     Webhook(webhook::Arguments),
     /// Receivers of OpenID Shared Signals: who may have a stream of changes of compliance.
     Receiver(receiver::Arguments),
-    /// Withdraw trust in a Mac, or give it back.
+    /// Macs: find them, tell the story of one, ask it for evidence, withdraw trust in it or give it back.
     Device(device::Arguments),
     /// Adopt the Macs of another server.
     Import(import::Arguments),
@@ -129,7 +129,7 @@ pub fn run() -> ExitCode {
         Command::Release(arguments) => output::exit("release", release::run(&arguments)),
         Command::Webhook(arguments) => output::exit("webhook", webhook::run(&arguments)),
         Command::Receiver(arguments) => output::exit("receiver", receiver::run(&arguments)),
-        Command::Device(arguments) => output::exit("device", device::run(&arguments)),
+        Command::Device(arguments) => device::run(&arguments),
         Command::Import(arguments) => output::exit("import", import::run(&arguments)),
         Command::Backup(arguments) => output::exit("backup", backup::run(&arguments)),
         Command::Restore(arguments) => output::exit("restore", restore::run(&arguments)),

@@ -7,7 +7,8 @@ use anyhow::{Context as _, bail};
 
 use super::Configured;
 use super::operator::operator;
-use crate::app::{database_url, master_key, policy, settings};
+use crate::app::{anchors, database_url, master_key, policy, settings};
+use crate::attestation::Anchor;
 use crate::audit::Who;
 use crate::config::Config;
 use crate::enrollment::Protocol;
@@ -19,6 +20,7 @@ use crate::posture::policy::Policy;
 use crate::push::approval::Approval;
 use crate::store::{Store, StoreError};
 use crate::time::{Clock as _, SystemClock, Timestamp};
+use crate::verification::agenda::Rules;
 
 /// What commands that change stored state work with.
 pub(super) struct Desk {
@@ -27,6 +29,9 @@ pub(super) struct Desk {
     pub(super) base_url: String,
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) policy: Policy,
+    /// Whose root attestations are to lead to.
+    pub(super) anchor: Anchor,
+    pub(super) rules: Arc<Rules>,
     /// The identity of a profile where nothing speaks for another.
     pub(super) identity: Protocol,
     /// What profiles of this server say.
@@ -105,6 +110,8 @@ fn at_desk<R>(
             base_url: config.base_url.clone(),
             entropy,
             policy,
+            anchor: anchors(&config)?.kind(),
+            rules: Arc::clone(&settings.rules),
             identity: config.enrollment.identity,
             profiles: settings.profile,
             attestation_hold: config.attestation.hold.0,

@@ -60,7 +60,7 @@ pub async fn subject(
     Ok(subjects(&tx, found, now).await?.pop())
 }
 
-async fn subjects(
+pub(super) async fn subjects(
     tx: &Read,
     enrollments: Vec<Enrollment>,
     now: Timestamp,

@@ -29,12 +29,21 @@ pub async fn follow_progress(
     let Some(ticket) = tx.ticket_by_progress_id(progress_id).await? else {
         return Ok(None);
     };
+    progress_of(&tx, &ticket, now).await.map(Some)
+}
+
+/// The steps of a ticket in the state that a transaction sees.
+pub(super) async fn progress_of(
+    tx: &Read,
+    ticket: &Ticket,
+    now: Timestamp,
+) -> Result<ProgressV1, Failure> {
     let mut entries = tx.steps(&ticket.ticket_id).await?;
-    if let Some(ended) = ended(&tx, &ticket, now).await? {
+    if let Some(ended) = ended(tx, ticket, now).await? {
         entries.retain(|entry| entry.step != ended.step);
         entries.push(ended);
     }
-    Ok(Some(ProgressV1::new(&ticket, &entries, now)))
+    Ok(ProgressV1::new(ticket, &entries, now))
 }
 
 /// Somebody who is told of every step.

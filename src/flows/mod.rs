@@ -23,10 +23,11 @@
 //! | [`export_traces`] | spans of posture rounds leave for a collector |
 //! | [`watch_standstill`] | somebody must notice that nothing moves |
 //! | [`sweep`] | what is due or overdue |
-//! | [`verify_now`] | the coordinator wants a fresh answer |
+//! | [`verify_now`] | the coordinator wants a fresh answer; [`ask_to_verify`] leaves the wish of an operator to whichever server runs |
 //! | [`relay_command`] | an old coordinator asks as it asked MicroMDM; [`relay_answer`] tells it |
 //! | [`read_posture`] | the coordinator reads what is believed |
 //! | [`list_postures`] | it lists what is believed of all Macs, before it follows |
+//! | [`list_devices`] | an operator looks for Macs; [`show_device`] tells the story of one |
 //! | [`bind_provider`] | a provider session begins or ends; [`join_session`] finds the Mac it belongs to |
 //! | [`challenge`] | the holder of a session's key is asked whether it is still there |
 //! | [`read_binding`] | the coordinator asks whether it may route to a session; [`answers`] remembers |
@@ -62,6 +63,7 @@ pub mod answers;
 pub mod append_to_log;
 pub mod approve_binding;
 pub mod approve_push_certificate;
+pub mod ask_to_verify;
 pub mod authorities;
 pub mod authorize;
 pub mod back_up;
@@ -93,6 +95,7 @@ mod issue_identity;
 pub mod join_session;
 pub mod judge_anew;
 pub mod limits;
+pub mod list_devices;
 pub mod list_postures;
 pub mod manage_stream;
 pub mod name_mac;
@@ -122,6 +125,7 @@ pub mod revoke;
 pub mod rotate_push_certificate;
 pub mod rotate_result_key;
 pub mod service_secret;
+pub mod show_device;
 pub mod sign_result;
 pub mod sweep;
 pub mod take_over;

@@ -93,18 +93,29 @@ pub(super) async fn glance_at_mac(
 async fn load_mac(ctx: &Context, device_id: &DeviceId) -> Result<Option<MacGlance>, Failure> {
     let fill = ctx.store.board().begin();
     let mut stored = ctx.store.glimpse().await?;
-    let Some(mac) = believed(&mut stored, device_id, ctx.clock.now()).await? else {
+    let glance = look_at_mac(&mut stored, device_id, ctx.clock.now()).await?;
+    if let Some(glance) = &glance {
+        fill.keep_all(glance);
+    }
+    Ok(glance)
+}
+
+/// Reads a Mac, and the sessions about it.
+pub(super) async fn look_at_mac(
+    stored: &mut Glimpse<'_>,
+    device_id: &DeviceId,
+    now: Timestamp,
+) -> Result<Option<MacGlance>, Failure> {
+    let Some(mac) = believed(stored, device_id, now).await? else {
         return Ok(None);
     };
     let mut sessions = Vec::new();
     for session in stored.sessions_of(device_id).await? {
-        let release = release(&mut stored, &session).await?;
+        let release = release(stored, &session).await?;
         sessions.push((Arc::new(session), release));
     }
     let mac = Arc::new(mac);
-    let glance = MacGlance { mac, sessions };
-    fill.keep_all(&glance);
-    Ok(Some(glance))
+    Ok(Some(MacGlance { mac, sessions }))
 }
 
 /// Reads what belongs to a session.

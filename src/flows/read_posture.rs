@@ -7,8 +7,10 @@ use super::conclude::channel;
 use super::read_binding::glance_at_mac;
 use super::watch_clock::demand;
 use super::{Context, Failure};
+use crate::attestation::Anchor;
 use crate::enrollment::{Enrollment, Identity, State};
 use crate::ids::{DeviceId, SerialNumber, Udid, VerificationId};
+use crate::posture::policy::Policy;
 use crate::posture::{Channel, Posture, Verdict};
 use crate::provider::SePublicKey;
 use crate::publication::binding_v1::{Standing, is_joined};
@@ -127,12 +129,21 @@ pub async fn answer_posture(
 }
 
 pub(super) fn judge(ctx: &Context, glance: &MacGlance, now: Timestamp) -> PostureV1 {
-    let policy = &ctx.policy;
-    let best = best_session(ctx, glance, now);
+    judge_by(&ctx.policy, ctx.anchors.kind(), glance, now)
+}
+
+/// A Mac with the sessions about it, judged by this policy.
+pub(super) fn judge_by(
+    policy: &Policy,
+    anchor: Anchor,
+    glance: &MacGlance,
+    now: Timestamp,
+) -> PostureV1 {
+    let best = best_session(policy, glance, now);
     PostureV1::new(&Sources {
         mac: &glance.mac,
         policy,
-        anchor: ctx.anchors.kind(),
+        anchor,
         session: best.and_then(|standing| standing.at(policy, now)),
         process: best.and_then(|standing| standing.process()),
         now,
@@ -141,11 +152,11 @@ pub(super) fn judge(ctx: &Context, glance: &MacGlance, now: Timestamp) -> Postur
 
 /// Of the sessions that are joined to a Mac, the one that stands furthest.
 pub(super) fn best_session<'a>(
-    ctx: &Context,
+    policy: &Policy,
     glance: &'a MacGlance,
     now: Timestamp,
 ) -> Option<Standing<'a>> {
-    let (policy, mac) = (&ctx.policy, &*glance.mac);
+    let mac = &*glance.mac;
     let standings = glance.sessions.iter().map(|(session, release)| Standing {
         session,
         mac: Some(mac),
@@ -192,10 +203,18 @@ pub async fn read_verification(
     verification_id: &VerificationId,
 ) -> Result<Option<VerificationV1>, Failure> {
     let tx = ctx.store.read().await?;
-    let Some(verification) = tx.verification(verification_id).await? else {
-        return Ok(None);
-    };
-    let attempt = reasons(&mut tx.glimpse(), &verification).await?;
+    match tx.verification(verification_id).await? {
+        None => Ok(None),
+        Some(verification) => describe(&tx, &verification).await.map(Some),
+    }
+}
+
+/// An attempt in the state that a transaction sees.
+pub(super) async fn describe(
+    tx: &Read,
+    verification: &Verification,
+) -> Result<VerificationV1, Failure> {
+    let attempt = reasons(&mut tx.glimpse(), verification).await?;
     // The verdict it ended with, whatever came later; an attempt that learnt nothing has none.
     let ended_with = verification
         .finished
@@ -213,7 +232,7 @@ pub async fn read_verification(
         }
         None => Verdict::Unknown,
     };
-    Ok(Some(VerificationV1::new(&verification, &attempt, verdict)))
+    Ok(VerificationV1::new(verification, &attempt, verdict))
 }
 
 /// An attempt once it has ended, or as it is after `wait`.

@@ -46,7 +46,7 @@ pub async fn read_trust_headers(
     };
     let now = ctx.clock.now();
     let standing = match session_id {
-        None => best_session(ctx, &glance, now),
+        None => best_session(&ctx.policy, &glance, now),
         Some(named) => {
             let mut sessions = glance.sessions.iter();
             let found = sessions.find(|(session, _)| session.session_id == *named);

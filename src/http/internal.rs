@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use super::error;
 use super::problem::Problem;
 use crate::attestation::Anchor;
-use crate::enrollment::{Hardware, IdentityKind, State as EnrollmentState};
 use crate::flows::authorize::{Act, Caller, Standing, authorize};
 use crate::flows::read_posture::{Found, Name, find};
 use crate::flows::read_status::read_status;
 use crate::flows::{Context, Failure};
-use crate::ids::{CertificateHash, DeviceId, SerialNumber, Topic, Udid};
+use crate::ids::{DeviceId, SerialNumber, Topic, Udid};
 use crate::provider::SePublicKey;
+use crate::publication::device_v1::DeviceV1;
 use crate::push::trouble::of_topic;
 use crate::time::Timestamp;
 
@@ -137,81 +137,9 @@ struct DevicesV1<'a> {
     devices: Vec<DeviceV1<'a>>,
 }
 
-/// A Mac, as it is enrolled.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct DeviceV1<'a> {
-    device_id: &'a DeviceId,
-    serial_number: Option<&'a SerialNumber>,
-    udid: &'a Udid,
-    enrolled: bool,
-    enrollment_state: EnrollmentState,
-    /// Always `device`.
-    enrollment_channel: &'static str,
-    /// The Mac that stands where this one would.
-    contends_with: Option<&'a DeviceId>,
-    serial_held_since: Option<Timestamp>,
-    identity: Option<IdentityV1<'a>>,
-    hardware: &'a Hardware,
-    authenticated_at: Timestamp,
-    enrolled_at: Option<Timestamp>,
-    last_seen: Option<Timestamp>,
-    push: PushV1,
-}
-
-/// The certificate that speaks for it.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct IdentityV1<'a> {
-    kind: IdentityKind,
-    /// `valid`, or the reason why it is not.
-    state: &'static str,
-    not_before: Timestamp,
-    not_after: Timestamp,
-    sha256: &'a CertificateHash,
-}
-
-/// Whether it can be woken.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct PushV1 {
-    /// `ok`, `token_invalid` or `none`.
-    state: &'static str,
-}
-
 fn describe(found: &Found, now: Timestamp) -> DeviceV1<'_> {
-    let Found {
-        enrollment,
-        identity,
-        last_seen,
-    } = found;
-    let push = match &enrollment.push {
-        Some(address) if address.dead_since.is_none() => "ok",
-        Some(_) => "token_invalid",
-        None => "none",
-    };
-    DeviceV1 {
-        device_id: &enrollment.device_id,
-        serial_number: enrollment.serial.as_ref(),
-        udid: &enrollment.udid,
-        enrolled: enrollment.state == EnrollmentState::Enrolled,
-        enrollment_state: enrollment.state,
-        enrollment_channel: "device",
-        contends_with: enrollment.contends_with.as_ref(),
-        serial_held_since: enrollment.serial_held_since(),
-        identity: identity.as_ref().map(|identity| IdentityV1 {
-            kind: identity.kind,
-            state: match identity.usable(now) {
-                Ok(()) => "valid",
-                Err(reason) => reason.code(),
-            },
-            not_before: identity.not_before,
-            not_after: identity.not_after,
-            sha256: &identity.certificate,
-        }),
-        hardware: &enrollment.hardware,
-        authenticated_at: enrollment.authenticated_at,
-        enrolled_at: enrollment.enrolled_at,
-        last_seen: *last_seen,
-        push: PushV1 { state: push },
-    }
+    let identity = found.identity.as_ref();
+    DeviceV1::new(&found.enrollment, identity, found.last_seen, now)
 }
 
 /// What the service works with, and how it is.

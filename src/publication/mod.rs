@@ -4,6 +4,7 @@ pub mod binding_v1;
 pub mod bundle;
 pub mod challenge_v1;
 pub mod delivery;
+pub mod device_v1;
 pub mod ear;
 #[cfg(test)]
 mod ear_test;
@@ -26,6 +27,7 @@ pub mod release_v1;
 pub mod reply;
 pub mod shared_signals;
 pub mod snapshot_v1;
+pub mod story_v1;
 pub mod subject;
 pub mod trust_headers;
 pub mod verification_v1;

@@ -51,6 +51,15 @@ mod table {
 
 use table::{ActiveModel, Column, Entity, Model};
 
+/// Which Macs are looked for; everything of it must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Sieve {
+    /// In one of these states.
+    pub states: Option<Vec<State>>,
+    /// Whose serial number begins so: letters and digits only.
+    pub serial_prefix: Option<String>,
+}
+
 impl Read {
     /// The Mac.
     pub async fn enrollment(&self, device_id: &DeviceId) -> Result<Option<Enrollment>, StoreError> {
@@ -155,11 +164,27 @@ impl Read {
         after: Option<&DeviceId>,
         limit: usize,
     ) -> Result<Vec<Enrollment>, StoreError> {
+        self.enrollments_like(&Sieve::default(), after, limit).await
+    }
+
+    /// As [`Read::enrollments`], of those Macs only that pass a sieve.
+    pub async fn enrollments_like(
+        &self,
+        sieve: &Sieve,
+        after: Option<&DeviceId>,
+        limit: usize,
+    ) -> Result<Vec<Enrollment>, StoreError> {
         let mut query = Entity::find()
             .order_by_asc(Column::DeviceId)
             .limit(row::limited(limit));
         if let Some(after) = after {
             query = query.filter(Column::DeviceId.gt(after.as_str()));
+        }
+        if let Some(states) = &sieve.states {
+            query = query.filter(Column::State.is_in(states.iter().map(|state| state.as_str())));
+        }
+        if let Some(prefix) = &sieve.serial_prefix {
+            query = query.filter(Column::Serial.starts_with(prefix));
         }
         let found = query.all(self.tx()).await?;
         found.into_iter().map(|row| self.unsealed(row)).collect()

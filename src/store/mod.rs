@@ -17,6 +17,7 @@
 mod acme_directories;
 mod agendas;
 mod api_tokens;
+mod asked_verifications;
 mod attested_keys;
 mod audit;
 mod bindings;
@@ -81,11 +82,13 @@ use tokio::sync::watch::Receiver;
 
 pub use self::acme_directories::{AttestedIssuance, OpenDirectory};
 pub use self::api_tokens::ApiToken;
+pub use self::asked_verifications::{Answered, Asked};
 pub use self::bindings::IssuedChallenge;
 pub use self::board::{Board, Fill, Glance, MacGlance, Marks, TOKEN_KEPT};
 pub use self::cosignatures::Cosigned;
 use self::database::{Backend, Connections};
 use self::directories::Directories;
+pub use self::enrollments::Sieve;
 pub use self::error::{Cause, StoreError};
 pub use self::events::{Event, EventPage, NumberedEvent};
 pub use self::evidence::Evidence;

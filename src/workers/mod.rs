@@ -17,7 +17,7 @@ use crate::flows::export_traces::{self, Collector};
 use crate::flows::wake::Turn;
 use crate::flows::watch_standstill::Heart;
 use crate::flows::{
-    Context, Failure, challenge, deliver_webhooks, draw_beacon, follow_events,
+    Context, Failure, ask_to_verify, challenge, deliver_webhooks, draw_beacon, follow_events,
     hand_over_master_key, judge_anew, push_signals, read_audit, read_status, refuse, relay_answer,
     rotate_push_certificate, sweep, tell_log, tell_of_end, transmit_signals, try_push_certificate,
     wake, watch_clock, watch_push_certificates, watch_standstill, witness_log,
@@ -54,6 +54,8 @@ const PUSH_CERTIFICATE: Duration = Duration::from_secs(1);
 const PUSH_TROUBLE: Duration = Duration::from_secs(5);
 /// How often it is looked whether Macs were chosen to try one, and came.
 const CANARIES: Duration = Duration::from_secs(1);
+/// How often it is looked whether somebody at the command line wants fresh evidence.
+const ASKED: Duration = Duration::from_secs(1);
 /// How often "last seen" is written.
 const SEEN: Duration = Duration::from_secs(5);
 /// How often identities that ended are counted: they end by the day.
@@ -140,6 +142,9 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     workers.start(|ctx, stop| follow_push_certificate(ctx, looked, stop));
     workers.every(CANARIES, "try_push_certificate", |ctx| async move {
         try_push_certificate::run_once(&ctx).await
+    });
+    workers.every(ASKED, "ask_to_verify", |ctx| async move {
+        ask_to_verify::run_once(&ctx).await
     });
     workers.every(PUSH_TROUBLE, "watch_push_certificates", |ctx| async move {
         watch_push_certificates::run_once(&ctx).await

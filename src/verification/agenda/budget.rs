@@ -141,6 +141,12 @@ impl Pushes {
             .then_some(last)
     }
 
+    /// Those that the budget counts at this time.
+    pub fn counted(&self, now: Timestamp) -> usize {
+        let counts = |at: &&Timestamp| now.since(**at) < WINDOW;
+        self.sent.iter().filter(counts).count()
+    }
+
     /// The first time at which the budget allows another push; `None`: at any time.
     pub fn allowed_from(&self, per_hour: u32) -> Option<Timestamp> {
         let budget = usize::try_from(per_hour).unwrap_or(usize::MAX);

@@ -467,6 +467,21 @@ impl Agenda {
         self.pushes.held(rules.pushes_per_hour, now)
     }
 
+    /// The kinds that no open attempt asks for, each with the time from which one does.
+    pub fn to_ask(&self, rules: &Rules) -> Vec<(Kind, Timestamp)> {
+        if !self.is_heard() {
+            return Vec::new();
+        }
+        self.wishes(rules)
+            .map(|(kind, wish)| (kind, self.start_from(&wish, rules)))
+            .collect()
+    }
+
+    /// How many pushes left for the Mac within the last hour: those its budget counts.
+    pub fn pushes_sent(&self, now: Timestamp) -> usize {
+        self.pushes.counted(now)
+    }
+
     /// When the present enrollment began.
     pub fn since(&self) -> Timestamp {
         self.since

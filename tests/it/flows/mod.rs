@@ -24,6 +24,7 @@ macro_rules! journey {
 
 mod administer_push_certificates;
 mod approve_push_certificate;
+mod ask_to_verify;
 mod back_up;
 mod bad_input;
 mod bind_provider;
@@ -68,6 +69,7 @@ mod restart;
 mod restore_backup;
 mod revoke;
 mod rotate_push_certificate;
+mod show_device;
 pub mod sign_result;
 mod sweep;
 mod take_over;

@@ -1,13 +1,22 @@
 //! `attestd device`.
 
+mod list;
+mod show;
+mod verify;
+mod words;
+
+use std::process::ExitCode;
+
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::store::with_owner_desk;
+use super::store::{Desk, with_owner_desk};
 use super::{Configured, output};
 use crate::flows::name_mac::named;
 use crate::flows::revoke::{MAX_NOTE, restore, revoke};
+use crate::flows::show_device::By;
+use crate::time::Timestamp;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -17,6 +26,9 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    List(list::List),
+    Show(show::Show),
+    Verify(verify::Verify),
     /// Withdraw trust in a Mac and every identity it has. It stays withdrawn whoever enrols it again,
     /// until `restore`.
     Revoke(Change),
@@ -32,8 +44,8 @@ runs on it: stop it, or ask it instead, with an operator's token:
 struct Change {
     #[command(flatten)]
     configured: Configured,
-    /// The device id (dev_…), or the serial number.
-    #[arg(value_name = "DEVICE|SERIAL")]
+    /// The device id (dev_…), the serial number, or the UDID.
+    #[arg(value_name = "DEVICE|SERIAL|UDID")]
     device: String,
     /// Why, in your words; subscribers of events are told.
     #[arg(long, default_value = "")]
@@ -42,11 +54,21 @@ struct Change {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let (change, withdraw) = match &arguments.what {
-        What::Revoke(change) => (change, true),
-        What::Restore(change) => (change, false),
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let done = match &arguments.what {
+        What::List(list) => list.run(),
+        What::Show(show) => show.run(),
+        What::Verify(verify) => match verify.run() {
+            Ok(verdict) => return verdict.into(),
+            Err(error) => Err(error),
+        },
+        What::Revoke(change) => set(change, true),
+        What::Restore(change) => set(change, false),
     };
+    output::exit("device", done)
+}
+
+fn set(change: &Change, withdraw: bool) -> anyhow::Result<()> {
     if change.reason.chars().count() > MAX_NOTE || change.reason.chars().any(char::is_control) {
         bail!("--reason must be at most {MAX_NOTE} characters, none of them a control character");
     }
@@ -78,4 +100,20 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         output::result(change.json, &object, &[format!("{device_id} {what}")]);
         Ok(())
     })
+}
+
+/// Judge at this time.
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).map_err(|error| error.to_string())
+}
+
+/// By what a Mac is judged here.
+fn by(desk: &Desk, at: Option<Timestamp>) -> By<'_> {
+    By {
+        store: &desk.store,
+        policy: &desk.policy,
+        anchor: desk.anchor,
+        rules: &desk.rules,
+        now: at.unwrap_or(desk.now),
+    }
 }
