@@ -33,6 +33,7 @@ use attestd::pki::{
 use attestd::posture::policy::Policy;
 use attestd::provider::release::Registration;
 use attestd::publication::feed::Disclosure;
+use attestd::push::approval::Approval;
 use attestd::store::Store;
 use attestd::telemetry::Metrics;
 use attestd::time::{Clock, ManualClock, Timestamp};
@@ -294,6 +295,8 @@ fn settings_of(policy: &Policy, pushes_an_hour: u32, former_device_ca: TrustAnch
         adopted_cas: Some(former_device_ca),
         release_key: None,
         relay: None,
+        apples_apns: false,
+        approval: Approval::OnePerson,
     }
 }
 

@@ -257,11 +257,17 @@ mod tests {
             (
                 Some(Reason::AppleRateLimit),
                 None,
-                &[mda.clone()],
+                std::slice::from_ref(&mda),
                 Turn::Apple,
                 Some(later),
             ),
-            (None, None, &[mda.clone()], Turn::Service, Some(later)),
+            (
+                None,
+                None,
+                std::slice::from_ref(&mda),
+                Turn::Service,
+                Some(later),
+            ),
             (None, Some(&out), &[mda], Turn::Mac, None),
             (None, None, &[], Turn::Service, None),
         ] {
