@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
-use super::client_tls::TlsCertificate;
+use super::client_tls::{KnownClient, TlsCertificate};
 use super::idle::{Idle, Patience};
 
 /// How long a peer may take for what.
@@ -63,6 +63,7 @@ pub struct Listener {
     tls: Option<Arc<rustls::ServerConfig>>,
     routes: Router,
     limits: Limits,
+    knows_clients: bool,
 }
 
 impl Listener {
@@ -81,6 +82,7 @@ impl Listener {
             tls,
             routes,
             limits: LIMITS,
+            knows_clients: false,
         })
     }
 
@@ -88,6 +90,13 @@ impl Listener {
     #[must_use]
     pub fn with_silence(mut self, silence: Duration) -> Self {
         self.limits.silence.between = silence;
+        self
+    }
+
+    /// What clients show in TLS says who they are: its handshake checks their chains.
+    #[must_use]
+    pub fn with_known_clients(mut self) -> Self {
+        self.knows_clients = true;
         self
     }
 
@@ -135,6 +144,7 @@ impl Listener {
                 routes: self.routes.clone(),
                 peer,
                 limits: self.limits,
+                knows_clients: self.knows_clients,
             };
             let watcher = graceful.watcher();
             tokio::spawn(async move {
@@ -166,6 +176,14 @@ struct Connection {
     routes: Router,
     peer: SocketAddr,
     limits: Limits,
+    knows_clients: bool,
+}
+
+/// What the client of a connection showed.
+#[derive(Debug, Clone, Default)]
+struct Client {
+    certificate: Option<TlsCertificate>,
+    known: Option<KnownClient>,
 }
 
 impl Connection {
@@ -173,11 +191,16 @@ impl Connection {
         // Replies are small and awaited: no reason to hold them back.
         let _ = stream.set_nodelay(true);
         match &self.tls {
-            None => self.speak(stream, None, watcher).await,
+            None => self.speak(stream, Client::default(), watcher).await,
             Some(tls) => match timeout(self.limits.handshake, tls.accept(stream)).await {
                 Ok(Ok(stream)) => {
-                    let shown = TlsCertificate::of(stream.get_ref().1);
-                    self.speak(stream, shown, watcher).await;
+                    let tls = stream.get_ref().1;
+                    let known = self.knows_clients.then(|| KnownClient::of(tls)).flatten();
+                    let client = Client {
+                        certificate: TlsCertificate::of(tls),
+                        known,
+                    };
+                    self.speak(stream, client, watcher).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
@@ -188,7 +211,7 @@ impl Connection {
     async fn speak<S>(
         &self,
         stream: S,
-        shown: Option<TlsCertificate>,
+        client: Client,
         watcher: hyper_util::server::graceful::Watcher,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -200,8 +223,11 @@ impl Connection {
             let mut routes = routes.clone();
             let mut request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
-            if let Some(shown) = shown {
+            if let Some(shown) = client.certificate {
                 request.extensions_mut().insert(shown);
+            }
+            if let Some(known) = &client.known {
+                request.extensions_mut().insert(known.clone());
             }
             async move { routes.call(request).await }
         });

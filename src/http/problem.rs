@@ -229,11 +229,20 @@ impl Problem {
         )
     }
 
+    /// The certificate of the connection leads to an authority that is trusted, and belongs to nobody who is known.
+    pub fn certificate_not_known() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "certificate-not-known",
+            "The client certificate is of nobody who is known here, or not valid",
+        )
+    }
+
     pub fn forbidden() -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
             "forbidden",
-            "The token's role does not allow this",
+            "The caller's role does not allow this",
         )
     }
 

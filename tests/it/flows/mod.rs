@@ -24,6 +24,7 @@ macro_rules! journey {
 
 mod administer_push_certificates;
 mod approve_push_certificate;
+mod authorize;
 mod back_up;
 mod bad_input;
 mod bind_provider;
