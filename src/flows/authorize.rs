@@ -220,13 +220,12 @@ pub async fn authorize(ctx: &Context, shown: Shown<'_>, act: Act) -> Result<Stan
     };
     // The look-up is by hash: its time says nothing about the secret.
     let secret = SecretHash::of(token.as_bytes());
-    let Some(token) = ctx.store.api_token(secret).await? else {
+    let Some(token) = ctx.store.api_token(secret, now).await? else {
         return Ok(Standing::Unauthorized);
     };
-    let ended = token.revoked_at.is_some() || token.expires_at.is_some_and(|time| now >= time);
     let role = Role::from_word(&token.role);
     Ok(match role {
-        _ if ended => Standing::Unauthorized,
+        _ if !token.is_good_at(now) => Standing::Unauthorized,
         Some(role) if role.allows(act) => Standing::Allowed(Caller::Token(token)),
         _ => Standing::Forbidden,
     })
@@ -254,6 +253,7 @@ pub async fn issue_token(
         created_at: now,
         expires_at,
         revoked_at: None,
+        last_used_at: None,
     };
     let mut tx = store.write().await?;
     tx.insert_api_token(&token).await?;

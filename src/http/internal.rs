@@ -14,7 +14,7 @@ use super::error;
 use super::problem::Problem;
 use crate::attestation::Anchor;
 use crate::enrollment::{Hardware, IdentityKind, State as EnrollmentState};
-use crate::flows::authorize::{Act, Caller, Standing, authorize};
+use crate::flows::authorize::{Act, Caller, Shown, Standing, authorize};
 use crate::flows::read_posture::{Found, Name, find};
 use crate::flows::read_status::read_status;
 use crate::flows::{Context, Failure};
@@ -37,7 +37,11 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 pub async fn allowed(ctx: &Context, asker: &Asker, act: Act) -> Result<Caller, Response> {
     match authorize(ctx, asker.shown(), act).await {
         Ok(Standing::Allowed(caller)) => Ok(caller),
-        Ok(Standing::Unauthorized) => Err(Problem::unauthorized().into_response()),
+        Ok(Standing::Unauthorized) => Err(match asker.shown() {
+            Shown::Token(_) => Problem::invalid_token(),
+            Shown::Nothing | Shown::Certificate(_) => Problem::unauthorized(),
+        }
+        .into_response()),
         Ok(Standing::UnknownCertificate) => Err(Problem::certificate_not_known().into_response()),
         Ok(Standing::Forbidden) => Err(Problem::not_allowed(act).into_response()),
         Err(failure) => Err(error::to_internal(&failure)),
