@@ -17,6 +17,7 @@ use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use attestd::entropy::{Entropy, SeededEntropy, draw};
 use attestd::flows::answers::Answers;
 use attestd::flows::authorities::{Authorities, Held, Registration as Scep};
+use attestd::flows::authorize::Clients;
 use attestd::flows::follow_events::Outlet;
 use attestd::flows::publish_evidence::Bundles;
 use attestd::flows::service_secret::service_secret;
@@ -32,6 +33,7 @@ use attestd::pki::{
 use attestd::posture::policy::Policy;
 use attestd::provider::release::Registration;
 use attestd::publication::feed::Disclosure;
+use attestd::push::approval::Approval;
 use attestd::store::Store;
 use attestd::telemetry::Metrics;
 use attestd::time::{Clock, ManualClock, Timestamp};
@@ -291,6 +293,9 @@ fn settings_of(policy: &Policy, pushes_an_hour: u32, former_device_ca: TrustAnch
         rules: Arc::new(Rules::new(policy, pushes_an_hour, span(HOUR))),
         adopted_cas: Some(former_device_ca),
         release_key: None,
+        clients: Clients::default(),
+        apples_apns: false,
+        approval: Approval::OnePerson,
         relay: None,
     }
 }
