@@ -29,6 +29,7 @@ mod m0020_push_certificate_life;
 mod m0021_audit;
 mod m0022_steps_first_done;
 mod m0023_push_proposals;
+mod m0024_token_use;
 mod m0025_asked_verifications;
 
 /// The history.
@@ -62,6 +63,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0021_audit::Migration),
             Box::new(m0022_steps_first_done::Migration),
             Box::new(m0023_push_proposals::Migration),
+            Box::new(m0024_token_use::Migration),
             Box::new(m0025_asked_verifications::Migration),
         ]
     }

@@ -156,6 +156,24 @@ impl Issuer {
         Ok(Identity { key, certificate })
     }
 
+    /// As [`Issuer::client`], with a key of its own, whose names are these URIs (RFC 5280 section 4.2.1.6).
+    pub fn client_with_uris(
+        &self,
+        uris: &[&str],
+        (not_before_ms, not_after_ms): (i64, i64),
+    ) -> Result<Identity, ErrorStack> {
+        let client_auth = [0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 2];
+        let mut extensions = vec![extension("2.5.29.37", false, &client_auth)?];
+        if !uris.is_empty() {
+            let names = uris.iter().map(|uri| der::tlv(0x86, uri.as_bytes()));
+            let names = der::tlv(der::tag::SEQUENCE, &names.collect::<Vec<_>>().concat());
+            extensions.push(extension("2.5.29.17", false, &names)?);
+        }
+        let key = keys::generate(KeyKind::P256)?;
+        let within = (not_before_ms, not_after_ms);
+        self.issue(&[(Nid::COMMONNAME, "client")], key, within, extensions)
+    }
+
     /// As [`Issuer::client`], for a key that somebody else has.
     pub fn client_for(
         &self,

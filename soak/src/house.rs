@@ -17,6 +17,7 @@ use attestd::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use attestd::entropy::{Entropy, SeededEntropy, draw};
 use attestd::flows::answers::Answers;
 use attestd::flows::authorities::{Authorities, Held, Registration as Scep};
+use attestd::flows::authorize::Clients;
 use attestd::flows::follow_events::Outlet;
 use attestd::flows::limits::Limits;
 use attestd::flows::publish_evidence::Bundles;
@@ -294,6 +295,9 @@ fn settings_of(policy: &Policy, pushes_an_hour: u32, former_device_ca: TrustAnch
         rules: Arc::new(Rules::new(policy, pushes_an_hour, span(HOUR))),
         adopted_cas: Some(former_device_ca),
         release_key: None,
+        clients: Clients::default(),
+        apples_apns: false,
+        approval: Approval::OnePerson,
         relay: None,
         apples_apns: false,
         approval: Approval::OnePerson,

@@ -25,6 +25,7 @@ use crate::enrollment::profile::{Constants, PayloadIdentifiers, Uuids};
 use crate::entropy::{Entropy, OsEntropy, draw};
 use crate::flows::answers::Answers;
 use crate::flows::append_to_log::Log;
+use crate::flows::authorize::{Clients, Role};
 use crate::flows::begin_service::{claim_database, use_policy};
 use crate::flows::draw_beacon::Beacons;
 use crate::flows::follow_events::Outlet;
@@ -210,18 +211,19 @@ impl App {
         let internal = Internal::new(Arc::clone(&ctx), stop_streams.clone());
         let internal = http::internal(internal);
         let (outside, inside) = (&config.public, &config.internal);
-        let identities = if outside.client_certificates {
-            Some(tls::identity_issuers(&ctx))
+        let of_macs = if outside.client_certificates {
+            tls::Clients::Possession(tls::identity_issuers(&ctx))
         } else {
-            None
+            tls::Clients::Unasked
         };
         let public_tls = tls::server(
             outside.tls_certificate.as_deref(),
             outside.tls_key.as_deref(),
-            identities,
+            of_macs,
         )?;
         let (certificate, key) = (&inside.tls_certificate, &inside.tls_key);
-        let internal_tls = tls::server(certificate.as_deref(), key.as_deref(), None)?;
+        let of_clients = tls::clients(&inside.client_roots)?;
+        let internal_tls = tls::server(certificate.as_deref(), key.as_deref(), of_clients)?;
         let public = Listener::bind(outside.listen, public_tls, public)
             .await
             .with_context(|| format!("{} cannot be bound", outside.listen))?
@@ -229,7 +231,8 @@ impl App {
         let internal = Listener::bind(inside.listen, internal_tls, internal)
             .await
             .with_context(|| format!("{} cannot be bound", inside.listen))?
-            .with_silence(http::events::LONGEST + listener::SILENCE);
+            .with_silence(http::events::LONGEST + listener::SILENCE)
+            .with_known_clients();
         for (name, not_after) in tls::ends(&ctx, config)? {
             ctx.metrics.certificate(name, not_after);
         }
@@ -405,10 +408,31 @@ pub fn settings(config: &Config, policy: &Policy) -> anyhow::Result<Settings> {
         rules: Arc::new(rules(config, policy)),
         adopted_cas: adopted_cas(config)?,
         release_key: release_key(config)?,
+        clients: clients(config)?,
         apples_apns: config.apns.root.is_none(),
         approval: config.push_certificates.approval(),
         relay: relaying(config)?,
     })
+}
+
+/// Who is known on the internal listener by a certificate.
+fn clients(config: &Config) -> anyhow::Result<Clients> {
+    let mut clients = Clients::default();
+    for client in &config.internal.clients {
+        let role = Role::from_word(&client.role).with_context(|| {
+            let words: Vec<_> = Role::ALL.iter().map(|role| role.as_str()).collect();
+            let (name, words) = (&client.name, words.join(", "));
+            format!("internal.clients: {name:?}: a role is one of {words}")
+        })?;
+        match (&client.spiffe_id, client.key()) {
+            (Some(id), _) => clients.add_spiffe_id(&client.name, role, id),
+            (None, Some(key)) => clients.add_key(&client.name, role, key),
+            (None, None) => {
+                anyhow::bail!("internal.clients: {:?} is known by nothing", client.name)
+            }
+        }
+    }
+    Ok(clients)
 }
 
 /// By what the agendas of Macs are kept.

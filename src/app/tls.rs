@@ -1,12 +1,12 @@
 //! TLS of the listeners, and when the certificates end that this node works with.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -30,11 +30,37 @@ pub(super) fn identity_issuers(ctx: &Context) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// TLS of one listener; with `issuers`, clients are asked for certificates of theirs.
+/// Whether clients are asked for certificates.
+pub(super) enum Clients {
+    Unasked,
+    /// By issuers of these names; whose they are is for others to say.
+    Possession(Vec<Vec<u8>>),
+    /// Whoever shows one must have a chain to one of these, valid now, and for clients.
+    Chained(RootCertStore),
+}
+
+/// Clients of the internal listener that have certificates of these authorities.
+pub(super) fn clients(roots: &[PathBuf]) -> anyhow::Result<Clients> {
+    if roots.is_empty() {
+        return Ok(Clients::Unasked);
+    }
+    let mut store = RootCertStore::empty();
+    for path in roots {
+        let what = || format!("internal.client_roots: {} cannot be used", path.display());
+        let found = read_certificates(&read(path)?).with_context(what)?;
+        for root in found {
+            let der = CertificateDer::from(root.as_der().to_vec());
+            store.add(der).with_context(what)?;
+        }
+    }
+    Ok(Clients::Chained(store))
+}
+
+/// TLS of one listener.
 pub(super) fn server(
     certificate: Option<&Path>,
     key: Option<&Path>,
-    issuers: Option<Vec<Vec<u8>>>,
+    clients: Clients,
 ) -> anyhow::Result<Option<Arc<ServerConfig>>> {
     let (Some(certificate), Some(key)) = (certificate, key) else {
         return Ok(None);
@@ -45,9 +71,17 @@ pub(super) fn server(
     let key = PrivateKeyDer::from_pem_file(key)
         .with_context(|| format!("{} cannot be read", key.display()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier: Arc<dyn ClientCertVerifier> = match issuers {
-        Some(issuers) => PossessionOnly::new(issuers, &provider),
-        None => WebPkiClientVerifier::no_client_auth(),
+    let verifier: Arc<dyn ClientCertVerifier> = match clients {
+        Clients::Unasked => WebPkiClientVerifier::no_client_auth(),
+        Clients::Possession(issuers) => PossessionOnly::new(issuers, &provider),
+        // Who shows none has a token.
+        Clients::Chained(roots) => {
+            let provider = Arc::clone(&provider);
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated()
+                .build()
+                .context("internal.client_roots cannot be used")?
+        }
     };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -186,6 +186,10 @@ mod tests {
         let label = "x".to_owned();
         for who in [
             Who::Token { id, label },
+            Who::Certificate {
+                name: "coordinator 1".to_owned(),
+                id: "spiffe://example.org/coordinator".to_owned(),
+            },
             Who::CommandLine {
                 user: "alice".to_owned(),
             },

@@ -14,6 +14,13 @@ pub enum Who {
         /// To whom it was given, in the words of who made it.
         label: String,
     },
+    /// A client of the internal API that is known by its certificate.
+    Certificate {
+        /// As the settings name it.
+        name: String,
+        /// What it is known by: a SPIFFE ID, or `sha256:` and the hash of its public key.
+        id: String,
+    },
     /// Whoever ran a command beside the database.
     CommandLine {
         /// The unix user, or who became root by sudo.
@@ -30,6 +37,7 @@ impl Who {
     pub fn person(&self) -> String {
         match self {
             Self::Token { id, .. } => format!("token:{id}"),
+            Self::Certificate { id, .. } => format!("certificate:{id}"),
             Self::CommandLine { user } => format!("user:{user}"),
             Self::ReleaseKey => "release key".to_owned(),
             Self::Service => "service".to_owned(),
@@ -42,6 +50,11 @@ impl Who {
                 ("kind", "token".to_owned()),
                 ("id", id.to_string()),
                 ("label", label.clone()),
+            ],
+            Self::Certificate { name, id } => vec![
+                ("kind", "certificate".to_owned()),
+                ("name", name.clone()),
+                ("id", id.clone()),
             ],
             Self::CommandLine { user } => {
                 vec![("kind", "command_line".to_owned()), ("user", user.clone())]
@@ -58,6 +71,10 @@ impl Who {
                 id: ApiTokenId::parse(&members.remove("id")?).ok()?,
                 label: members.remove("label")?,
             },
+            "certificate" => Self::Certificate {
+                name: members.remove("name")?,
+                id: members.remove("id")?,
+            },
             "command_line" => Self::CommandLine {
                 user: members.remove("user")?,
             },
@@ -73,6 +90,7 @@ impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token { id, label } => write!(f, "{id} ({label})"),
+            Self::Certificate { name, id } => write!(f, "{name} ({id})"),
             Self::CommandLine { user } => write!(f, "command line ({user})"),
             Self::ReleaseKey => f.write_str("release key"),
             Self::Service => f.write_str("service"),

@@ -36,7 +36,7 @@ enum What {
         #[arg(long)]
         json: bool,
     },
-    /// List tokens, without their secrets.
+    /// List tokens, without their secrets, and when each was used last (written down once a minute).
     List {
         #[command(flatten)]
         configured: Configured,
@@ -109,6 +109,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                             "created_at": token.created_at,
                             "expires_at": token.expires_at,
                             "revoked_at": token.revoked_at,
+                            "last_used_at": token.last_used_at,
                         })
                     })
                     .collect();
@@ -116,7 +117,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 return Ok(());
             }
             let mut table = Table::new();
-            table.set_header(["token", "role", "label", "valid"]);
+            table.set_header(["token", "role", "label", "valid", "last used"]);
             for token in tokens {
                 let valid = match (token.revoked_at, token.expires_at) {
                     (Some(at), _) => format!("revoked {at}"),
@@ -129,6 +130,9 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<()> {
                     token.role,
                     token.label,
                     valid,
+                    token
+                        .last_used_at
+                        .map_or_else(|| "-".to_owned(), |at| at.to_string()),
                 ]);
             }
             output::line(table.to_string());

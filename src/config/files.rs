@@ -44,6 +44,8 @@ impl Config {
         .collect();
         let authorities = &mut self.pki.adopted_cas;
         files.extend(authorities.iter_mut().map(|path| ("pki.adopted_cas", path)));
+        let roots = &mut self.internal.client_roots;
+        files.extend(roots.iter_mut().map(|path| ("internal.client_roots", path)));
         if let Some(micromdm) = &mut self.micromdm {
             files.extend(micromdm.files().map(|path| ("micromdm", path)));
         }

@@ -44,6 +44,12 @@ pub enum Unusable {
     )]
     CertificatesWithoutTls,
     #[error(
+        "internal.clients are known by TLS in this server: set internal.tls_certificate and tls_key too"
+    )]
+    ClientsWithoutTls,
+    #[error("internal.clients: {0}")]
+    Clients(String),
+    #[error(
         "shared_signals.url must be https://host[:port] without path, as receivers reach the internal listener, but is {0:?}"
     )]
     SignalsUrl(String),

@@ -1,5 +1,7 @@
-//! Who may use the internal API: bearer tokens, each with one role.
+//! Who may use the internal API, each by one role: bearers of tokens, and clients with certificates that the
+//! settings name.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use super::{Context, Failure};
 use crate::audit::{Entry, Verb, Who, Words};
 use crate::entropy::{Entropy, draw};
 use crate::ids::{ApiTokenId, SecretHash};
+use crate::pki::ClientCertificate;
 use crate::secret::Secret;
 use crate::store::{ApiToken, Store, StoreError};
 use crate::time::Timestamp;
@@ -60,20 +63,83 @@ pub enum Standing {
     Allowed(Caller),
     /// No token, or none that is valid.
     Unauthorized,
-    /// A valid token of another role.
+    /// A certificate of an authority that is trusted, and of nobody who is known, or not valid now.
+    UnknownCertificate,
+    /// Somebody of another role.
     Forbidden,
+}
+
+/// What somebody shows to be known by.
+#[derive(Debug, Clone, Copy)]
+pub enum Shown<'a> {
+    Nothing,
+    Token(&'a str),
+    /// Its chain, and that the client has its key, the TLS handshake has shown.
+    Certificate(&'a ClientCertificate),
+}
+
+/// A client that is known by its certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    pub name: String,
+    pub role: Role,
+    /// A SPIFFE ID, or `sha256:` and the hash of its public key.
+    pub id: String,
+}
+
+/// Everybody who is known by a certificate.
+#[derive(Debug, Default)]
+pub struct Clients {
+    by_spiffe_id: HashMap<String, Arc<Client>>,
+    by_key: HashMap<[u8; 32], Arc<Client>>,
+}
+
+impl Clients {
+    /// Adds one that is known by its SPIFFE ID.
+    pub fn add_spiffe_id(&mut self, name: &str, role: Role, id: &str) {
+        let client = Arc::new(Client {
+            name: name.to_owned(),
+            role,
+            id: id.to_owned(),
+        });
+        self.by_spiffe_id.insert(id.to_owned(), client);
+    }
+
+    /// Adds one that is known by the SHA-256 of its public key.
+    pub fn add_key(&mut self, name: &str, role: Role, key: [u8; 32]) {
+        let client = Arc::new(Client {
+            name: name.to_owned(),
+            role,
+            id: format!("sha256:{}", hex::encode(key)),
+        });
+        self.by_key.insert(key, client);
+    }
+
+    fn known(&self, certificate: &ClientCertificate) -> Option<&Arc<Client>> {
+        let by_key = self.by_key.get(&certificate.key);
+        by_key.or_else(|| self.by_spiffe_id.get(certificate.spiffe_id()?))
+    }
 }
 
 /// Somebody who may do what they want to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller(Arc<ApiToken>);
+pub enum Caller {
+    Token(Arc<ApiToken>),
+    Client(Arc<Client>),
+}
 
 impl Caller {
     /// Who it is, for the audit log.
     pub fn who(&self) -> Who {
-        Who::Token {
-            id: self.0.api_token_id.clone(),
-            label: self.0.label.clone(),
+        match self {
+            Self::Token(token) => Who::Token {
+                id: token.api_token_id.clone(),
+                label: token.label.clone(),
+            },
+            Self::Client(client) => Who::Certificate {
+                name: client.name.clone(),
+                id: client.id.clone(),
+            },
         }
     }
 }
@@ -133,23 +199,34 @@ impl fmt::Display for Role {
     }
 }
 
-/// Whether the bearer of `token` may do `act`. A token that another process withdrew is good for up to
-/// three seconds more; whatever is not good is looked up each time.
-pub async fn authorize(ctx: &Context, token: Option<&str>, act: Act) -> Result<Standing, Failure> {
+/// Whether somebody may do `act`. A token that another process withdrew is good for up to three seconds more;
+/// whatever is not good is looked up each time. A certificate is judged by its dates each time: its connection
+/// may be older.
+pub async fn authorize(ctx: &Context, shown: Shown<'_>, act: Act) -> Result<Standing, Failure> {
     let now = ctx.clock.now();
-    let Some(token) = token else {
-        return Ok(Standing::Unauthorized);
+    let token = match shown {
+        Shown::Nothing => return Ok(Standing::Unauthorized),
+        Shown::Token(token) => token,
+        Shown::Certificate(certificate) => {
+            let client = ctx.settings.clients.known(certificate);
+            return Ok(match client.filter(|_| certificate.is_valid_at(now)) {
+                None => Standing::UnknownCertificate,
+                Some(client) if client.role.allows(act) => {
+                    Standing::Allowed(Caller::Client(Arc::clone(client)))
+                }
+                Some(_) => Standing::Forbidden,
+            });
+        }
     };
     // The look-up is by hash: its time says nothing about the secret.
     let secret = SecretHash::of(token.as_bytes());
-    let Some(token) = ctx.store.api_token(secret).await? else {
+    let Some(token) = ctx.store.api_token(secret, now).await? else {
         return Ok(Standing::Unauthorized);
     };
-    let ended = token.revoked_at.is_some() || token.expires_at.is_some_and(|time| now >= time);
     let role = Role::from_word(&token.role);
     Ok(match role {
-        _ if ended => Standing::Unauthorized,
-        Some(role) if role.allows(act) => Standing::Allowed(Caller(token)),
+        _ if !token.is_good_at(now) => Standing::Unauthorized,
+        Some(role) if role.allows(act) => Standing::Allowed(Caller::Token(token)),
         _ => Standing::Forbidden,
     })
 }
@@ -176,6 +253,7 @@ pub async fn issue_token(
         created_at: now,
         expires_at,
         revoked_at: None,
+        last_used_at: None,
     };
     let mut tx = store.write().await?;
     tx.insert_api_token(&token).await?;

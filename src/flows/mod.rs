@@ -219,6 +219,8 @@ pub struct Settings {
     pub adopted_cas: Option<TrustAnchors>,
     /// Whoever presents it may register releases, and nothing else.
     pub release_key: Option<BearerKey>,
+    /// Who is known on the internal listener by a certificate.
+    pub clients: authorize::Clients,
     /// Pushes go to Apple's own service, so its certificates must be Apple's, too.
     pub apples_apns: bool,
     /// Whether another person must confirm that a push certificate comes into use.

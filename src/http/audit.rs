@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::asker::Asker;
 use super::error;
 use super::internal::{allowed, no_store};
 use super::problem::Problem;
@@ -64,10 +64,10 @@ struct AuditEntryV1 {
 )]
 pub async fn read(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     question: Result<Query<Question>, QueryRejection>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadAudit).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::ReadAudit).await {
         return refusal;
     }
     let question = match question {

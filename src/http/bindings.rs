@@ -7,13 +7,14 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::asker::Asker;
 use super::error;
 use super::internal::{allowed, no_store};
 use super::problem::Problem;
@@ -79,11 +80,11 @@ pub struct Ending {
 )]
 pub async fn put(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(session): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::Bind).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::Bind).await {
         return refusal;
     }
     let Ok(body) = body else {
@@ -158,10 +159,10 @@ fn read_registration(body: &[u8]) -> Result<Registration, String> {
 )]
 pub async fn get(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(session): Path<String>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadDevices).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::ReadDevices).await {
         return refusal;
     }
     let Ok(session_id) = SessionId::parse(&session) else {
@@ -189,11 +190,11 @@ pub async fn get(
 )]
 pub async fn delete(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(session): Path<String>,
     query: Result<Query<Ending>, QueryRejection>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::Bind).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::Bind).await {
         return refusal;
     }
     let resumable_for = match query {
@@ -220,11 +221,11 @@ pub async fn delete(
 )]
 pub async fn approve(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(session): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (note, who) = match noted(&ctx, &headers, Act::Administer, body).await {
+    let (note, who) = match noted(&ctx, &asker, Act::Administer, body).await {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };

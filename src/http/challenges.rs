@@ -6,7 +6,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
@@ -14,6 +14,7 @@ use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, SchemaType, T
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::asker::Asker;
 use super::error;
 use super::internal::{allowed, no_store};
 use super::problem::Problem;
@@ -135,10 +136,10 @@ struct Exchange<'a> {
 )]
 pub async fn start(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::Bind).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::Bind).await {
         return refusal;
     }
     let Ok(body) = body else {
@@ -194,11 +195,11 @@ pub async fn start(
 )]
 pub async fn respond(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(challenge_id): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::Bind).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::Bind).await {
         return refusal;
     }
     let Ok(body) = body else {

@@ -16,7 +16,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConnection, SignatureScheme};
 
 use crate::ids::CertificateHash;
-use crate::pki::MAX_CERTIFICATE;
+use crate::pki::{ClientCertificate, MAX_CERTIFICATE};
 
 /// The certificate that the client of a connection showed and has the key of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,25 @@ impl TlsCertificate {
     pub fn of(connection: &ServerConnection) -> Option<Self> {
         let shown = connection.peer_certificates()?.first()?;
         Some(Self(CertificateHash::of(shown)))
+    }
+}
+
+/// The certificate of a client whose chain the handshake has checked (`app::tls`). Only where it has: elsewhere
+/// anybody shows whatever they like.
+#[derive(Debug, Clone)]
+pub struct KnownClient(pub Arc<ClientCertificate>);
+
+impl KnownClient {
+    /// What the client of this connection showed, if anything, and if it can be read.
+    pub fn of(connection: &ServerConnection) -> Option<Self> {
+        let shown = connection.peer_certificates()?.first()?;
+        match ClientCertificate::read(shown) {
+            Ok(certificate) => Some(Self(Arc::new(certificate))),
+            Err(error) => {
+                tracing::warn!(%error, "a client's certificate cannot be read, and counts for nothing");
+                None
+            }
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Serialize;
 
+use super::asker::Asker;
 use super::error;
 use super::internal::no_store;
 use super::revocations::{Note, noted};
@@ -32,10 +32,10 @@ struct AcceptedV1 {
 )]
 pub async fn accept(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (note, who) = match noted(&ctx, &headers, Act::Administer, body).await {
+    let (note, who) = match noted(&ctx, &asker, Act::Administer, body).await {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream::unfold;
@@ -19,8 +19,9 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
+use super::asker::Asker;
 use super::description::Later;
-use super::internal::{allowed, bearer};
+use super::internal::allowed;
 use super::problem::Problem;
 use super::progress::{HEARTBEAT, LAST_EVENT_ID, refused};
 use super::streams::Place;
@@ -70,11 +71,11 @@ impl Question {
 )]
 pub async fn events(
     State(internal): State<Internal>,
-    headers: HeaderMap,
+    asker: Asker,
     question: Result<Query<Question>, QueryRejection>,
 ) -> Response {
     let ctx = &internal.ctx;
-    if let Err(refusal) = allowed(ctx, &headers, Act::ReadDevices).await {
+    if let Err(refusal) = allowed(ctx, &asker, Act::ReadDevices).await {
         return refusal;
     }
     let question = match question {
@@ -85,14 +86,14 @@ pub async fn events(
         Ok(wanted) => wanted,
         Err(detail) => return Problem::invalid_request(detail).into_response(),
     };
-    let token = bearer(&headers).unwrap_or_default().to_owned();
-    let listener = SecretHash::of(token.as_bytes());
+    let listener = asker.key();
     let place = match internal.streams.enter(Some(listener)) {
         Ok(place) => place,
         Err(full) => return refused(full),
     };
     // A client that comes back says where it was; that is newer than the address it asks at.
-    let known = headers
+    let known = asker
+        .headers
         .get(LAST_EVENT_ID)
         .map(|id| id.to_str().unwrap_or("?"));
     let after = known.or(question.after.as_deref());
@@ -110,24 +111,25 @@ pub async fn events(
         heartbeat: HEARTBEAT,
         _place: place,
     };
-    let ends = ends(internal.clone(), token);
+    let ends = ends(internal.clone(), asker);
     tokio::spawn(telling.until(ends, follower, opening));
     answer(taken)
 }
 
-/// When a stream ends that goes on well: the server stops, the token is withdrawn, it was long enough.
-async fn ends(internal: Internal, token: String) {
+/// When a stream ends that goes on well: the server stops, the listener may not listen any more, it was long
+/// enough.
+async fn ends(internal: Internal, asker: Asker) {
     tokio::select! {
         () = internal.stop.cancelled() => {}
-        () = withdrawn(&internal.ctx, &token) => {}
+        () = withdrawn(&internal.ctx, &asker) => {}
         () = sleep(LONGEST) => {}
     }
 }
 
-async fn withdrawn(ctx: &Context, token: &str) {
+async fn withdrawn(ctx: &Context, asker: &Asker) {
     loop {
         sleep(MAY_STILL).await;
-        match authorize(ctx, Some(token), Act::ReadDevices).await {
+        match authorize(ctx, asker.shown(), Act::ReadDevices).await {
             Ok(Standing::Allowed(_)) => {}
             Ok(_) => return,
             // Nobody can tell: the client comes back, and is told so.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::asker::Asker;
 use super::internal::allowed;
 use crate::flows::authorize::Act;
 use crate::flows::read_status::is_ready;
@@ -32,8 +33,8 @@ pub async fn readyz(State(ctx): State<Arc<Context>>) -> Response {
     }
 }
 
-pub async fn metrics(State(ctx): State<Arc<Context>>, headers: HeaderMap) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadStatus).await {
+pub async fn metrics(State(ctx): State<Arc<Context>>, asker: Asker) -> Response {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::ReadStatus).await {
         return refusal;
     }
     ctx.metrics.macs_waiting(ctx.wakeups.waiting());

@@ -9,10 +9,11 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use super::asker::Asker;
 use super::error;
 use super::problem::Problem;
 use crate::attestation::Anchor;
-use crate::flows::authorize::{Act, Caller, Standing, authorize};
+use crate::flows::authorize::{Act, Caller, Shown, Standing, authorize};
 use crate::flows::read_posture::{Found, Name, find};
 use crate::flows::read_status::read_status;
 use crate::flows::{Context, Failure};
@@ -33,10 +34,15 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Lets the request pass, or says why not.
-pub async fn allowed(ctx: &Context, headers: &HeaderMap, act: Act) -> Result<Caller, Response> {
-    match authorize(ctx, bearer(headers), act).await {
+pub async fn allowed(ctx: &Context, asker: &Asker, act: Act) -> Result<Caller, Response> {
+    match authorize(ctx, asker.shown(), act).await {
         Ok(Standing::Allowed(caller)) => Ok(caller),
-        Ok(Standing::Unauthorized) => Err(Problem::unauthorized().into_response()),
+        Ok(Standing::Unauthorized) => Err(match asker.shown() {
+            Shown::Token(_) => Problem::invalid_token(),
+            Shown::Nothing | Shown::Certificate(_) => Problem::unauthorized(),
+        }
+        .into_response()),
+        Ok(Standing::UnknownCertificate) => Err(Problem::certificate_not_known().into_response()),
         Ok(Standing::Forbidden) => Err(Problem::not_allowed(act).into_response()),
         Err(failure) => Err(error::to_internal(&failure)),
     }
@@ -80,10 +86,10 @@ impl LookUp {
 )]
 pub async fn devices(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     query: Result<Query<LookUp>, QueryRejection>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadDevices).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::ReadDevices).await {
         return refusal;
     }
     let name = match query {
@@ -113,10 +119,10 @@ pub async fn devices(
 )]
 pub async fn device(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(device_id): Path<String>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadDevices).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::ReadDevices).await {
         return refusal;
     }
     let Ok(device_id) = DeviceId::parse(&device_id) else {
@@ -148,8 +154,8 @@ fn describe(found: &Found, now: Timestamp) -> DeviceV1<'_> {
     security(("token" = ["coordinator", "operator", "auditor", "viewer"])),
     responses((status = 200, description = "The state.", body = StatusV1)),
 )]
-pub async fn status(State(ctx): State<Arc<Context>>, headers: HeaderMap) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadStatus).await {
+pub async fn status(State(ctx): State<Arc<Context>>, asker: Asker) -> Response {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::ReadStatus).await {
         return refusal;
     }
     match describe_service(&ctx).await {

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-use super::client_tls::TlsCertificate;
+use super::client_tls::{KnownClient, TlsCertificate};
 use super::idle::{Idle, Patience};
 use super::limit::network;
 use super::proxies::Proxies;
@@ -90,6 +90,7 @@ impl Share {
         let client = (!self.proxies.may_be_at(peer)).then(|| network(peer));
         self.open.enter(client).map_err(drop)
     }
+    knows_clients: bool,
 }
 
 impl Listener {
@@ -109,6 +110,7 @@ impl Listener {
             routes,
             limits: LIMITS,
             share: None,
+            knows_clients: false,
         })
     }
 
@@ -124,6 +126,13 @@ impl Listener {
     #[must_use]
     pub fn with_silence(mut self, silence: Duration) -> Self {
         self.limits.silence.between = silence;
+        self
+    }
+
+    /// What clients show in TLS says who they are: its handshake checks their chains.
+    #[must_use]
+    pub fn with_known_clients(mut self) -> Self {
+        self.knows_clients = true;
         self
     }
 
@@ -182,6 +191,7 @@ impl Listener {
                 peer,
                 limits: self.limits,
                 stop: stop.clone(),
+                knows_clients: self.knows_clients,
             };
             connections.spawn(async move {
                 connection.serve(stream).await;
@@ -217,6 +227,14 @@ struct Connection {
     peer: SocketAddr,
     limits: Limits,
     stop: CancellationToken,
+    knows_clients: bool,
+}
+
+/// What the client of a connection showed.
+#[derive(Debug, Clone, Default)]
+struct Client {
+    certificate: Option<TlsCertificate>,
+    known: Option<KnownClient>,
 }
 
 impl Connection {
@@ -224,7 +242,7 @@ impl Connection {
         // Replies are small and awaited: no reason to hold them back.
         let _ = stream.set_nodelay(true);
         match &self.tls {
-            None => self.speak(stream, None).await,
+            None => self.speak(stream, Client::default()).await,
             Some(tls) => {
                 let shaken = tokio::select! {
                     () = self.stop.cancelled() => return,
@@ -232,8 +250,13 @@ impl Connection {
                 };
                 match shaken {
                     Ok(Ok(stream)) => {
-                        let shown = TlsCertificate::of(stream.get_ref().1);
-                        self.speak(stream, shown).await;
+                        let tls = stream.get_ref().1;
+                        let known = self.knows_clients.then(|| KnownClient::of(tls)).flatten();
+                        let client = Client {
+                            certificate: TlsCertificate::of(tls),
+                            known,
+                        };
+                        self.speak(stream, client).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                     Err(_) => tracing::debug!("TLS handshake took too long"),
@@ -242,7 +265,7 @@ impl Connection {
         }
     }
 
-    async fn speak<S>(&self, stream: S, shown: Option<TlsCertificate>)
+    async fn speak<S>(&self, stream: S, client: Client)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -253,8 +276,11 @@ impl Connection {
             let mut routes = routes.clone();
             let mut request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
-            if let Some(shown) = shown {
+            if let Some(shown) = client.certificate {
                 request.extensions_mut().insert(shown);
+            }
+            if let Some(known) = &client.known {
+                request.extensions_mut().insert(known.clone());
             }
             async move { routes.call(request).await }
         });

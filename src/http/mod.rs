@@ -5,6 +5,7 @@
 //! are read, so that each route refuses a larger one in its own shape.
 
 pub mod acme;
+pub mod asker;
 pub mod audit;
 pub mod bindings;
 pub mod body;

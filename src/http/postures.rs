@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::asker::Asker;
 use super::conditional::is_unchanged;
 use super::error;
 use super::internal::{allowed, no_store};
@@ -59,11 +60,11 @@ pub enum AtLeast {
 )]
 pub async fn posture(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(device_id): Path<String>,
     query: Result<Query<Demand>, QueryRejection>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadDevices).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::ReadDevices).await {
         return refusal;
     }
     let demand = match query {
@@ -84,7 +85,7 @@ pub async fn posture(
             Err(failure) => return error::to_internal(&failure),
         }
     }
-    if wants_result(&headers) {
+    if wants_result(&asker.headers) {
         return signed(&ctx, &device_id, demand.nonce.as_deref()).await;
     }
     if demand.nonce.is_some() {
@@ -99,7 +100,7 @@ pub async fn posture(
     // The revision changes with evidence, not with time: expiry is absolute, and the reader looks at
     // its clock. A reader that does not must still not be told that an ended verdict stands.
     let tag = format!("\"r{}\"", posture.revision);
-    let unchanged = is_unchanged(&headers, tag.as_bytes());
+    let unchanged = is_unchanged(&asker.headers, tag.as_bytes());
     let mut response = if unchanged && posture.revision > 0 && posture.is_as_revised {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
@@ -203,10 +204,10 @@ impl PageOf {
 )]
 pub async fn list(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     page: Result<Query<PageOf>, QueryRejection>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadDevices).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::ReadDevices).await {
         return refusal;
     }
     let page = match page {

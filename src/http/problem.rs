@@ -17,6 +17,8 @@ pub struct Problem {
     detail: Option<String>,
     reason: Option<Reason>,
     members: Map<String, Value>,
+    /// What a 401 says of how one is let in.
+    challenge: &'static str,
 }
 
 /// A problem.
@@ -52,6 +54,7 @@ impl Problem {
             detail: None,
             reason: None,
             members: Map::new(),
+            challenge: "Bearer",
         }
     }
 
@@ -229,11 +232,28 @@ impl Problem {
         )
     }
 
+    /// As [`Problem::unauthorized`], of whoever showed a token (RFC 6750 section 3.1).
+    pub fn invalid_token() -> Self {
+        Self {
+            challenge: "Bearer error=\"invalid_token\"",
+            ..Self::unauthorized()
+        }
+    }
+
+    /// The certificate of the connection leads to an authority that is trusted, and belongs to nobody who is known.
+    pub fn certificate_not_known() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "certificate-not-known",
+            "The client certificate is of nobody who is known here, or not valid",
+        )
+    }
+
     pub fn forbidden() -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
             "forbidden",
-            "The token's role does not allow this",
+            "The caller's role does not allow this",
         )
     }
 
@@ -383,7 +403,7 @@ impl IntoResponse for Problem {
         )
             .into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            let scheme = HeaderValue::from_static("Bearer");
+            let scheme = HeaderValue::from_static(self.challenge);
             response
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, scheme);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Internal;
+use super::asker::Asker;
 use super::error;
 use super::internal::{allowed, no_store};
 use super::problem::Problem;
@@ -59,8 +60,8 @@ pub(super) fn routes() -> OpenApiRouter<Internal> {
     security(("token" = ["operator", "auditor", "viewer", "push_cert_officer"])),
     responses((status = 200, description = "All of them.", body = PushCertificatesV1)),
 )]
-async fn read_all(State(ctx): State<Arc<Context>>, headers: HeaderMap) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadPushCertificates).await {
+async fn read_all(State(ctx): State<Arc<Context>>, asker: Asker) -> Response {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::ReadPushCertificates).await {
         return refusal;
     }
     match list(&ctx.store, ctx.clock.now()).await {
@@ -78,10 +79,10 @@ async fn read_all(State(ctx): State<Arc<Context>>, headers: HeaderMap) -> Respon
 )]
 async fn read_one(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(id): Path<String>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadPushCertificates).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::ReadPushCertificates).await {
         return refusal;
     }
     let Ok(id) = PushCertificateId::parse(&id) else {
@@ -114,10 +115,10 @@ struct Wish {
 )]
 async fn ask(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (wish, who) = match asked::<Wish>(&ctx, &headers, body).await {
+    let (wish, who) = match asked::<Wish>(&ctx, &asker, body).await {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
@@ -146,11 +147,11 @@ async fn ask(
 )]
 async fn discard_request(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(id): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let noted = noted(&ctx, &headers, Act::ChangePushCertificates, body).await;
+    let noted = noted(&ctx, &asker, Act::ChangePushCertificates, body).await;
     let (why, who) = match noted {
         Ok(noted) => noted,
         Err(refusal) => return refusal,
@@ -187,10 +188,10 @@ struct FromApple {
 )]
 async fn stage(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (brought, who) = match asked::<FromApple>(&ctx, &headers, body).await {
+    let (brought, who) = match asked::<FromApple>(&ctx, &asker, body).await {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
@@ -250,11 +251,11 @@ struct CanariesV1 {
 )]
 async fn have_tried(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(id): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (choice, who) = match asked::<Choice>(&ctx, &headers, body).await {
+    let (choice, who) = match asked::<Choice>(&ctx, &asker, body).await {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
@@ -302,11 +303,11 @@ struct Activation {
 )]
 async fn take_into_use(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(id): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (activation, who) = match asked::<Activation>(&ctx, &headers, body).await {
+    let (activation, who) = match asked::<Activation>(&ctx, &asker, body).await {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
@@ -346,10 +347,10 @@ struct Rollback {
 )]
 async fn take_back(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (rollback, who) = match asked::<Rollback>(&ctx, &headers, body).await {
+    let (rollback, who) = match asked::<Rollback>(&ctx, &asker, body).await {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
@@ -373,11 +374,11 @@ async fn take_back(
 )]
 async fn discard(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(id): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let noted = noted(&ctx, &headers, Act::ChangePushCertificates, body).await;
+    let noted = noted(&ctx, &asker, Act::ChangePushCertificates, body).await;
     let (why, who) = match noted {
         Ok(noted) => noted,
         Err(refusal) => return refusal,
@@ -404,10 +405,10 @@ async fn discard(
 )]
 async fn confirm(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(id): Path<String>,
 ) -> Response {
-    let who = match allowed(&ctx, &headers, Act::ChangePushCertificates).await {
+    let who = match allowed(&ctx, &asker, Act::ChangePushCertificates).await {
         Ok(caller) => caller.who(),
         Err(refusal) => return refusal,
     };
@@ -430,10 +431,10 @@ async fn confirm(
 )]
 async fn withdraw(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(id): Path<String>,
 ) -> Response {
-    let who = match allowed(&ctx, &headers, Act::ChangePushCertificates).await {
+    let who = match allowed(&ctx, &asker, Act::ChangePushCertificates).await {
         Ok(caller) => caller.who(),
         Err(refusal) => return refusal,
     };
@@ -471,10 +472,10 @@ fn ordered(ctx: &Context, outcome: Result<Ordered, impl Into<NotDone>>) -> Respo
 /// What an officer asks for, and who that is.
 async fn asked<T: DeserializeOwned>(
     ctx: &Context,
-    headers: &HeaderMap,
+    asker: &Asker,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(T, Who), Response> {
-    let who = allowed(ctx, headers, Act::ChangePushCertificates)
+    let who = allowed(ctx, asker, Act::ChangePushCertificates)
         .await?
         .who();
     let Ok(body) = body else {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Mutex;
 
+use super::asker::Asker;
 use super::body::Received;
 use super::conditional::{CONTENT_DIGEST, digest, is_unchanged};
 use super::internal::{allowed, bearer, no_store};
@@ -52,10 +53,10 @@ const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=60");
 )]
 pub async fn add(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Received(body): Received<MAX_JSON>,
 ) -> Response {
-    let who = match registrar(&ctx, &headers).await {
+    let who = match registrar(&ctx, &asker).await {
         Ok(who) => who,
         Err(refusal) => return refusal,
     };
@@ -78,18 +79,18 @@ pub async fn add(
 }
 
 /// Whoever may register: an operator, or the bearer of the configured key.
-async fn registrar(ctx: &Context, headers: &HeaderMap) -> Result<Who, Response> {
+async fn registrar(ctx: &Context, asker: &Asker) -> Result<Who, Response> {
     let key = ctx.settings.release_key.as_ref();
-    if let (Some(key), Some(presented)) = (key, bearer(headers))
+    if let (Some(key), Some(presented)) = (key, bearer(&asker.headers))
         && key.is(presented)
     {
         return Ok(Who::ReleaseKey);
     }
-    operator(ctx, headers).await
+    operator(ctx, asker).await
 }
 
-async fn operator(ctx: &Context, headers: &HeaderMap) -> Result<Who, Response> {
-    Ok(allowed(ctx, headers, Act::Administer).await?.who())
+async fn operator(ctx: &Context, asker: &Asker) -> Result<Who, Response> {
+    Ok(allowed(ctx, asker, Act::Administer).await?.who())
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -142,10 +143,10 @@ struct Withdrawal {
 )]
 pub async fn withdraw(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Received(body): Received<MAX_JSON>,
 ) -> Response {
-    let who = match operator(&ctx, &headers).await {
+    let who = match operator(&ctx, &asker).await {
         Ok(who) => who,
         Err(refusal) => return refusal,
     };
@@ -198,8 +199,8 @@ fn which(body: &[u8]) -> Result<(Which, Withdrawal), String> {
     security(("token" = ["coordinator", "operator", "auditor", "viewer"])),
     responses((status = 200, description = "The registry.", body = RegistryV1)),
 )]
-pub async fn read(State(ctx): State<Arc<Context>>, headers: HeaderMap) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadStatus).await {
+pub async fn read(State(ctx): State<Arc<Context>>, asker: Asker) -> Response {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::ReadStatus).await {
         return refusal;
     }
     match registry(&ctx.store).await {

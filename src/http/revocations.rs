@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use super::asker::Asker;
 use super::error;
 use super::internal::{allowed, no_store};
 use super::problem::Problem;
@@ -39,11 +39,11 @@ pub(super) struct Note {
 )]
 pub async fn withdraw(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(device_id): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (device_id, note, who) = match asked(&ctx, &headers, &device_id, body).await {
+    let (device_id, note, who) = match asked(&ctx, &asker, &device_id, body).await {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
@@ -61,11 +61,11 @@ pub async fn withdraw(
 )]
 pub async fn give_back(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(device_id): Path<String>,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let (device_id, note, who) = match asked(&ctx, &headers, &device_id, body).await {
+    let (device_id, note, who) = match asked(&ctx, &asker, &device_id, body).await {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
@@ -75,11 +75,11 @@ pub async fn give_back(
 
 async fn asked(
     ctx: &Context,
-    headers: &HeaderMap,
+    asker: &Asker,
     device_id: &str,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(DeviceId, String, Who), Response> {
-    let (note, who) = noted(ctx, headers, Act::Administer, body).await?;
+    let (note, who) = noted(ctx, asker, Act::Administer, body).await?;
     match DeviceId::parse(device_id) {
         Ok(device_id) => Ok((device_id, note, who)),
         Err(_) => Err(Problem::device_not_found().into_response()),
@@ -90,11 +90,11 @@ async fn asked(
 /// refused.
 pub(super) async fn noted(
     ctx: &Context,
-    headers: &HeaderMap,
+    asker: &Asker,
     act: Act,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(String, Who), Response> {
-    let caller = allowed(ctx, headers, act).await?;
+    let caller = allowed(ctx, asker, act).await?;
     let Ok(body) = body else {
         return Err(Problem::request_too_large("64 KiB").into_response());
     };

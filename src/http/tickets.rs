@@ -8,10 +8,11 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use super::asker::Asker;
 use super::body::Received;
 use super::description::Octets;
 use super::enroll::{Described, attached};
@@ -78,10 +79,10 @@ struct Request {
 )]
 pub async fn issue(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Received(body): Received<MAX_JSON>,
 ) -> Response {
-    let who = match allowed(&ctx, &headers, Act::Enrol).await {
+    let who = match allowed(&ctx, &asker, Act::Enrol).await {
         Ok(caller) => caller.who(),
         Err(refusal) => return refusal,
     };
@@ -105,7 +106,8 @@ pub async fn issue(
                 .into_response();
         }
     };
-    let wants_profile = headers
+    let wants_profile = asker
+        .headers
         .get_all(header::ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::asker::Asker;
 use super::error;
 use super::internal::{allowed, no_store};
 use super::problem::Problem;
@@ -47,11 +47,11 @@ pub struct Wanted {
 )]
 pub async fn read(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(device_id): Path<String>,
     query: Result<Query<Wanted>, QueryRejection>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadDevices).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::ReadDevices).await {
         return refusal;
     }
     let session = match query {

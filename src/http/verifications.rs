@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use super::asker::Asker;
 use super::description::Later;
 use super::error;
 use super::internal::allowed;
@@ -74,16 +75,16 @@ fn refresh() -> Priority {
 )]
 pub async fn start(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::Verify).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::Verify).await {
         return refusal;
     }
     let Ok(body) = body else {
         return Problem::request_too_large("64 KiB").into_response();
     };
-    let wanted = match read_request(&headers, &body) {
+    let wanted = match read_request(&asker.headers, &body) {
         Ok(wanted) => wanted,
         Err(detail) => return Problem::invalid_request(detail).into_response(),
     };
@@ -103,7 +104,7 @@ pub async fn start(
         Ok(Outcome::IdempotencyMismatch) => return Problem::idempotency_mismatch().into_response(),
         Err(failure) => return error::to_internal(&failure),
     };
-    answer(&ctx, &headers, &verification_id, true).await
+    answer(&ctx, &asker.headers, &verification_id, true).await
 }
 
 /// How far an attempt is.
@@ -115,14 +116,14 @@ pub async fn start(
 )]
 pub async fn read(
     State(ctx): State<Arc<Context>>,
-    headers: HeaderMap,
+    asker: Asker,
     Path(verification_id): Path<String>,
 ) -> Response {
-    if let Err(refusal) = allowed(&ctx, &headers, Act::ReadDevices).await {
+    if let Err(refusal) = allowed(&ctx, &asker, Act::ReadDevices).await {
         return refusal;
     }
     match VerificationId::parse(&verification_id) {
-        Ok(verification_id) => answer(&ctx, &headers, &verification_id, false).await,
+        Ok(verification_id) => answer(&ctx, &asker.headers, &verification_id, false).await,
         Err(_) => Problem::verification_not_found().into_response(),
     }
 }

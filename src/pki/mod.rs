@@ -23,6 +23,7 @@ pub mod certificate;
 pub mod chain;
 #[cfg(test)]
 mod chain_test;
+pub mod client_certificate;
 pub mod cms;
 pub mod csr;
 pub mod extension;
@@ -41,6 +42,7 @@ pub use certificate::{Certificate, OwnedCertificate};
 pub use chain::{
     ChainRefusal, ChainShape, KnownIntermediates, TrustAnchors, VerifiedChain, verify_chain,
 };
+pub use client_certificate::{ClientCertificate, is_spiffe_id};
 pub use csr::CertificateRequest;
 pub use extension::{BasicConstraints, Extension, KeyUsage};
 pub use key::{

@@ -24,6 +24,15 @@ pub struct ApiToken {
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
+    /// When it let somebody in last, as far as it was written down; every few seconds at most.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl ApiToken {
+    /// Whether it is neither withdrawn nor over.
+    pub fn is_good_at(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
 }
 
 mod table {
@@ -40,6 +49,7 @@ mod table {
         pub created_at: i64,
         pub expires_at: Option<i64>,
         pub revoked_at: Option<i64>,
+        pub last_used_at: Option<i64>,
     }
 
     #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
@@ -52,24 +62,32 @@ use table::{ActiveModel, Column, Entity, Model};
 
 impl Store {
     /// The token with this hash, be it expired or revoked; as it was at most
-    /// [`TOKEN_KEPT`](super::TOKEN_KEPT) ago, if it was there.
-    pub async fn api_token(&self, secret: SecretHash) -> Result<Option<Arc<ApiToken>>, StoreError> {
+    /// [`TOKEN_KEPT`](super::TOKEN_KEPT) ago, if it was there. That it is used now is noted whenever it is read.
+    pub async fn api_token(
+        &self,
+        secret: SecretHash,
+        now: Timestamp,
+    ) -> Result<Option<Arc<ApiToken>>, StoreError> {
         if let Some(token) = self.board().token(&secret) {
             return Ok(Some(token));
         }
         // Apart: the state of a question to the database is kilobytes, which every answer would move.
-        Box::pin(self.load_api_token(secret)).await
+        Box::pin(self.load_api_token(secret, now)).await
     }
 
     async fn load_api_token(
         &self,
         secret: SecretHash,
+        now: Timestamp,
     ) -> Result<Option<Arc<ApiToken>>, StoreError> {
         let fill = self.board().begin();
         let read_at = Instant::now();
         let token = self.read().await?.api_token_by_secret(secret).await?;
         let token = token.map(Arc::new);
         if let Some(token) = &token {
+            if token.is_good_at(now) {
+                self.0.token_use.note(&token.api_token_id, now);
+            }
             fill.keep_token(token, read_at);
         }
         Ok(token)
@@ -113,6 +131,7 @@ impl Write {
             created_at: Set(token.created_at.millis()),
             expires_at: Set(row::millis(token.expires_at)),
             revoked_at: Set(row::millis(token.revoked_at)),
+            last_used_at: Set(row::millis(token.last_used_at)),
         };
         Entity::insert(model)
             .exec_without_returning(self.tx())
@@ -154,6 +173,7 @@ impl Row for Model {
             created_at: Timestamp::from_millis(self.created_at),
             expires_at: row::time(self.expires_at),
             revoked_at: row::time(self.revoked_at),
+            last_used_at: row::time(self.last_used_at),
         })
     }
 }

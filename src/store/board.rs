@@ -544,6 +544,7 @@ mod tests {
             created_at: now(),
             expires_at: None,
             revoked_at: None,
+            last_used_at: None,
         });
         let fill = board.begin();
         fill.keep_token(&token, Instant::now());

@@ -66,6 +66,7 @@ mod signal_tokens;
 mod snapshot;
 mod steps;
 mod tickets;
+mod token_use;
 mod transaction;
 mod turns;
 mod verifications;
@@ -111,6 +112,7 @@ use self::seen::Seen;
 pub use self::signal_streams::SignalStream;
 pub use self::signal_tokens::{HeldSignal, NewSignal};
 pub use self::snapshot::Snapshot;
+use self::token_use::TokenUse;
 pub use self::transaction::{Read, Write};
 use self::watch::Announcer;
 pub use self::watch::{Watch, Watched};
@@ -144,6 +146,7 @@ struct Inner {
     /// The generation of the registry of releases that memory was last brought up to.
     releases_seen: AtomicI64,
     seen: Seen,
+    token_use: TokenUse,
     /// By what agendas are kept.
     rules: RwLock<Arc<Rules>>,
     /// Held as long as the store is open.
@@ -206,6 +209,7 @@ impl Store {
             position: changes::Position::default(),
             releases_seen: AtomicI64::default(),
             seen: Seen::default(),
+            token_use: TokenUse::default(),
             rules: RwLock::new(Arc::new(Rules::usual())),
             _lock: lock,
         }));

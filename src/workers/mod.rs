@@ -58,6 +58,8 @@ const CANARIES: Duration = Duration::from_secs(1);
 const ASKED: Duration = Duration::from_secs(1);
 /// How often "last seen" is written.
 const SEEN: Duration = Duration::from_secs(5);
+/// How often it is written which tokens were used.
+const TOKEN_USE: Duration = Duration::from_secs(60);
 /// How often identities that ended are counted: they end by the day.
 const IDENTITIES: Duration = Duration::from_secs(10 * 60);
 /// How often it is looked whether everything moves.
@@ -210,6 +212,9 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     });
     workers.every(SEEN, "seen", |ctx| async move {
         Ok(ctx.store.flush_seen().await?)
+    });
+    workers.every(TOKEN_USE, "token_use", |ctx| async move {
+        Ok(ctx.store.flush_token_use().await?)
     });
     workers.every(STANDSTILL, "watch_standstill", |ctx| async move {
         watch_standstill::run_once(&ctx).await

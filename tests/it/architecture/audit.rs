@@ -84,7 +84,7 @@ fn who_may_change_something_is_asked_who_they_are() {
     let mut faults = Vec::new();
     for file in sources("src/http") {
         for act in ["Administer", "Enrol", "ChangePushCertificates"] {
-            let forgotten = format!("if let Err(refusal) = allowed(&ctx, &headers, Act::{act})");
+            let forgotten = format!("if let Err(refusal) = allowed(&ctx, &asker, Act::{act})");
             if file.code.contains(&forgotten) {
                 faults.push(format!("{} forgets who may {act}", file.path));
             }

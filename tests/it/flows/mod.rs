@@ -25,6 +25,7 @@ macro_rules! journey {
 mod administer_push_certificates;
 mod approve_push_certificate;
 mod ask_to_verify;
+mod authorize;
 mod back_up;
 mod bad_input;
 mod bind_provider;

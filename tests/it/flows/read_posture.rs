@@ -160,11 +160,47 @@ journey! {
             Some(revoked.as_str()), Some(basic.as_str()), Some(cut.as_str()), Some(good.as_str())] {
             for act in reads.iter().chain(&status).chain(&["verify"]) {
                 let answer = ask(token, act).await;
-                assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+                // Whoever shows a token is told that it is not good (RFC 6750 section 3.1), and others are told nothing more.
+                let shows = token.is_some_and(|token| token.starts_with("Bearer ") && token != "Bearer ");
+                let challenge = if shows { "Bearer error=\"invalid_token\"" } else { "Bearer" };
+                assert_eq!(answer.headers()["www-authenticate"], challenge, "{token:?}");
                 let problem = problem(answer, 401, "unauthorized").await;
                 assert!(!problem.to_string().contains(&mac.serial()));
             }
         }
+    }
+}
+
+journey! {
+    async fn when_a_token_was_used_last_is_told_and_costs_no_request_a_write(backend: Backend) {
+        let scene = Scene::new(backend).await;
+        let list = || {
+            let listed = attestd(&["token", "list", "--json", "--insecure-http", "--config",
+                scene.config().to_str().expect("UTF-8")]);
+            let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+            listed["tokens"].as_array().expect("a list").clone()
+        };
+        let before: Vec<_> = list().iter().map(|token| token["token_id"].clone()).collect();
+        let used = scene.api.with_token(scene.token("viewer"));
+        let fresh = |token: &Value| !before.contains(&token["token_id"]);
+        let one = || list().into_iter().find(fresh).expect("the token");
+        assert_eq!(one()["last_used_at"], Value::Null);
+        for _ in 0..20 {
+            assert!(used.get("/internal/v1/status").await.status().is_success());
+        }
+        let store = &scene.ctx().store;
+        store.flush_token_use().await.expect("written");
+        assert_eq!(one()["last_used_at"], scene.now().to_string());
+        // A token that is over is used by nobody, and what was written does not go back.
+        let known = one()["last_used_at"].clone();
+        let ended = attestd(&["token", "revoke", "--insecure-http", "--config",
+            scene.config().to_str().expect("UTF-8"), one()["token_id"].as_str().expect("an id")]);
+        assert!(ended.status.success());
+        eventually("it is refused", async || used.get("/internal/v1/status").await.status() == 401).await;
+        scene.pass(HOUR);
+        assert_eq!(used.get("/internal/v1/status").await.status().as_u16(), 401);
+        store.flush_token_use().await.expect("written");
+        assert_eq!(one()["last_used_at"], known);
     }
 }
 

@@ -106,6 +106,16 @@ impl Scene {
         scene
     }
 
+    /// The internal listener has these further settings from now on.
+    pub async fn reached_inside(&mut self, lines: &str) {
+        self.stop().await;
+        let body = std::fs::read_to_string(&self.config).expect("a configuration");
+        let listen = "[internal]\nlisten = \"127.0.0.1:0\"\n";
+        let body = body.replace(listen, &format!("{listen}{lines}"));
+        std::fs::write(&self.config, body).expect("a configuration");
+        self.start().await;
+    }
+
     /// Another node on the same database, which serves nobody and does only what it is told to.
     pub async fn second_node(&self) -> Arc<Context> {
         let mut config = Config::load(&self.config, true).expect("a configuration");
@@ -244,7 +254,11 @@ impl Scene {
             .await
             .expect("the server starts");
         let (_, internal) = app.addresses().expect("addresses");
-        self.api.url = format!("http://{internal}");
+        let scheme = match config.internal.tls_certificate {
+            Some(_) => "https",
+            None => "http",
+        };
+        self.api.url = format!("{scheme}://{internal}");
         let ctx = app.context();
         let stop = CancellationToken::new();
         let done = tokio::spawn(app.serve(stop.clone()));

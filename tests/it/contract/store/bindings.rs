@@ -231,7 +231,13 @@ async fn on_postgresql_a_server_forgets_what_another_changed_and_trusts_no_memor
 
     // A token that is withdrawn there is none here, either.
     let secret = SecretHash::of(b"a token");
-    assert!(there.api_token(secret).await.expect("answers").is_none());
+    assert!(
+        there
+            .api_token(secret, now())
+            .await
+            .expect("answers")
+            .is_none()
+    );
 
     // Long without the log, long without memory.
     remembers(&there, &one);

@@ -151,6 +151,7 @@ on_both! {
             created_at: now(),
             expires_at: Some(later(1_000)),
             revoked_at: None,
+            last_used_at: None,
         };
         let mut write = db.store.write().await.expect("begins");
         write.insert_api_token(&token).await.expect("is new");
