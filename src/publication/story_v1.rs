@@ -197,6 +197,7 @@ fn follows(reason: Option<Reason>, open: Option<&Verification>, asks: &[AskV1]) 
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
     use std::time::Duration;
 
     use super::*;
@@ -204,7 +205,9 @@ mod tests {
     use crate::ids::{CommandUuid, DeviceId, VerificationId};
     use crate::verification::{Priority, Request};
 
-    const NOW: Timestamp = Timestamp::from_seconds(1_790_847_007);
+    fn now() -> Timestamp {
+        Timestamp::from_seconds(1_790_847_007)
+    }
 
     fn open(asked: bool) -> Verification {
         let entropy = SeededEntropy::new(1);
@@ -215,10 +218,10 @@ mod tests {
             patience: Duration::from_secs(600),
         };
         let names = (
-            VerificationId::new(NOW, &entropy),
-            DeviceId::new(NOW, &entropy),
+            VerificationId::new(now(), &entropy),
+            DeviceId::new(now(), &entropy),
         );
-        let mut verification = Verification::start(names.0, names.1, &request, NOW);
+        let mut verification = Verification::start(names.0, names.1, &request, now());
         if asked {
             verification.hand_over(Kind::SecurityInfo, CommandUuid::new(&entropy));
         }
@@ -227,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_first_reason_says_who_acts_and_else_it_is_told_who_is_waited_for() {
-        let later = NOW.plus(Duration::from_secs(600));
+        let later = now().plus(Duration::from_secs(600));
         let mda = AskV1 {
             kind: Kind::Mda,
             state: None,
@@ -255,12 +258,12 @@ mod tests {
             (
                 Some(Reason::AppleRateLimit),
                 None,
-                &[mda.clone()],
+                from_ref(&mda),
                 Turn::Apple,
                 Some(later),
             ),
-            (None, None, &[mda.clone()], Turn::Service, Some(later)),
-            (None, Some(&out), &[mda], Turn::Mac, None),
+            (None, None, from_ref(&mda), Turn::Service, Some(later)),
+            (None, Some(&out), from_ref(&mda), Turn::Mac, None),
             (None, None, &[], Turn::Service, None),
         ] {
             let next = follows(reason, open, asks);
@@ -271,7 +274,7 @@ mod tests {
 
     #[test]
     fn what_is_owed_and_what_is_planned_are_told_once_each() {
-        let agenda = Agenda::new(DeviceId::new(NOW, &SeededEntropy::new(1)), NOW);
+        let agenda = Agenda::new(DeviceId::new(now(), &SeededEntropy::new(1)), now());
         let rules = Rules::usual();
         let asked = asks(Some(&agenda), Some(&open(true)), &rules);
         assert_eq!(
@@ -281,7 +284,7 @@ mod tests {
         );
         assert_eq!(asked[0].state, Some(Progress::Delivered));
         let mut enrolled = agenda;
-        enrolled.stands(true, NOW);
+        enrolled.stands(true, now());
         let asked = asks(Some(&enrolled), Some(&open(true)), &rules);
         let kinds: Vec<_> = asked.iter().map(|ask| (ask.kind, ask.state)).collect();
         let expected = [

@@ -41,10 +41,12 @@ pub(super) fn disk(config: &Config, findings: &mut Findings) {
             let free = room.f_bavail.saturating_mul(room.f_frsize);
             let found = format!("{} MiB are free in {}", free >> 20, folder.display());
             let todo = "make room: a full disk stops whatever is to be written";
-            match free {
-                ..NOTHING => findings.fault(CHECK, found, todo),
-                ..LITTLE => findings.warning(CHECK, found, todo),
-                _ => findings.ok(CHECK, found),
+            if free < NOTHING {
+                findings.fault(CHECK, found, todo);
+            } else if free < LITTLE {
+                findings.warning(CHECK, found, todo);
+            } else {
+                findings.ok(CHECK, found);
             }
         }
     }

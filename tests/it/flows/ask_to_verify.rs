@@ -34,7 +34,7 @@ async fn followed(scene: &Scene, arguments: &[&str]) -> (Option<i32>, Value) {
     let arguments = [arguments, &["--wait", "--at-most", "60s", "--json"]].concat();
     let (code, said, fault) = verify(scene, &arguments).await;
     let said = serde_json::from_str(&said);
-    (code, said.unwrap_or_else(|_| panic!("{fault}")))
+    (code, said.expect(&fault))
 }
 
 journey! {

@@ -86,7 +86,7 @@ impl<'a> Patient<'a> {
         let said = serde_json::from_slice(&output.stdout);
         Told {
             code: output.status.code(),
-            said: said.unwrap_or_else(|_| panic!("{fault}")),
+            said: said.expect(&fault),
         }
     }
 
