@@ -14,6 +14,7 @@
 mod backoff;
 mod circuit;
 mod line;
+mod reach;
 mod session;
 mod settings;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crate::push::{AcceptedPushCertificate, PushOutcome, Wake};
 use crate::secret::Secret;
 use crate::time::{Clock, Timestamp};
 use line::Line;
+pub use reach::{Unreached, reach};
 pub use settings::{ApnsSettings, Endpoint};
 use tls::Roots;
 

@@ -49,6 +49,11 @@ impl Roots {
         }
         Ok(Self(Arc::new(store)))
     }
+
+    /// As TLS takes them.
+    pub(super) fn store(&self) -> Arc<RootCertStore> {
+        Arc::clone(&self.0)
+    }
 }
 
 impl Credentials {

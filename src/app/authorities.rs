@@ -7,7 +7,10 @@ use crate::flows::authorities::{Authorities, Held, Registration};
 use crate::keys::{KeyKeeper, KeyName, KeyRole};
 
 /// Every key that has its certificate; the first of a role must have one.
-pub(super) fn held(keeper: &dyn KeyKeeper) -> anyhow::Result<Authorities> {
+///
+/// # Errors
+/// A key that is missing, damaged, or not sealed under this master key.
+pub fn held(keeper: &dyn KeyKeeper) -> anyhow::Result<Authorities> {
     let one = |key| -> anyhow::Result<Held> {
         let signer = ProvedSigner::prove(keeper.signer(key)?)
             .with_context(|| format!("{key} cannot be used"))?;

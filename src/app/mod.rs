@@ -1,9 +1,9 @@
 //! The composition root: settings in, a running service out. Only here are shells made and joined.
 
-mod authorities;
+pub mod authorities;
 #[cfg(feature = "otel")]
 mod collector;
-mod tls;
+pub mod tls;
 mod witnesses;
 
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::witnesses::witnesses;
 use crate::acme::NonceKey;
-use crate::apns::{Apns, ApnsSettings, Endpoint};
+use crate::apns::{Apns, ApnsSettings, Endpoint, Unreached, reach};
 use crate::attestation::Anchors;
 use crate::audit::Who;
 use crate::config::{Config, NonceScheme};
@@ -542,6 +542,14 @@ pub fn anchors(config: &Config) -> anyhow::Result<Anchors> {
                 .with_context(|| format!("{} is no root certificate", path.display()))
         }
     }
+}
+
+/// Whether APNs can be reached, as it is configured.
+///
+/// # Errors
+/// An address that is none; a root that cannot be read.
+pub async fn reach_apns(config: &Config) -> anyhow::Result<Result<(), Unreached>> {
+    Ok(reach(&apns_settings(config)?).await)
 }
 
 fn apns_settings(config: &Config) -> anyhow::Result<ApnsSettings> {

@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::read;
 use crate::config::Config;
@@ -112,4 +115,96 @@ pub(super) fn ends(
         ends.extend(leaf.map(|leaf| (name, leaf.not_after())));
     }
     Ok(ends)
+}
+
+/// What a Mac would say of the certificate of the public listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    pub not_after: Timestamp,
+    /// For so many days it was made.
+    pub days: u64,
+    /// Macs are told in their profile to trust its root.
+    pub private_root: bool,
+}
+
+/// Why it would not connect.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("{0:#}")]
+    Unusable(anyhow::Error),
+    #[error("{0}")]
+    ByTls(rustls::Error),
+}
+
+/// Judges the certificate of the public listener as a Mac does (apple-protocol 11): it fits its key, and by its
+/// chain, its dates, its names, its key and its signatures a client would connect to the base URL. `None`
+/// where TLS ends elsewhere.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn as_a_mac_sees_it(config: &Config, now: Timestamp) -> Result<Option<Shown>, Refused> {
+    let public = &config.public;
+    let (certificate, key) = (public.tls_certificate.as_deref(), public.tls_key.as_deref());
+    if server(certificate, key, None)
+        .map_err(Refused::Unusable)?
+        .is_none()
+    {
+        return Ok(None);
+    }
+    let Some(path) = certificate else {
+        return Ok(None);
+    };
+    judge(config, path, now)
+}
+
+fn judge(config: &Config, path: &Path, now: Timestamp) -> Result<Option<Shown>, Refused> {
+    let unusable = Refused::Unusable;
+    let file = |path: &Path| -> anyhow::Result<Vec<OwnedCertificate>> {
+        read_certificates(&read(path)?)
+            .with_context(|| format!("{} holds no certificate", path.display()))
+    };
+    let chain = file(path).map_err(unusable)?;
+    let mut roots = RootCertStore::empty();
+    match &config.public.tls_root {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(root) => {
+            for one in file(root).map_err(unusable)? {
+                let der = CertificateDer::from(one.as_der()).into_owned();
+                roots.add(der).map_err(Refused::ByTls)?;
+            }
+        }
+    }
+    let ders: Vec<_> = chain
+        .iter()
+        .map(|one| CertificateDer::from(one.as_der()))
+        .collect();
+    let (Some(leaf), Some((der, above))) = (chain.first(), ders.split_first()) else {
+        return Err(unusable(anyhow::anyhow!("{} is empty", path.display())));
+    };
+    let uri: http::Uri = config
+        .base_url
+        .parse()
+        .context("base_url")
+        .map_err(unusable)?;
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let name = ServerName::try_from(host)
+        .context("base_url")
+        .map_err(unusable)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .context("the roots")
+        .map_err(unusable)?;
+    let at = Duration::from_millis(u64::try_from(now.millis()).unwrap_or_default());
+    verifier
+        .verify_server_cert(der, above, &name, &[], UnixTime::since_unix_epoch(at))
+        .map_err(Refused::ByTls)?;
+    let leaf = leaf.certificate();
+    let lasts = leaf.not_after().since(leaf.not_before());
+    Ok(Some(Shown {
+        not_after: leaf.not_after(),
+        days: lasts.as_secs() / (24 * 60 * 60),
+        private_root: config.public.tls_root.is_some(),
+    }))
 }

@@ -7,6 +7,7 @@ mod audit;
 mod backup;
 mod check_config;
 mod device;
+mod doctor;
 mod import;
 mod init;
 mod input;
@@ -82,6 +83,7 @@ enum Command {
     Receiver(receiver::Arguments),
     /// Macs: find them, tell the story of one, ask it for evidence, withdraw trust in it or give it back.
     Device(device::Arguments),
+    Doctor(doctor::Doctor),
     /// Adopt the Macs of another server.
     Import(import::Arguments),
     /// Write everything the service keeps into one sealed file, while it runs.
@@ -130,6 +132,7 @@ pub fn run() -> ExitCode {
         Command::Webhook(arguments) => output::exit("webhook", webhook::run(&arguments)),
         Command::Receiver(arguments) => output::exit("receiver", receiver::run(&arguments)),
         Command::Device(arguments) => device::run(&arguments),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Import(arguments) => output::exit("import", import::run(&arguments)),
         Command::Backup(arguments) => output::exit("backup", backup::run(&arguments)),
         Command::Restore(arguments) => output::exit("restore", restore::run(&arguments)),

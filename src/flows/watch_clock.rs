@@ -103,6 +103,12 @@ async fn tell(ctx: &Context, trouble: Option<&Trouble>) -> Result<(), Failure> {
     Ok(tx.commit().await?)
 }
 
+/// The latest time that was believed by any server on this database.
+pub async fn newest_seen(store: &Store) -> Result<Option<Timestamp>, Failure> {
+    let kept = kept(&store.read().await?).await?;
+    Ok(kept.map(|mark| mark.newest))
+}
+
 async fn kept(tx: &Read) -> Result<Option<Mark>, Failure> {
     let unreadable = || Failure::Inconsistent("a kept time that cannot be read");
     let Some(newest) = tx.fact(NEWEST).await? else {

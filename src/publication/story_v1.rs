@@ -197,6 +197,7 @@ fn follows(reason: Option<Reason>, open: Option<&Verification>, asks: &[AskV1]) 
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
     use std::time::Duration;
 
     use super::*;
@@ -257,18 +258,12 @@ mod tests {
             (
                 Some(Reason::AppleRateLimit),
                 None,
-                std::slice::from_ref(&mda),
+                from_ref(&mda),
                 Turn::Apple,
                 Some(later),
             ),
-            (
-                None,
-                None,
-                std::slice::from_ref(&mda),
-                Turn::Service,
-                Some(later),
-            ),
-            (None, Some(&out), &[mda], Turn::Mac, None),
+            (None, None, from_ref(&mda), Turn::Service, Some(later)),
+            (None, Some(&out), from_ref(&mda), Turn::Mac, None),
             (None, None, &[], Turn::Service, None),
         ] {
             let next = follows(reason, open, asks);

@@ -4,9 +4,11 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::QuerySelect as _;
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
+use sea_orm::{DbBackend, Statement};
 
 use super::edit::{Datum, Edit};
-use super::{Read, StoreError, Write};
+use super::{Read, Store, StoreError, Write};
+use crate::time::Timestamp;
 
 mod table {
     use sea_orm::entity::prelude::*;
@@ -33,6 +35,25 @@ pub(super) fn number(name: &str, fact: &str) -> Result<i64, StoreError> {
         table: "service_meta",
         id: name.to_owned(),
     })
+}
+
+impl Store {
+    /// What the clock of the database's own machine shows; `None` where it is this machine's.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        if self.0.connections.backend.is_sqlite() {
+            return Ok(None);
+        }
+        let statement = Statement::from_string(
+            DbBackend::Postgres,
+            "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint",
+        );
+        let row = self.0.connections.read.query_one_raw(statement).await?;
+        let millis: Option<i64> = row.map(|row| row.try_get_by_index(0)).transpose()?;
+        Ok(millis.map(Timestamp::from_millis))
+    }
 }
 
 impl Read {

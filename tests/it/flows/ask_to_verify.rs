@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use crate::harness::inside::eventually;
 use crate::harness::scene::{Scene, attestd};
 
+/// A Mac that was woken is not woken again before one has passed.
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// What `attestd device verify` says: its exit status, its words, and its faults.
 async fn verify(scene: &Scene, arguments: &[&str]) -> (Option<i32>, String, String) {
     let config = scene.config().to_str().expect("a path").to_owned();
@@ -31,15 +34,15 @@ async fn followed(scene: &Scene, arguments: &[&str]) -> (Option<i32>, Value) {
     let arguments = [arguments, &["--wait", "--at-most", "60s", "--json"]].concat();
     let (code, said, fault) = verify(scene, &arguments).await;
     let said = serde_json::from_str(&said);
-    (code, said.unwrap_or_else(|_| panic!("{fault}")))
+    (code, said.expect(&fault))
 }
 
 journey! {
     async fn a_command_has_the_running_server_wake_macs_and_its_exit_status_says_the_verdict(backend: Backend) {
-        let scene = Scene::new(backend).await.with_ready_keys(2);
+        let scene = Scene::configured(backend, "[verification]\npatience = \"10m\"\npushes_per_hour = 20\n").await.with_ready_keys(2);
         let (good, life) = scene.living_mac(MacSpec::random().expect("a Mac")).await;
         let before = scene.api.verdict(&good.serial(), "affirming").await;
-        scene.pass(Duration::from_secs(3600));
+        scene.pass(2 * MINUTE);
         let device_id = scene.api.device_id(&good.serial()).await;
         let (token, _) = good.push_address().expect("an address");
         let pushes = scene.world.apns().seen_for(&token).len();
@@ -64,14 +67,14 @@ journey! {
         spec.boot.sip_enabled = false;
         let (bad, other) = scene.living_mac(spec).await;
         scene.api.verdict(&bad.serial(), "contraindicated").await;
-        scene.pass(Duration::from_secs(3600));
+        scene.pass(2 * MINUTE);
         let (code, said) = followed(&scene, &[&bad.serial(), &good.serial(), &device_id, "--kind", "security_info"]).await;
         assert_eq!((code, said["devices"].as_array().map(Vec::len)), (Some(3), Some(2)), "{said}");
         assert_eq!(said["devices"][0]["verification"]["outcome"], "contraindicated");
 
         // Of one that is away nothing is learnt, and the command says so when it has waited enough.
         drop((life, other));
-        scene.pass(Duration::from_secs(3600));
+        scene.pass(2 * MINUTE);
         let silent = [good.serial(), "--wait".into(), "--at-most".into(), "3s".into()];
         let (code, said, _) = verify(&scene, &silent.each_ref().map(String::as_str)).await;
         assert!(code == Some(4) && said.contains(&device_id), "{said}");
@@ -83,7 +86,7 @@ journey! {
         let mut scene = Scene::new(backend).await.with_ready_keys(1);
         let (mac, life) = scene.living_mac(MacSpec::random().expect("a Mac")).await;
         scene.api.verdict(&mac.serial(), "affirming").await;
-        scene.pass(Duration::from_secs(2 * 60));
+        scene.pass(2 * MINUTE);
         let device_id = scene.api.device_id(&mac.serial()).await;
         scene.stop().await;
         let (code, said, fault) = verify(&scene, &[&mac.serial(), "--kind", "security_info"]).await;

@@ -36,6 +36,7 @@ mod check_policy;
 mod deliver_profile;
 mod deliver_webhooks;
 mod describe;
+mod doctor;
 mod draw_beacon;
 mod enroll_signed;
 mod export_traces;

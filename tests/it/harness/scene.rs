@@ -354,14 +354,16 @@ pub fn new_token(config: &Path, role: &str) -> String {
     made["token"].as_str().expect("a token").to_owned()
 }
 
-/// Puts a TLS certificate for `localhost` into a server's folder, and gives back its root.
+/// Puts a TLS certificate for `localhost` into a server's folder, and its root, which it gives back.
 fn serve_tls(folder: &Path, now_ms: i64) -> Vec<u8> {
     let issuer = Issuer::root("TLS root", "Simulated", KeyKind::P256, now_ms).expect("a root");
     let server = issuer.loopback_server(now_ms).expect("a certificate");
     let write = |name: &str, bytes: Vec<u8>| std::fs::write(folder.join(name), bytes);
     write("tls.pem", server.certificate_pem().expect("PEM")).expect("written");
     write("tls.key", server.key_pem().expect("PEM")).expect("written");
-    issuer.certificate_pem().expect("PEM")
+    let root = issuer.certificate_pem().expect("PEM");
+    write("root.pem", root.clone()).expect("written");
+    root
 }
 
 /// Runs the real command.
