@@ -299,8 +299,6 @@ fn settings_of(policy: &Policy, pushes_an_hour: u32, former_device_ca: TrustAnch
         apples_apns: false,
         approval: Approval::OnePerson,
         relay: None,
-        apples_apns: false,
-        approval: Approval::OnePerson,
     }
 }
 

@@ -145,7 +145,7 @@ pub enum Refused {
 pub fn as_a_mac_sees_it(config: &Config, now: Timestamp) -> Result<Option<Shown>, Refused> {
     let public = &config.public;
     let (certificate, key) = (public.tls_certificate.as_deref(), public.tls_key.as_deref());
-    if server(certificate, key, None)
+    if server(certificate, key, Clients::Unasked)
         .map_err(Refused::Unusable)?
         .is_none()
     {

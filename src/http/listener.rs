@@ -74,6 +74,7 @@ pub struct Listener {
     routes: Router,
     limits: Limits,
     share: Option<Share>,
+    knows_clients: bool,
 }
 
 /// How many of the connections one address may have.
@@ -90,7 +91,6 @@ impl Share {
         let client = (!self.proxies.may_be_at(peer)).then(|| network(peer));
         self.open.enter(client).map_err(drop)
     }
-    knows_clients: bool,
 }
 
 impl Listener {
