@@ -76,6 +76,12 @@ macro_rules! own_id {
             pub fn new(now: Timestamp, entropy: &dyn Entropy) -> Self {
                 Self(own_text($prefix, now, entropy))
             }
+
+            /// Sorts after every id that was made before this time, and before every other.
+            pub fn earliest(at: Timestamp) -> Self {
+                let millis = u64::try_from(at.millis()).unwrap_or(0);
+                Self(format!("{}{}", $prefix, Ulid::from_parts(millis, 0)))
+            }
         }
     };
 }

@@ -31,6 +31,7 @@ mod m0022_steps_first_done;
 mod m0023_push_proposals;
 mod m0024_token_use;
 mod m0025_asked_verifications;
+mod m0026_attempts_by_id;
 
 /// The history.
 #[derive(Debug)]
@@ -65,6 +66,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0023_push_proposals::Migration),
             Box::new(m0024_token_use::Migration),
             Box::new(m0025_asked_verifications::Migration),
+            Box::new(m0026_attempts_by_id::Migration),
         ]
     }
 }

@@ -291,6 +291,8 @@ fn settings_of(policy: &Policy, pushes_an_hour: u32, former_device_ca: TrustAnch
         identity: Protocol::Acme,
         identity_lifetime: span(5 * YEAR),
         attestation_hold: span(24 * HOUR),
+        // As short as it may be: what is removed must change no verdict.
+        kept: span(30 * DAY),
         patience: span(HOUR),
         rules: Arc::new(Rules::new(policy, pushes_an_hour, span(HOUR))),
         adopted_cas: Some(former_device_ca),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use attestd::flows::sweep;
+use attestd::flows::{remove_old, sweep};
 use attestd::time::Timestamp;
 use attestd_sim::apns::Fault as PushFault;
 use attestd_sim::{Authorities, Clock, WorldOptions};
@@ -289,6 +289,7 @@ impl World {
         }
         if let Some(house) = &self.house {
             sweep::run_once(&house.ctx).await?;
+            remove_old::run_once(&house.ctx).await?;
             self.outcome.sweeps += 1;
         }
         Ok(())

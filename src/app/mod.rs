@@ -404,6 +404,7 @@ pub fn settings(config: &Config, policy: &Policy) -> anyhow::Result<Settings> {
         identity: config.enrollment.identity,
         identity_lifetime: config.enrollment.identity_lifetime.0,
         attestation_hold: config.attestation.hold.0,
+        kept: config.retention.answers.0,
         patience: config.verification.patience.0,
         rules: Arc::new(rules(config, policy)),
         adopted_cas: adopted_cas(config)?,

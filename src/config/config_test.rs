@@ -132,6 +132,10 @@ fn every_unsafe_or_senseless_setting_is_refused_with_what_to_do() {
             "longer than nothing",
         ),
         (
+            format!("{MINIMAL}[retention]\nanswers = \"29d\"\n"),
+            "at least 30d",
+        ),
+        (
             format!("{MINIMAL}[push_certificates]\nactivation = \"three_persons\"\n"),
             "three_persons",
         ),

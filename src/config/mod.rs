@@ -10,6 +10,7 @@ mod log;
 mod micromdm;
 mod proxied;
 mod push_certificates;
+mod retention;
 mod shared_signals;
 mod telemetry;
 mod transparency;
@@ -26,6 +27,7 @@ pub use self::clients::Client;
 pub use self::log::{Log, LogFormat};
 pub use self::micromdm::MicroMdm;
 pub use self::push_certificates::{Activation, PushCertificates};
+pub use self::retention::Retention;
 pub use self::shared_signals::SharedSignals;
 pub use self::telemetry::Telemetry;
 pub use self::transparency::{Transparency, Witness};
@@ -66,6 +68,8 @@ pub struct Config {
     pub attestation: Attestation,
     #[serde(default)]
     pub verification: Verification,
+    #[serde(default)]
+    pub retention: Retention,
     #[serde(default)]
     pub policy: PolicyFile,
     #[serde(default)]
@@ -330,6 +334,7 @@ impl Config {
         }
         self.shared_signals.check(insecure_http)?;
         self.push_certificates.check()?;
+        self.retention.check()?;
         self.transparency.check()?;
         let by_log = self.attestation.nonce_scheme == NonceScheme::BeaconV2;
         if by_log && !self.transparency.enabled {

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::time::Span;
+
 /// Why a configuration is not used. Each says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
@@ -61,6 +63,12 @@ pub enum Unusable {
     Tenant(String),
     #[error("{0} must be longer than nothing")]
     Zero(&'static str),
+    #[error("{name} must be at least {least}, but is {is}")]
+    TooShort {
+        name: &'static str,
+        is: Span,
+        least: Span,
+    },
     #[error("{name} must be at most {most}, but is {is}: {why}")]
     TooMany {
         name: &'static str,

@@ -43,6 +43,7 @@
 //! | [`transmit_signals`] | what happened becomes tokens; [`push_signals`] delivers them, [`poll_signals`] hands them out |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`release`] | a release of the provider software is registered or withdrawn |
+//! | [`remove_old`] | what was kept long enough goes |
 //! | [`refuse`] | something was refused: counted, and kept for who asks why; [`limits`] counts by ticket and serial number |
 //! | [`name_mac`] | somebody names a Mac in words of their own |
 //! | [`revoke`] | an operator withdraws trust in a Mac, or gives it back |
@@ -117,6 +118,7 @@ pub mod refuse;
 pub mod relay_answer;
 pub mod relay_command;
 pub mod release;
+pub mod remove_old;
 pub mod renew_by_scep;
 pub mod replace_authority;
 pub mod request_push_certificate;
@@ -211,6 +213,8 @@ pub struct Settings {
     pub identity_lifetime: Duration,
     /// How long the first attestation waits for a provider key to name.
     pub attestation_hold: Duration,
+    /// How long answers of Macs are kept, and what was believed then.
+    pub kept: Duration,
     /// How long a Mac may take to answer.
     pub patience: Duration,
     /// By what the agendas of Macs are kept.

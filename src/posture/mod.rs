@@ -66,6 +66,20 @@ pub struct Posture {
     pub former_keys: Vec<String>,
 }
 
+impl Posture {
+    /// The evidence that what is believed rests on.
+    pub fn evidence(&self) -> impl Iterator<Item = EvidenceId> + '_ {
+        let reported = self.reported.as_ref().map(|reported| reported.evidence_id);
+        let attested = self.attested.as_ref().map(|attested| attested.evidence_id);
+        let named = self.named.as_ref().map(|named| named.evidence_id);
+        let held = self.held.iter().filter_map(|held| held.evidence_id);
+        [reported, attested, named]
+            .into_iter()
+            .flatten()
+            .chain(held)
+    }
+}
+
 /// Three results and a warning tier. Unknown is not bad and not good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -133,6 +133,11 @@ pub struct Span(pub Duration);
 pub struct NotASpan;
 
 impl Span {
+    /// So many days.
+    pub const fn days(days: u64) -> Self {
+        Self(Duration::from_secs(days * 24 * 60 * 60))
+    }
+
     /// Reads `90s`, `5m`, `24h`, `14d`.
     pub fn parse(text: &str) -> Result<Self, NotASpan> {
         let unit = match text.as_bytes().last() {

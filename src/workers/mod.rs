@@ -19,8 +19,9 @@ use crate::flows::watch_standstill::Heart;
 use crate::flows::{
     Context, Failure, ask_to_verify, challenge, deliver_webhooks, draw_beacon, follow_events,
     hand_over_master_key, judge_anew, push_signals, read_audit, read_status, refuse, relay_answer,
-    rotate_push_certificate, sweep, tell_log, tell_of_end, transmit_signals, try_push_certificate,
-    wake, watch_clock, watch_push_certificates, watch_standstill, witness_log,
+    remove_old, rotate_push_certificate, sweep, tell_log, tell_of_end, transmit_signals,
+    try_push_certificate, wake, watch_clock, watch_push_certificates, watch_standstill,
+    witness_log,
 };
 
 /// How often what is due is looked for.
@@ -48,6 +49,10 @@ const LOG_GATHER: Duration = Duration::from_secs(1);
 const WITNESS_GATHER: Duration = Duration::from_millis(500);
 /// How often old sessions, challenges and events are removed.
 const TIDY: Duration = Duration::from_secs(60 * 60);
+/// From some Macs whose old answers are removed to the next,
+const REMOVE: Duration = Duration::from_secs(1);
+/// and after a failure.
+const REMOVE_AGAIN: Duration = Duration::from_secs(60);
 /// How often a push certificate that came into use is looked for.
 const PUSH_CERTIFICATE: Duration = Duration::from_secs(1);
 /// How often it is looked whether one ends soon, or is refused.
@@ -152,6 +157,7 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         watch_push_certificates::run_once(&ctx).await
     });
     workers.start(judge_all_anew);
+    workers.start(remove_old_rows);
     workers.start(tell_followers);
     workers.start(tell_webhooks);
     if ctx.signals.is_some() {
@@ -545,6 +551,23 @@ async fn judge_all_anew(ctx: Arc<Context>, stop: CancellationToken) {
             Ok(_) => heart.beats(),
             Err(failure) => report(&ctx, "judge_anew", Err(failure)),
         }
+    }
+}
+
+/// Some Macs a second until all were looked at, and then not before tomorrow.
+async fn remove_old_rows(ctx: Arc<Context>, stop: CancellationToken) {
+    let heart = heart(&ctx, "remove_old", TIDY);
+    let mut period = REMOVE;
+    while !pause(period, &stop).await {
+        period = match remove_old::run_once(&ctx).await {
+            Ok(remove_old::Progress::More) => REMOVE,
+            Ok(remove_old::Progress::Rests) => TIDY,
+            Err(failure) => {
+                report(&ctx, "remove_old", Err(failure));
+                REMOVE_AGAIN
+            }
+        };
+        heart.beats();
     }
 }
 

@@ -64,6 +64,7 @@ mod read_posture;
 mod read_trust_headers;
 mod relay_command;
 mod release;
+mod remove_old;
 mod renew_by_scep;
 mod replace_authority;
 mod request_push_certificate;
