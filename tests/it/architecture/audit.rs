@@ -25,6 +25,7 @@ const NOBODY_ORDERED: &[&str] = &[
     "refuse",
     "relay_answer",
     "relay_command",
+    "remove_old",
     "renew_by_scep",
     "service_secret",
     "sweep",
