@@ -17,8 +17,8 @@ pub struct Problem {
     detail: Option<String>,
     reason: Option<Reason>,
     members: Map<String, Value>,
-    /// What a 401 says of how one is let in.
-    challenge: &'static str,
+    /// How one is let in: of each 401, and of a 403 to whoever showed a token.
+    challenge: Option<&'static str>,
 }
 
 /// A problem.
@@ -54,7 +54,7 @@ impl Problem {
             detail: None,
             reason: None,
             members: Map::new(),
-            challenge: "Bearer",
+            challenge: (status == StatusCode::UNAUTHORIZED).then_some("Bearer"),
         }
     }
 
@@ -235,7 +235,7 @@ impl Problem {
     /// As [`Problem::unauthorized`], of whoever showed a token (RFC 6750 section 3.1).
     pub fn invalid_token() -> Self {
         Self {
-            challenge: "Bearer error=\"invalid_token\"",
+            challenge: Some("Bearer error=\"invalid_token\""),
             ..Self::unauthorized()
         }
     }
@@ -261,6 +261,14 @@ impl Problem {
     pub fn not_allowed(act: Act) -> Self {
         let roles: Vec<_> = act.roles().map(Role::as_str).collect();
         Self::forbidden().detail(format!("it takes the role {}", roles.join(" or ")))
+    }
+
+    /// As [`Problem::not_allowed`], of whoever showed a token (RFC 6750 section 3.1).
+    pub fn insufficient_scope(act: Act) -> Self {
+        Self {
+            challenge: Some("Bearer error=\"insufficient_scope\""),
+            ..Self::not_allowed(act)
+        }
     }
 
     pub fn store_unavailable() -> Self {
@@ -402,8 +410,8 @@ impl IntoResponse for Problem {
             serde_json::json!(body).to_string(),
         )
             .into_response();
-        if self.status == StatusCode::UNAUTHORIZED {
-            let scheme = HeaderValue::from_static(self.challenge);
+        if let Some(challenge) = self.challenge {
+            let scheme = HeaderValue::from_static(challenge);
             response
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, scheme);

@@ -144,7 +144,10 @@ journey! {
         assert!(sent(known.get(&nobody, DEVICES).bearer_auth(&token)).await.status().is_success());
         is_refused(sent(known.get(&operator, STATUS).bearer_auth("att_wrong")).await, 401, "unauthorized").await;
         let ticket = operator.post(format!("{}/internal/v1/tickets", known.scene.api.url));
-        is_refused(sent(ticket.bearer_auth(&token)).await, 403, "forbidden").await;
+        let refused = sent(ticket.bearer_auth(&token)).await;
+        assert_eq!(refused.headers()["www-authenticate"], "Bearer error=\"insufficient_scope\"");
+        let problem: Value = refused.json().await.expect("a problem");
+        assert_eq!((&problem["status"], &problem["type"]), (&json!(403), &json!("/problems/forbidden")));
     }
 }
 
