@@ -87,7 +87,7 @@ pub async fn approve_binding(
         ctx.wakeups.ask(device_id, *priority);
     }
     tracing::info!(
-        session = session_id.as_str(),
+        session.id = session_id.as_str(),
         device.id = device_id.as_str(),
         "an operator approved a provider session"
     );

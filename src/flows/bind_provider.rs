@@ -122,7 +122,7 @@ async fn register(
         ctx.wakeups.ask(&device_id, priority);
     }
     tracing::info!(
-        session = session_id.as_str(),
+        session.id = session_id.as_str(),
         binding.id = session.binding_id.as_str(),
         device.id = session.device_id.as_ref().map(|id| id.as_str()),
         change,
@@ -198,7 +198,7 @@ async fn end_once(
     for (device_id, priority) in &wake {
         ctx.wakeups.ask(device_id, *priority);
     }
-    tracing::info!(session = session_id.as_str(), "a provider session ended");
+    tracing::info!(session.id = session_id.as_str(), "a provider session ended");
     Ok(true)
 }
 

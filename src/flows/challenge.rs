@@ -267,9 +267,9 @@ async fn conclude_once(
     }
     if let Err(refusal) = outcome {
         tracing::info!(
-            session = session.session_id.as_str(),
+            session.id = session.session_id.as_str(),
             refusal.code = refusal.reason().code(),
-            %refusal,
+            detail = %refusal,
             "the answer to a challenge was refused"
         );
     }
@@ -423,7 +423,7 @@ async fn expire(ctx: &Context, session_id: &SessionId, now: Timestamp) -> Result
     }
     tx.commit().await?;
     tracing::info!(
-        session = session_id.as_str(),
+        session.id = session_id.as_str(),
         "a challenge was not answered in time"
     );
     Ok(())

@@ -122,7 +122,7 @@ async fn keep(
         };
         tx.keep_dead_letter(&webhook.webhook_id, &letter).await?;
         ctx.metrics.webhook_message("given_up");
-        tracing::warn!(webhook = %webhook.name, seq = letter.event.seq, why = letter.why, "a message was given up");
+        tracing::warn!(%webhook.name, seq = letter.event.seq, why = letter.why, "a message was given up");
     }
     for letter in again {
         match replayed.get(&letter.event.seq) {

@@ -299,7 +299,7 @@ async fn adopt(
     }
     tx.insert_identity(&identity).await?;
     tx.commit().await?;
-    tracing::info!(certificate = %identity.certificate, "an identity was adopted");
+    tracing::info!(%identity.certificate, "an identity was adopted");
     Ok(Box::new(identity))
 }
 

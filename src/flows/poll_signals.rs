@@ -97,7 +97,7 @@ async fn note(ctx: &Context, held: &SignalStream, request: &PollRequest) -> Resu
         ctx.metrics.signal("given_up");
     }
     if let Some((jti, why)) = request.refused.iter().next().filter(|_| refused > 0) {
-        tracing::warn!(stream = %stream_id, refused, jti, why, "a receiver does not take tokens");
+        tracing::warn!(stream.id = %stream_id, refused, jti, why, "a receiver does not take tokens");
     }
     Ok(())
 }

@@ -99,7 +99,7 @@ pub async fn round(ctx: &Context, mut held: SignalStream) -> Result<bool, Failur
     held.course = held.course.without_place();
     for given_up in &given_up {
         ctx.metrics.signal("given_up");
-        tracing::warn!(stream = %held.stream.stream_id, seq = given_up.seq, why = given_up.why, "a token was given up");
+        tracing::warn!(stream.id = %held.stream.stream_id, seq = given_up.seq, why = given_up.why, "a token was given up");
     }
     let delivered = |seq: i64| outcomes.get(&seq) == Some(&Outcome::Delivered);
     let is_over = |seq: i64| delivered(seq) || given_up.iter().any(|it| it.seq == seq);

@@ -67,7 +67,7 @@ async fn tell(
                 .await?;
             tracing::warn!(
                 why,
-                command = relayed.name.command_uuid().as_str(),
+                command.uuid = relayed.name.command_uuid().as_str(),
                 "a relayed answer was given up"
             );
             "relay_given_up"
@@ -75,7 +75,7 @@ async fn tell(
         Err(why) => {
             tracing::info!(
                 why,
-                command = relayed.name.command_uuid().as_str(),
+                command.uuid = relayed.name.command_uuid().as_str(),
                 "a relayed answer was not taken"
             );
             let pause = Duration::from_secs(1 << answer.tries.min(6)).min(LONGEST_PAUSE);

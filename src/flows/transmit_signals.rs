@@ -293,7 +293,7 @@ async fn end_if_overdue(
         // Nobody even took what said so.
         return Ok(true);
     }
-    tracing::warn!(stream = %stream_id, why, "a stream of shared signals is disabled");
+    tracing::warn!(stream.id = %stream_id, why, "a stream of shared signals is disabled");
     held.stream.status = Status::Disabled;
     held.stream.reason = Some(why.to_owned());
     let envelope = envelope(ctx, &signals.transmitter, &held, now);

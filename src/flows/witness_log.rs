@@ -316,7 +316,7 @@ pub async fn ask(ctx: &Context, log: &Log, witness: &Witness) -> Result<(), Fail
             course.failures = course.failures.saturating_add(1);
             course.line = None;
             tracing::warn!(
-                witness = witness.name(),
+                witness.name = witness.name(),
                 why = word,
                 "a witness did not sign the head of the log"
             );
@@ -373,9 +373,10 @@ async fn submit(
             Err(fault) => {
                 if matches!(fault, Fault::OtherTree | Fault::KnowsMore) {
                     tracing::error!(
-                        witness = witness.name(),
-                        size,
-                        "a witness knows this log as another one: {fault}. Was the database restored from a backup?"
+                        witness.name = witness.name(),
+                        log.size = size,
+                        why = fault.as_str(),
+                        "a witness knows this log as another one: was the database restored from a backup?"
                     );
                 }
                 return Ok(Err(fault.as_str()));

@@ -87,7 +87,7 @@ fn respond(Answer { reply, nonce }: Answer) -> Response {
         Ok(value) => {
             headers.append(name, value);
         }
-        Err(_) => tracing::error!(%name, "a header that cannot be sent"),
+        Err(_) => tracing::error!(header = %name, "a header that cannot be sent"),
     };
     set(REPLAY_NONCE, &nonce);
     set(header::CACHE_CONTROL, "no-store");

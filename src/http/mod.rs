@@ -254,7 +254,7 @@ fn panicked(what: Box<dyn Any + Send>) -> Response {
     let text = what.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| what.downcast_ref::<&str>().copied());
     tracing::error!(
-        what = text.unwrap_or("no text"),
+        detail = text.unwrap_or("no text"),
         "a request met a fault of the program"
     );
     Problem::internal().into_response()

@@ -6,6 +6,7 @@
 
 mod audit;
 mod documents;
+mod logs;
 mod source;
 
 use std::collections::BTreeSet;
