@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use attestd::flows::resume::{self, Progress};
 use attestd::flows::wake::{Turn, wake_waiting};
-use attestd::flows::{Context, refuse};
+use attestd::flows::{Context, refuse, watch_clock};
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 
@@ -30,6 +31,13 @@ pub async fn wake_all(ctx: &Arc<Context>) -> anyhow::Result<Option<Ms>> {
             }
         }
     }
+}
+
+/// Keeps the time, and goes on where serving was interrupted.
+pub async fn keep_time(ctx: &Context) -> anyhow::Result<()> {
+    watch_clock::run_once(ctx).await?;
+    while resume::run_once(ctx).await? == Progress::More {}
+    Ok(())
 }
 
 /// Writes refusals to the audit.

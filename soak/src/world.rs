@@ -39,6 +39,7 @@ pub(crate) enum What {
     Sweep,
     /// The next second of pushes.
     Wake,
+    Minute,
     Hour,
     /// APNs breaks down, or works again.
     Outage(bool),
@@ -132,6 +133,7 @@ impl World {
             clear_since: START,
             plan,
         };
+        world.at(START + MINUTE, What::Minute);
         world.at(START + HOUR, What::Hour);
         let often = world.often();
         let kill = world.chance.between(DAY / often, 4 * DAY / often);
@@ -229,6 +231,7 @@ impl World {
                 What::Sweep => self.sweep().await?,
                 // Done after everything else.
                 What::Wake => {}
+                What::Minute => self.minute().await?,
                 What::Hour => self.hour().await?,
                 What::Outage(begins) => self.outage(begins)?,
                 What::Kill => self.kill()?,
@@ -295,6 +298,14 @@ impl World {
         Ok(())
     }
 
+    async fn minute(&mut self) -> anyhow::Result<()> {
+        if let Some(house) = &self.house {
+            schedule::keep_time(&house.ctx).await?;
+        }
+        self.at(self.now + MINUTE, What::Minute);
+        Ok(())
+    }
+
     async fn hour(&mut self) -> anyhow::Result<()> {
         if let Some(house) = &mut self.house {
             house.ctx.store.flush_seen().await?;
@@ -356,7 +367,9 @@ impl World {
         if let Some(file) = self.plan.database.strip_prefix("sqlite://") {
             crate::trim::trim(std::path::Path::new(file), self.now)?;
         }
-        self.house = Some(self.estate.start(self.outcome.restarts).await?);
+        let house = self.estate.start(self.outcome.restarts).await?;
+        schedule::keep_time(&house.ctx).await?;
+        self.house = Some(house);
         self.clear_since = self.now;
         let often = self.often();
         let up = self.chance.between(2 * DAY / often, 6 * DAY / often);

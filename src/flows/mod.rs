@@ -43,6 +43,7 @@
 //! | [`transmit_signals`] | what happened becomes tokens; [`push_signals`] delivers them, [`poll_signals`] hands them out |
 //! | [`follow_progress`] | the owner reads how far the enrolment is |
 //! | [`release`] | a release of the provider software is registered or withdrawn |
+//! | [`resume`] | nobody served Macs for a while |
 //! | [`remove_old`] | what was kept long enough goes |
 //! | [`refuse`] | something was refused: counted, and kept for who asks why; [`limits`] counts by ticket and serial number |
 //! | [`name_mac`] | somebody names a Mac in words of their own |
@@ -123,6 +124,7 @@ pub mod renew_by_scep;
 pub mod replace_authority;
 pub mod request_push_certificate;
 pub mod restore_backup;
+pub mod resume;
 pub mod revoke;
 pub mod rotate_push_certificate;
 pub mod rotate_result_key;

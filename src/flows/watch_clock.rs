@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Context, Failure};
+use super::{Context, Failure, resume};
 use crate::audit::{Entry, Verb, Who, Words};
 use crate::publication::event;
 use crate::store::{Event, Read, Store};
@@ -63,6 +63,9 @@ pub async fn run_once(ctx: &Context) -> Result<(), Failure> {
     if known.is_none_or(|known| mark.newest.since(known.newest) >= KEEP_EVERY) {
         let mut tx = ctx.store.write().await?;
         tx.set_fact(NEWEST, &mark.newest.to_string()).await?;
+        if let Some(known) = known {
+            resume::note(&mut tx, known.newest, mark.newest).await?;
+        }
         tx.commit().await?;
     }
     Ok(())

@@ -19,7 +19,7 @@ use crate::flows::watch_standstill::Heart;
 use crate::flows::{
     Context, Failure, ask_to_verify, challenge, deliver_webhooks, draw_beacon, follow_events,
     hand_over_master_key, judge_anew, push_signals, read_audit, read_status, refuse, relay_answer,
-    remove_old, rotate_push_certificate, sweep, tell_log, tell_of_end, transmit_signals,
+    remove_old, resume, rotate_push_certificate, sweep, tell_log, tell_of_end, transmit_signals,
     try_push_certificate, wake, watch_clock, watch_push_certificates, watch_standstill,
     witness_log,
 };
@@ -158,6 +158,9 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     });
     workers.start(judge_all_anew);
     workers.start(remove_old_rows);
+    workers.every(SWEEP, "resume", |ctx| async move {
+        resume::run_once(&ctx).await.map(drop)
+    });
     workers.start(tell_followers);
     workers.start(tell_webhooks);
     if ctx.signals.is_some() {

@@ -176,6 +176,22 @@ impl Clock {
         self.fruitless = self.fruitless.filter(|fruitless| !gone(fruitless));
     }
 
+    /// The clock if the service, and not the Mac, was to blame for the silence, as of `now`; `None` where
+    /// it would make no difference. The first silence after it is a first one.
+    pub(super) fn without_silence(&self, now: Timestamp) -> Option<Self> {
+        let is_more = |it: &Fruitless| it.how == How::Silence && (self.asking || it.times > 1);
+        let silence = self.fruitless.filter(is_more)?;
+        let once = Fruitless {
+            times: 1,
+            at: now,
+            ..silence
+        };
+        Some(Self {
+            fruitless: (!self.asking).then_some(once),
+            ..self.clone()
+        })
+    }
+
     pub(super) fn stays_true(&mut self, until: Timestamp) {
         self.true_until = self.true_until.max(Some(until));
     }

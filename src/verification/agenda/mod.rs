@@ -331,6 +331,27 @@ impl Agenda {
         }
     }
 
+    /// Nobody served the Mac for a while, and what it said then was not heard: if it was silent before, it
+    /// is asked again soon, never later than it would have been. True if that changed anything.
+    pub fn was_unheard(&mut self, rules: &Rules, now: Timestamp) -> bool {
+        let mut changed = false;
+        for kind in [Kind::SecurityInfo, Kind::Mda] {
+            let clock = self.clock(kind);
+            let Some(other) = clock.without_silence(now) else {
+                continue;
+            };
+            let ask_at = |clock: &Clock| {
+                let wish = clock.wish(kind, &self.device_id, rules.lifetime(kind), self.since);
+                wish.ask_at
+            };
+            if ask_at(&other) < ask_at(clock) {
+                *self.clock_mut(kind) = other;
+                changed = true;
+            }
+        }
+        changed
+    }
+
     /// Apple has just made a statement, whatever it is worth: before then it makes no other.
     pub fn attested_until(&mut self, renewable_from: Timestamp) {
         self.mda.eligible_at = self.mda.eligible_at.max(Some(renewable_from));

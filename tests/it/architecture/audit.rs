@@ -26,6 +26,7 @@ const NOBODY_ORDERED: &[&str] = &[
     "relay_answer",
     "relay_command",
     "remove_old",
+    "resume",
     "renew_by_scep",
     "service_secret",
     "sweep",

@@ -33,7 +33,7 @@ fn lines(file: &SourceFile) -> Vec<String> {
             })
             .collect::<Vec<_>>()
     };
-    MACROS.iter().flat_map(|name| inside(&name)).collect()
+    MACROS.iter().flat_map(inside).collect()
 }
 
 /// The names of the fields of one line: `name = value`, `%name`, `?name` or `name`.

@@ -70,6 +70,7 @@ mod replace_authority;
 mod request_push_certificate;
 mod restart;
 mod restore_backup;
+mod resume;
 mod revoke;
 mod rotate_push_certificate;
 mod show_device;

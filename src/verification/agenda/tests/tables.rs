@@ -219,6 +219,67 @@ fn an_answer_that_comes_after_its_attempt_ends_the_silence_too() {
 }
 
 #[test]
+fn a_mac_that_was_silent_while_nobody_served_is_asked_again_within_the_hour() {
+    let mut later = 0;
+    for number in 0..20 {
+        let mut world = known(number);
+        let until = world.now.plus(DAY);
+        while world.now < until || world.open.is_some() {
+            world.pass(world.due_in());
+            world.sweep(Ok(()));
+        }
+        let before = world.due_in();
+        let (rules, now) = (world.rules.clone(), world.now);
+        let changed = world.agenda.was_unheard(&rules, now);
+        assert_eq!(changed, world.due_in() < before, "{number}");
+        assert!(
+            world.due_in() <= HOUR.min(before),
+            "{number}: {:?}",
+            world.due_in()
+        );
+        later += u32::from(before > HOUR);
+        // Once is enough: others may say it, too.
+        assert!(
+            !world.agenda.was_unheard(&rules, now.plus(MINUTE)),
+            "{number}"
+        );
+    }
+    assert!(later > 10, "{later}");
+}
+
+#[test]
+fn a_silence_goes_on_where_it_was_while_its_attempt_is_open() {
+    let mut world = known(3);
+    let until = world.now.plus(DAY);
+    while world.now < until || world.open.is_none() {
+        world.pass(world.due_in());
+        world.sweep(Ok(()));
+    }
+    let (rules, now) = (world.rules.clone(), world.now);
+    assert!(world.agenda.was_unheard(&rules, now));
+    while world.open.is_some() {
+        world.pass(world.due_in());
+        world.sweep(Ok(()));
+    }
+    // As after a first silence.
+    assert!(world.due_in() <= HOUR, "{:?}", world.due_in());
+}
+
+#[test]
+fn whoever_could_not_answer_or_was_not_silent_is_asked_when_it_was_to_be() {
+    for said in [Said::NotNow, Said::Good] {
+        let mut world = known(5);
+        world.pass(world.due_in());
+        world.sweep(Ok(()));
+        world.session(|_| said);
+        let before = world.agenda.clone();
+        let (rules, now) = (world.rules.clone(), world.now);
+        assert!(!world.agenda.was_unheard(&rules, now));
+        assert_eq!(world.agenda, before);
+    }
+}
+
+#[test]
 fn a_negative_reading_is_confirmed_once_and_not_asked_for_in_a_loop() {
     let mut world = known(8);
     world.rules.pushes_per_hour = 60;
