@@ -18,7 +18,7 @@ use crate::flows::wake::Turn;
 use crate::flows::watch_standstill::Heart;
 use crate::flows::{
     Context, Failure, ask_to_verify, challenge, deliver_webhooks, draw_beacon, follow_events,
-    hand_over_master_key, judge_anew, push_signals, read_audit, read_status, refuse, relay_answer,
+    follow_issuer,    hand_over_master_key, judge_anew, push_signals, read_audit, read_status, refuse, relay_answer,
     remove_old, rotate_push_certificate, sweep, tell_log, tell_of_end, transmit_signals,
     try_push_certificate, wake, watch_clock, watch_push_certificates, watch_standstill,
     witness_log,
@@ -32,6 +32,8 @@ const JUDGE: Duration = Duration::from_secs(1);
 const CHALLENGES: Duration = Duration::from_secs(1);
 /// How often the clock is looked at; every question about trust looks at it, too.
 const CLOCK: Duration = Duration::from_secs(1);
+/// How often it is looked whether the keys of the OpenID provider are to be fetched.
+const ISSUER: Duration = Duration::from_secs(1);
 /// How often what other servers changed is looked for.
 const FOLLOW: Duration = Duration::from_millis(200);
 /// Events that come together are read together.
@@ -199,6 +201,11 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     workers.every(CLOCK, "watch_clock", |ctx| async move {
         watch_clock::run_once(&ctx).await
     });
+    if ctx.settings.issuer.is_some() {
+        workers.every(ISSUER, "follow_issuer", |ctx| async move {
+            follow_issuer::run_once(&ctx).await
+        });
+    }
     workers.every(FOLLOW, "follow_changes", |ctx| async move {
         Ok(ctx.store.follow_changes().await?)
     });

@@ -34,6 +34,7 @@ const NOUNS: &[(&str, &[&str])] = &[
     ("transparency", &[]),
     ("audit", &["provider"]),
     ("backup", &[]),
+    ("oidc", &[]),
     (
         "publication",
         &[
