@@ -38,7 +38,8 @@ impl Oidc {
     pub(super) fn check(&self) -> Result<(), Unusable> {
         let refused = |why: String| Err(Unusable::Oidc(why));
         // OpenID Connect Discovery 1.0 section 4: https, no query, no fragment.
-        let is_https = |url: &str| url.starts_with("https://") && !url.contains(char::is_whitespace);
+        let is_https =
+            |url: &str| url.starts_with("https://") && !url.contains(char::is_whitespace);
         let private = self.allow_private;
         if !is_https(&self.issuer) || self.issuer.contains('?') {
             return refused(format!(
@@ -100,15 +101,30 @@ mod tests {
         }
         for (text, says) in [
             (fine.replace("https:", "http:"), "issuer must be https://"),
-            (more("allow_private = true").replace("https:", "http:"), "issuer must be https://"),
-            (fine.replace("/fleet", "/fleet?a"), "issuer must be https://"),
+            (
+                more("allow_private = true").replace("https:", "http:"),
+                "issuer must be https://",
+            ),
+            (
+                fine.replace("/fleet", "/fleet?a"),
+                "issuer must be https://",
+            ),
             (fine.replace("/fleet", "/fleet#a"), "fragment"),
             (fine.replace(issuer, local), "allow_private"),
-            (more("jwks_url = \"http://keys.example.org\""), "jwks_url must be https://"),
-            (more("jwks_url = \"https://10.0.0.1/keys\""), "allow_private"),
+            (
+                more("jwks_url = \"http://keys.example.org\""),
+                "jwks_url must be https://",
+            ),
+            (
+                more("jwks_url = \"https://10.0.0.1/keys\""),
+                "allow_private",
+            ),
             (fine.replace("\"attestd\"", "\"\""), "audience"),
             (fine.replace("\"groups\"", "\"/\""), "role_claim"),
-            (fine.replace("attestd-operators = \"operator\"", ""), "roles"),
+            (
+                fine.replace("attestd-operators = \"operator\"", ""),
+                "roles",
+            ),
             (more("client_secret = \"x\""), "client_secret"),
         ] {
             let refusal = check(&text).expect_err(says);

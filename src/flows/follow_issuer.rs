@@ -164,10 +164,7 @@ impl Keys {
     fn take(&self, fetched: Fetched, now: Duration) {
         let former = self.held.load_full();
         let former = former.filter(|held| *held.keys == fetched.keys);
-        let keys = former.map_or_else(
-            || Arc::new(fetched.keys),
-            |former| Arc::clone(&former.keys),
-        );
+        let keys = former.map_or_else(|| Arc::new(fetched.keys), |former| Arc::clone(&former.keys));
         let due_at = now.saturating_add(fetched.fresh_for);
         self.held.store(Some(Arc::new(Held { keys, due_at })));
     }

@@ -87,9 +87,7 @@ impl Issuer {
     fn remember(&self, hash: SecretHash, by: Arc<KeySet>, vouched: Arc<Vouched>, now: Timestamp) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
-            known.retain(|_, known| {
-                known.vouched.expires_at > now && Arc::ptr_eq(&known.by, &by)
-            });
+            known.retain(|_, known| known.vouched.expires_at > now && Arc::ptr_eq(&known.by, &by));
             if known.len() >= REMEMBERED {
                 known.clear();
             }

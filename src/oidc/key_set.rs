@@ -208,29 +208,28 @@ impl Key {
         signed: &[u8],
         signature: &[u8],
     ) -> Result<(), Refused> {
-        let verified = match (&self.numbers, alg) {
-            (Numbers::Rsa { n, e }, Algorithm::Rs256) => RsaPublicKeyComponents { n, e }.verify(
-                &RSA_PKCS1_2048_8192_SHA256,
-                signed,
-                signature,
-            ),
-            (Numbers::Rsa { n, e }, Algorithm::Ps256) => {
-                RsaPublicKeyComponents { n, e }.verify(&RSA_PSS_2048_8192_SHA256, signed, signature)
-            }
-            (Numbers::P256(point), Algorithm::Es256) => {
-                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(signed, signature)
-            }
-            (Numbers::P384(point), Algorithm::Es384) => {
-                UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point).verify(signed, signature)
-            }
-            (Numbers::Ed25519(point), Algorithm::EdDsa) => {
-                UnparsedPublicKey::new(&ED25519, point).verify(signed, signature)
-            }
-            (
-                Numbers::Rsa { .. } | Numbers::P256(_) | Numbers::P384(_) | Numbers::Ed25519(_),
-                _,
-            ) => return Err(Refused::KeyMismatch),
-        };
+        let verified =
+            match (&self.numbers, alg) {
+                (Numbers::Rsa { n, e }, Algorithm::Rs256) => RsaPublicKeyComponents { n, e }
+                    .verify(&RSA_PKCS1_2048_8192_SHA256, signed, signature),
+                (Numbers::Rsa { n, e }, Algorithm::Ps256) => RsaPublicKeyComponents { n, e }
+                    .verify(&RSA_PSS_2048_8192_SHA256, signed, signature),
+                (Numbers::P256(point), Algorithm::Es256) => {
+                    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
+                        .verify(signed, signature)
+                }
+                (Numbers::P384(point), Algorithm::Es384) => {
+                    UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point)
+                        .verify(signed, signature)
+                }
+                (Numbers::Ed25519(point), Algorithm::EdDsa) => {
+                    UnparsedPublicKey::new(&ED25519, point).verify(signed, signature)
+                }
+                (
+                    Numbers::Rsa { .. } | Numbers::P256(_) | Numbers::P384(_) | Numbers::Ed25519(_),
+                    _,
+                ) => return Err(Refused::KeyMismatch),
+            };
         verified.map_err(|_| Refused::Signature)
     }
 }

@@ -16,8 +16,8 @@ use prometheus_client::registry::{Metric, Registry};
 
 use super::labels::{
     self, CauseLabels, CertificateLabels, KindLabels, MESSAGES, MessageLabels, OutcomeLabels,
-    QuantileLabels, ReaderLabels, ReasonLabels, RefusalLabels, RequestLabels, StepLabels, TopicLabels,
-    VerdictLabels, WorkerLabels,
+    QuantileLabels, ReaderLabels, ReasonLabels, RefusalLabels, RequestLabels, StepLabels,
+    TopicLabels, VerdictLabels, WorkerLabels,
 };
 use crate::enrollment::trace::Step;
 use crate::oidc::Refused;

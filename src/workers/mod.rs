@@ -18,10 +18,10 @@ use crate::flows::wake::Turn;
 use crate::flows::watch_standstill::Heart;
 use crate::flows::{
     Context, Failure, ask_to_verify, challenge, deliver_webhooks, draw_beacon, follow_events,
-    follow_issuer,    hand_over_master_key, judge_anew, push_signals, read_audit, read_status, refuse, relay_answer,
-    remove_old, rotate_push_certificate, sweep, tell_log, tell_of_end, transmit_signals,
-    try_push_certificate, wake, watch_clock, watch_push_certificates, watch_standstill,
-    witness_log,
+    follow_issuer, hand_over_master_key, judge_anew, push_signals, read_audit, read_status, refuse,
+    relay_answer, remove_old, rotate_push_certificate, sweep, tell_log, tell_of_end,
+    transmit_signals, try_push_certificate, wake, watch_clock, watch_push_certificates,
+    watch_standstill, witness_log,
 };
 
 /// How often what is due is looked for.
