@@ -10,8 +10,7 @@
 //! ---------------- below: no async, no I/O, no clock ----------------
 //! publication -> verification -> posture -> attestation, mdm, provider
 //! publication -> enrollment -> mdm        acme -> attestation        audit -> provider
-//! backup
-//! oidc
+//! backup                                 oidc
 //! scep, ca, push, mdm, attestation, provider -> pki        (edges between nouns are transitive)
 //! ids, json, time, network, entropy, secret, reason: open to all
 //! ```

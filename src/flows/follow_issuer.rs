@@ -17,6 +17,8 @@ use crate::oidc::{
 };
 use crate::outbound::{Answer, Fault, Outbound, Reach, Target, UnusableRoot, UnusableTarget};
 
+/// How often it is looked whether something is to be fetched.
+pub const LOOKED: Duration = Duration::from_secs(1);
 /// From one fetch to the next at least, whatever asks for it.
 pub const PAUSE: Duration = Duration::from_secs(30);
 /// Keys are fetched again after what `Cache-Control` says, within these bounds, and the lesser where it says

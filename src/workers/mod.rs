@@ -32,8 +32,6 @@ const JUDGE: Duration = Duration::from_secs(1);
 const CHALLENGES: Duration = Duration::from_secs(1);
 /// How often the clock is looked at; every question about trust looks at it, too.
 const CLOCK: Duration = Duration::from_secs(1);
-/// How often it is looked whether the keys of the OpenID provider are to be fetched.
-const ISSUER: Duration = Duration::from_secs(1);
 /// How often what other servers changed is looked for.
 const FOLLOW: Duration = Duration::from_millis(200);
 /// Events that come together are read together.
@@ -202,7 +200,7 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
         watch_clock::run_once(&ctx).await
     });
     if ctx.settings.issuer.is_some() {
-        workers.every(ISSUER, "follow_issuer", |ctx| async move {
+        workers.every(follow_issuer::LOOKED, "follow_issuer", |ctx| async move {
             follow_issuer::run_once(&ctx).await
         });
     }
