@@ -44,7 +44,8 @@ pub struct Source {
 /// Why keys were not fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum NotFetched {
-    #[error("{0} is no address that is asked")]
+    /// The first of it: it may be what the provider says.
+    #[error("{0:?} is no address that is asked")]
     Target(String, #[source] UnusableTarget),
     #[error("{0} was asked")]
     Fault(String, #[source] Fault),
@@ -242,7 +243,8 @@ async fn get(
 ) -> Result<Answer, NotFetched> {
     // Not plain http, wherever it is: whoever can change the answer can let anybody in.
     let target = Target::parse(url, false);
-    let target = target.map_err(|cause| NotFetched::Target(url.to_owned(), cause))?;
+    let target =
+        target.map_err(|cause| NotFetched::Target(url.chars().take(200).collect(), cause))?;
     let origin = target.origin();
     let line = outbound.line(target, &source.reach)?;
     match line.get(most, DEADLINE).await {
