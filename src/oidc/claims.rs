@@ -117,7 +117,6 @@ fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, Re
     let seconds = whole.or_else(|| {
         let seconds = value.as_f64()?;
         // Exact for every year that can be written.
-        #[expect(clippy::cast_possible_truncation, reason = "bounded just before")]
         (0.0..=253_402_300_799.0)
             .contains(&seconds)
             .then_some(seconds as i64)
