@@ -10,7 +10,7 @@
 //! ---------------- below: no async, no I/O, no clock ----------------
 //! publication -> verification -> posture -> attestation, mdm, provider
 //! publication -> enrollment -> mdm        acme -> attestation        audit -> provider
-//! backup
+//! backup                                 oidc
 //! scep, ca, push, mdm, attestation, provider -> pki        (edges between nouns are transitive)
 //! ids, json, time, network, entropy, secret, reason: open to all
 //! ```
@@ -35,6 +35,7 @@ pub mod json;
 pub mod keys;
 pub mod mdm;
 pub mod network;
+pub mod oidc;
 pub mod outbound;
 pub mod pki;
 pub mod posture;

@@ -298,6 +298,7 @@ fn settings_of(policy: &Policy, pushes_an_hour: u32, former_device_ca: TrustAnch
         adopted_cas: Some(former_device_ca),
         release_key: None,
         clients: Clients::default(),
+        issuer: None,
         apples_apns: false,
         approval: Approval::OnePerson,
         relay: None,

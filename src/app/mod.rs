@@ -3,6 +3,7 @@
 pub mod authorities;
 #[cfg(feature = "otel")]
 mod collector;
+mod issuer;
 pub mod tls;
 mod witnesses;
 
@@ -15,6 +16,7 @@ use anyhow::Context as _;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub use self::issuer::source;
 pub use self::witnesses::witnesses;
 use crate::acme::NonceKey;
 use crate::apns::{Apns, ApnsSettings, Endpoint, Unreached, reach};
@@ -410,6 +412,7 @@ pub fn settings(config: &Config, policy: &Policy) -> anyhow::Result<Settings> {
         adopted_cas: adopted_cas(config)?,
         release_key: release_key(config)?,
         clients: clients(config)?,
+        issuer: issuer::issuer(config)?,
         apples_apns: config.apns.root.is_none(),
         approval: config.push_certificates.approval(),
         relay: relaying(config)?,

@@ -190,6 +190,16 @@ mod tests {
                 name: "coordinator 1".to_owned(),
                 id: "spiffe://example.org/coordinator".to_owned(),
             },
+            Who::Oidc {
+                issuer: "https://id.example.org".to_owned(),
+                subject: "248289761001".to_owned(),
+                name: Some("ann".to_owned()),
+            },
+            Who::Oidc {
+                issuer: "https://id.example.org".to_owned(),
+                subject: "248289761001".to_owned(),
+                name: None,
+            },
             Who::CommandLine {
                 user: "alice".to_owned(),
             },

@@ -21,6 +21,14 @@ pub enum Who {
         /// What it is known by: a SPIFFE ID, or `sha256:` and the hash of its public key.
         id: String,
     },
+    /// Somebody whom an OpenID provider vouches for.
+    Oidc {
+        issuer: String,
+        /// `sub`: with the issuer, one person or program for ever.
+        subject: String,
+        /// As the provider calls them; may change hands.
+        name: Option<String>,
+    },
     /// Whoever ran a command beside the database.
     CommandLine {
         /// The unix user, or who became root by sudo.
@@ -38,6 +46,10 @@ impl Who {
         match self {
             Self::Token { id, .. } => format!("token:{id}"),
             Self::Certificate { id, .. } => format!("certificate:{id}"),
+            // No issuer has a space in it.
+            Self::Oidc {
+                issuer, subject, ..
+            } => format!("oidc:{issuer} {subject}"),
             Self::CommandLine { user } => format!("user:{user}"),
             Self::ReleaseKey => "release key".to_owned(),
             Self::Service => "service".to_owned(),
@@ -56,6 +68,21 @@ impl Who {
                 ("name", name.clone()),
                 ("id", id.clone()),
             ],
+            Self::Oidc {
+                issuer,
+                subject,
+                name,
+            } => {
+                let name = name.iter().map(|name| ("name", name.clone()));
+                [
+                    ("kind", "oidc".to_owned()),
+                    ("issuer", issuer.clone()),
+                    ("subject", subject.clone()),
+                ]
+                .into_iter()
+                .chain(name)
+                .collect()
+            }
             Self::CommandLine { user } => {
                 vec![("kind", "command_line".to_owned()), ("user", user.clone())]
             }
@@ -75,6 +102,11 @@ impl Who {
                 name: members.remove("name")?,
                 id: members.remove("id")?,
             },
+            "oidc" => Self::Oidc {
+                issuer: members.remove("issuer")?,
+                subject: members.remove("subject")?,
+                name: members.remove("name"),
+            },
             "command_line" => Self::CommandLine {
                 user: members.remove("user")?,
             },
@@ -91,6 +123,14 @@ impl fmt::Display for Who {
         match self {
             Self::Token { id, label } => write!(f, "{id} ({label})"),
             Self::Certificate { name, id } => write!(f, "{name} ({id})"),
+            Self::Oidc {
+                issuer,
+                subject,
+                name: Some(name),
+            } => write!(f, "{name} ({subject} at {issuer})"),
+            Self::Oidc {
+                issuer, subject, ..
+            } => write!(f, "{subject} at {issuer}"),
             Self::CommandLine { user } => write!(f, "command line ({user})"),
             Self::ReleaseKey => f.write_str("release key"),
             Self::Service => f.write_str("service"),

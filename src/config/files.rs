@@ -49,6 +49,9 @@ impl Config {
         if let Some(micromdm) = &mut self.micromdm {
             files.extend(micromdm.files().map(|path| ("micromdm", path)));
         }
+        if let Some(oidc) = &mut self.internal.oidc {
+            files.extend(oidc.root.iter_mut().map(|path| ("internal.oidc", path)));
+        }
         let telemetry = self.telemetry.files();
         files.extend(telemetry.map(|path| ("telemetry", path)));
         let witnesses = self.transparency.files();

@@ -8,6 +8,7 @@ mod defaults;
 mod files;
 mod log;
 mod micromdm;
+mod oidc;
 mod proxied;
 mod push_certificates;
 mod retention;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use self::clients::Client;
 pub use self::log::{Log, LogFormat};
 pub use self::micromdm::MicroMdm;
+pub use self::oidc::Oidc;
 pub use self::push_certificates::{Activation, PushCertificates};
 pub use self::retention::Retention;
 pub use self::shared_signals::SharedSignals;
@@ -155,6 +157,9 @@ pub struct Internal {
     /// What each of them may do.
     #[serde(default)]
     pub clients: Vec<Client>,
+    /// The OpenID provider whose access tokens let somebody in. Absent: there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<Oidc>,
 }
 
 /// Where secrets are.
@@ -329,6 +334,9 @@ impl Config {
         }
         self.public.check_certificates()?;
         self.internal.check_clients()?;
+        if let Some(oidc) = &self.internal.oidc {
+            oidc.check()?;
+        }
         if let Some(micromdm) = &self.micromdm {
             micromdm.check()?;
         }

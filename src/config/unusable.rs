@@ -51,6 +51,8 @@ pub enum Unusable {
     ClientsWithoutTls,
     #[error("internal.clients: {0}")]
     Clients(String),
+    #[error("internal.oidc: {0}")]
+    Oidc(String),
     #[error(
         "shared_signals.url must be https://host[:port] without path, as receivers reach the internal listener, but is {0:?}"
     )]

@@ -1,5 +1,5 @@
-//! Who may use the internal API, each by one role: bearers of tokens, and clients with certificates that the
-//! settings name.
+//! Who may use the internal API: bearers of tokens of our own and clients with certificates that the settings
+//! name, each by one role; and whom an OpenID provider vouches for, by what it says they are.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,10 +9,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::identify_bearer::{Judged, Vouched, identify};
 use super::{Context, Failure};
 use crate::audit::{Entry, Verb, Who, Words};
 use crate::entropy::{Entropy, draw};
 use crate::ids::{ApiTokenId, SecretHash};
+use crate::oidc;
 use crate::pki::ClientCertificate;
 use crate::secret::Secret;
 use crate::store::{ApiToken, Store, StoreError};
@@ -65,6 +67,8 @@ pub enum Standing {
     Unauthorized,
     /// A certificate of an authority that is trusted, and of nobody who is known, or not valid now.
     UnknownCertificate,
+    /// A token of the OpenID provider, whose keys are not known now.
+    Undecided,
     /// Somebody of another role.
     Forbidden,
 }
@@ -126,6 +130,7 @@ impl Clients {
 pub enum Caller {
     Token(Arc<ApiToken>),
     Client(Arc<Client>),
+    Vouched(Arc<Vouched>),
 }
 
 impl Caller {
@@ -140,6 +145,7 @@ impl Caller {
                 name: client.name.clone(),
                 id: client.id.clone(),
             },
+            Self::Vouched(vouched) => vouched.who(),
         }
     }
 }
@@ -218,6 +224,18 @@ pub async fn authorize(ctx: &Context, shown: Shown<'_>, act: Act) -> Result<Stan
             });
         }
     };
+    if let Some(issuer) = &ctx.settings.issuer
+        && oidc::has_form(token)
+    {
+        return Ok(match identify(ctx, issuer, token).await {
+            Judged::Vouched(vouched) if vouched.allows(act) => {
+                Standing::Allowed(Caller::Vouched(vouched))
+            }
+            Judged::Vouched(_) => Standing::Forbidden,
+            Judged::Refused(_) => Standing::Unauthorized,
+            Judged::Undecided => Standing::Undecided,
+        });
+    }
     // The look-up is by hash: its time says nothing about the secret.
     let secret = SecretHash::of(token.as_bytes());
     let Some(token) = ctx.store.api_token(secret, now).await? else {

@@ -59,7 +59,7 @@
 //! | [`sign_result`] | somebody wants a result that needs no trust in whoever brings it |
 //! | [`check_policy`] | what another policy would change is asked before it is switched on |
 //! | [`back_up`] | everything is written into one sealed file; [`restore_backup`] makes what was restored fit to go on with |
-//! | [`authorize`] | who may use the internal API |
+//! | [`authorize`] | who may use the internal API; [`identify_bearer`] says who shows a token of the OpenID provider, [`follow_issuer`] fetches its keys |
 
 pub mod answers;
 pub mod append_to_log;
@@ -86,10 +86,12 @@ pub mod discard_push_certificate;
 pub mod draw_beacon;
 pub mod export_traces;
 pub mod follow_events;
+pub mod follow_issuer;
 pub mod follow_progress;
 pub mod grant_access;
 pub mod hand_over_master_key;
 pub mod identify;
+pub mod identify_bearer;
 pub mod import_fleet;
 pub mod issue_by_acme;
 pub mod issue_by_scep;
@@ -227,6 +229,8 @@ pub struct Settings {
     pub release_key: Option<BearerKey>,
     /// Who is known on the internal listener by a certificate.
     pub clients: authorize::Clients,
+    /// The OpenID provider whose tokens let somebody in, if there is one.
+    pub issuer: Option<identify_bearer::Issuer>,
     /// Pushes go to Apple's own service, so its certificates must be Apple's, too.
     pub apples_apns: bool,
     /// Whether another person must confirm that a push certificate comes into use.

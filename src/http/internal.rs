@@ -43,6 +43,7 @@ pub async fn allowed(ctx: &Context, asker: &Asker, act: Act) -> Result<Caller, R
         }
         .into_response()),
         Ok(Standing::UnknownCertificate) => Err(Problem::certificate_not_known().into_response()),
+        Ok(Standing::Undecided) => Err(Problem::issuer_unavailable().into_response()),
         Ok(Standing::Forbidden) => Err(match asker.shown() {
             Shown::Token(_) => Problem::insufficient_scope(act),
             Shown::Nothing | Shown::Certificate(_) => Problem::not_allowed(act),

@@ -240,6 +240,15 @@ impl Problem {
         }
     }
 
+    /// What the token would be judged by is not known: it may be good, and its bearer had better keep it.
+    pub fn issuer_unavailable() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "issuer-unavailable",
+            "The keys of the OpenID provider are not known now",
+        )
+    }
+
     /// The certificate of the connection leads to an authority that is trusted, and belongs to nobody who is known.
     pub fn certificate_not_known() -> Self {
         Self::new(

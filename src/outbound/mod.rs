@@ -106,6 +106,7 @@ impl Fault {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
+    pub headers: HeaderMap,
     /// The first of it; empty when it did not come in time, or was too long.
     pub body: Bytes,
 }
@@ -238,13 +239,15 @@ impl Line {
             let response = sender.send_request(request).await;
             let response = response.map_err(|_| Fault::Disconnected)?;
             let status = response.status().as_u16();
-            let body = Limited::new(response.into_body(), most).collect().await;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, most).collect().await;
             let body = body.map_err(|fault| match fault.is::<LengthLimitError>() {
                 true => Fault::TooLarge,
                 false => Fault::Disconnected,
             })?;
             Ok(Answer {
                 status,
+                headers: head.headers,
                 body: body.to_bytes(),
             })
         };
@@ -320,7 +323,8 @@ impl Line {
             .map_err(|_| Fault::TimedOut)?
             .map_err(|_| Fault::Disconnected)?;
         let status = response.status().as_u16();
-        let read = Limited::new(response.into_body(), ANSWER).collect();
+        let (head, body) = response.into_parts();
+        let read = Limited::new(body, ANSWER).collect();
         let body = match timeout_at(until, read).await {
             Ok(Ok(body)) => {
                 self.open = Some(sender);
@@ -329,7 +333,11 @@ impl Line {
             // The status was the answer; the connection is given up with the rest.
             _ => Bytes::new(),
         };
-        Ok(Answer { status, body })
+        Ok(Answer {
+            status,
+            headers: head.headers,
+            body,
+        })
     }
 }
 

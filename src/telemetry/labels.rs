@@ -24,6 +24,9 @@ label!(RefusalLabels {
 label!(OutcomeLabels {
     outcome: &'static str
 });
+label!(ReasonLabels {
+    reason: &'static str
+});
 label!(TopicLabels { topic: String });
 label!(CertificateLabels {
     certificate: &'static str
@@ -107,6 +110,23 @@ pub(super) const SPANS: [&str; 3] = ["sent", "not_taken", "queue_full"];
 
 /// How security event tokens end.
 pub(super) const SIGNALS: [&str; 4] = ["delivered", "refused", "unreached", "given_up"];
+
+/// How the OpenID provider answers, asked for its keys.
+pub(super) const ISSUER_ANSWERS: &[&str] = &[
+    "fetched",
+    "target",
+    "unresolved",
+    "address_not_public",
+    "unreachable",
+    "untrusted",
+    "timed_out",
+    "disconnected",
+    "too_large",
+    "status",
+    "metadata",
+    "key_set",
+    "root",
+];
 
 pub(super) const VERDICTS: [Verdict; 4] = [
     Verdict::Affirming,

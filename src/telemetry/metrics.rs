@@ -16,10 +16,11 @@ use prometheus_client::registry::{Metric, Registry};
 
 use super::labels::{
     self, CauseLabels, CertificateLabels, KindLabels, MESSAGES, MessageLabels, OutcomeLabels,
-    QuantileLabels, ReaderLabels, RefusalLabels, RequestLabels, StepLabels, TopicLabels,
-    VerdictLabels, WorkerLabels,
+    QuantileLabels, ReaderLabels, ReasonLabels, RefusalLabels, RequestLabels, StepLabels,
+    TopicLabels, VerdictLabels, WorkerLabels,
 };
 use crate::enrollment::trace::Step;
+use crate::oidc::Refused;
 use crate::posture::Verdict;
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -67,6 +68,8 @@ pub struct Metrics {
     worker_silence: Family<WorkerLabels, Gauge>,
     watched_at: Gauge,
     spans: Family<OutcomeLabels, Counter>,
+    issuer_answers: Family<OutcomeLabels, Counter>,
+    bearers_refused: Family<ReasonLabels, Counter>,
 }
 
 /// From a second to a week: owners take a profile with them.
@@ -308,6 +311,20 @@ impl Metrics {
                 "Spans of traces, by what became of them",
                 outcomes(&labels::SPANS),
             ),
+            issuer_answers: to.each(
+                "issuer_answers",
+                "Answers of the OpenID provider, asked for its keys",
+                outcomes(labels::ISSUER_ANSWERS),
+            ),
+            bearers_refused: to.each(
+                "bearers_refused",
+                "Access tokens of the OpenID provider that let nobody in, by the reason",
+                Refused::ALL
+                    .map(|refused| ReasonLabels {
+                        reason: refused.as_str(),
+                    })
+                    .to_vec(),
+            ),
             registry: Registry::default(),
         };
         Arc::new(Self {
@@ -382,6 +399,22 @@ impl Metrics {
         self.spans
             .get_or_create(&OutcomeLabels { outcome })
             .inc_by(count);
+    }
+
+    /// The OpenID provider was asked for its keys.
+    pub fn issuer_asked(&self, outcome: &'static str) {
+        debug_assert!(labels::ISSUER_ANSWERS.contains(&outcome), "{outcome}");
+        self.issuer_answers
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
+    }
+
+    /// An access token let nobody in.
+    pub fn bearer_refused(&self, refused: Refused) {
+        let reason = refused.as_str();
+        self.bearers_refused
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
     }
 
     /// It was looked whether everything moves.
@@ -518,73 +551,5 @@ impl Metrics {
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.registry);
         text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The value of a series, as it is read.
-    fn value<'a>(text: &'a str, series: &str) -> Option<&'a str> {
-        let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
-        lines.find_map(|(name, value)| (name == series).then_some(value))
-    }
-
-    #[test]
-    fn what_can_be_listed_begins_at_zero() {
-        let text = Metrics::new().text();
-        for (family, label, words) in [
-            ("pushes_total", "outcome", &labels::PUSHES[..]),
-            (
-                "webhook_messages_total",
-                "outcome",
-                &labels::WEBHOOK_MESSAGES[..],
-            ),
-            ("shared_signals_total", "outcome", &labels::SIGNALS[..]),
-            (
-                "log_witness_answers_total",
-                "outcome",
-                labels::WITNESS_ANSWERS,
-            ),
-            (
-                "verdicts_total",
-                "verdict",
-                &["affirming", "warning", "contraindicated", "unknown"],
-            ),
-            ("enrolment_step_seconds_count", "step", &["verdict"]),
-            ("command_age_seconds_count", "kind", &["mda"]),
-            (
-                "standing_still",
-                "cause",
-                &["verdicts_stand_still", "worker_silent"],
-            ),
-        ] {
-            for word in words {
-                let series = format!("attestd_{family}{{{label}=\"{word}\"}}");
-                assert_eq!(value(&text, &series), Some("0"), "{series}");
-            }
-        }
-        let of_macs = "attestd_messages_total{surface=\"connect\",kind=\"NotNow\"}";
-        assert_eq!(value(&text, of_macs), Some("0"));
-    }
-
-    #[test]
-    fn quantiles_are_of_what_there_is() {
-        let metrics = Metrics::new();
-        for (ages, expected) in [
-            (vec![], ["0", "0", "0"]),
-            (vec![7], ["7", "7", "7"]),
-            ((1..=200).rev().collect(), ["100", "198", "200"]),
-            (vec![], ["0", "0", "0"]),
-        ] {
-            metrics.verdict_ages(ages.into_iter().map(Duration::from_secs).collect());
-            let text = metrics.text();
-            let found = ["0.5", "0.99", "1"].map(|quantile| {
-                let series = format!("attestd_verdict_age_seconds{{quantile=\"{quantile}\"}}");
-                value(&text, &series).expect("measured").to_owned()
-            });
-            assert_eq!(found, expected.map(str::to_owned));
-        }
     }
 }

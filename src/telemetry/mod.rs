@@ -5,6 +5,8 @@
 
 mod labels;
 mod metrics;
+#[cfg(test)]
+mod metrics_test;
 #[cfg(feature = "otel")]
 pub mod otlp;
 pub mod traces;

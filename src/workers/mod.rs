@@ -1,6 +1,7 @@
 //! The only loops. Each does one thing again and again until the service stops; what it does is a
 //! flow that runs once, so that tests call the flow and wait for nothing.
 
+mod fleet;
 mod refusals;
 
 use std::collections::HashSet;
@@ -18,16 +19,14 @@ use crate::flows::wake::Turn;
 use crate::flows::watch_standstill::Heart;
 use crate::flows::{
     Context, Failure, ask_to_verify, challenge, deliver_webhooks, draw_beacon, follow_events,
-    hand_over_master_key, judge_anew, push_signals, read_audit, read_status, refuse, relay_answer,
-    remove_old, resume, rotate_push_certificate, sweep, tell_log, tell_of_end, transmit_signals,
+    follow_issuer, hand_over_master_key, push_signals, read_audit, read_status, refuse,
+    relay_answer, resume, rotate_push_certificate, sweep, tell_log, tell_of_end, transmit_signals,
     try_push_certificate, wake, watch_clock, watch_push_certificates, watch_standstill,
     witness_log,
 };
 
 /// How often what is due is looked for.
 const SWEEP: Duration = Duration::from_secs(5);
-/// How often some more Macs are judged, after another policy was switched on.
-const JUDGE: Duration = Duration::from_secs(1);
 /// How often unanswered challenges are looked for.
 const CHALLENGES: Duration = Duration::from_secs(1);
 /// How often the clock is looked at; every question about trust looks at it, too.
@@ -49,10 +48,6 @@ const LOG_GATHER: Duration = Duration::from_secs(1);
 const WITNESS_GATHER: Duration = Duration::from_millis(500);
 /// How often old sessions, challenges and events are removed.
 const TIDY: Duration = Duration::from_secs(60 * 60);
-/// From some Macs whose old answers are removed to the next,
-const REMOVE: Duration = Duration::from_secs(1);
-/// and after a failure.
-const REMOVE_AGAIN: Duration = Duration::from_secs(60);
 /// How often a push certificate that came into use is looked for.
 const PUSH_CERTIFICATE: Duration = Duration::from_secs(1);
 /// How often it is looked whether one ends soon, or is refused.
@@ -156,8 +151,8 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     workers.every(PUSH_TROUBLE, "watch_push_certificates", |ctx| async move {
         watch_push_certificates::run_once(&ctx).await
     });
-    workers.start(judge_all_anew);
-    workers.start(remove_old_rows);
+    workers.start(fleet::judge_anew);
+    workers.start(fleet::remove_old);
     workers.every(SWEEP, "resume", |ctx| async move {
         resume::run_once(&ctx).await.map(drop)
     });
@@ -202,6 +197,11 @@ pub fn start(ctx: &Arc<Context>, queues: Queues, stop: &CancellationToken) -> Jo
     workers.every(CLOCK, "watch_clock", |ctx| async move {
         watch_clock::run_once(&ctx).await
     });
+    if ctx.settings.issuer.is_some() {
+        workers.every(follow_issuer::LOOKED, "follow_issuer", |ctx| async move {
+            follow_issuer::run_once(&ctx).await
+        });
+    }
     workers.every(FOLLOW, "follow_changes", |ctx| async move {
         Ok(ctx.store.follow_changes().await?)
     });
@@ -542,35 +542,6 @@ async fn tell_coordinator(ctx: Arc<Context>, stop: CancellationToken) {
             // What another node was told by its Macs, and what is tried again.
             () = tokio::time::sleep(RECEIVERS) => {}
         }
-    }
-}
-
-/// Ends when every Mac was judged by the policy in force.
-async fn judge_all_anew(ctx: Arc<Context>, stop: CancellationToken) {
-    let heart = heart(&ctx, "judge_anew", JUDGE);
-    while !pause(JUDGE, &stop).await {
-        match judge_anew::run_once(&ctx).await {
-            Ok(judge_anew::Progress::Done) => return heart.rests(),
-            Ok(_) => heart.beats(),
-            Err(failure) => report(&ctx, "judge_anew", Err(failure)),
-        }
-    }
-}
-
-/// Some Macs a second until all were looked at, and then not before tomorrow.
-async fn remove_old_rows(ctx: Arc<Context>, stop: CancellationToken) {
-    let heart = heart(&ctx, "remove_old", TIDY);
-    let mut period = REMOVE;
-    while !pause(period, &stop).await {
-        period = match remove_old::run_once(&ctx).await {
-            Ok(remove_old::Progress::More) => REMOVE,
-            Ok(remove_old::Progress::Rests) => TIDY,
-            Err(failure) => {
-                report(&ctx, "remove_old", Err(failure));
-                REMOVE_AGAIN
-            }
-        };
-        heart.beats();
     }
 }
 

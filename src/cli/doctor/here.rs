@@ -10,9 +10,11 @@ use super::days;
 use super::finding::Findings;
 use crate::app::authorities::held;
 use crate::app::tls::as_a_mac_sees_it;
-use crate::app::{KEYS, reach_apns};
+use crate::app::{KEYS, reach_apns, source};
 use crate::config::Config;
+use crate::flows::follow_issuer::fetch;
 use crate::keys::{FileKeeper, MasterSeal};
+use crate::outbound::Outbound;
 use crate::time::Timestamp;
 
 /// Less is free than one upgrade of the tables, or a day of a large fleet, may take.
@@ -128,6 +130,30 @@ pub(super) fn tls(config: &Config, findings: &mut Findings, now: Timestamp) {
                 findings.ok(CHECK, found);
             }
         }
+    }
+}
+
+/// Whether tokens of the OpenID provider could be judged.
+pub(super) async fn issuer(config: &Config, findings: &mut Findings) {
+    const CHECK: &str = "oidc";
+    let Some(oidc) = &config.internal.oidc else {
+        return;
+    };
+    let fetched = async {
+        let outbound = Outbound::new()?;
+        Ok::<_, anyhow::Error>(fetch(&outbound, &source(oidc)?).await?)
+    };
+    match fetched.await {
+        Ok(fetched) => findings.ok(
+            CHECK,
+            format!("{} says {} keys", oidc.issuer, fetched.keys.count()),
+        ),
+        Err(error) => findings.fault(
+            CHECK,
+            format!("{error:#}"),
+            "internal.oidc: issuer as the provider writes it, root for a certificate of your own authority, \
+             allow_private for one that is inside",
+        ),
     }
 }
 

@@ -102,6 +102,7 @@ impl Doctor {
         match runtime {
             Ok(runtime) => runtime.block_on(async {
                 here::apns(&config, findings).await;
+                here::issuer(&config, findings).await;
                 stored::examine(&config, seal, findings, now).await;
             }),
             Err(error) => {

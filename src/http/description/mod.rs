@@ -135,7 +135,8 @@ fn schemes() -> Components {
         .build()
 }
 
-const TOKEN: &str = "A token that `attestd token create --role …` made. A requirement lists the roles that will do.";
+const TOKEN: &str = "A token that `attestd token create --role …` made. A requirement lists the roles that will do. \
+Or an access token (RFC 9068) of the OpenID provider that the settings name, whose bearer has one of these roles there.";
 const RELEASE_KEY: &str =
     "The key in `releases.key_file`: registers releases, and does nothing else.";
 const CLIENT: &str =

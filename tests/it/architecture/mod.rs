@@ -35,6 +35,7 @@ const NOUNS: &[(&str, &[&str])] = &[
     ("transparency", &[]),
     ("audit", &["provider"]),
     ("backup", &[]),
+    ("oidc", &[]),
     (
         "publication",
         &[

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::administer_push_certificates::{ALL, is_refused, posts, told, words};
 use crate::harness::internal_api::InternalApi;
+use crate::harness::issuer::Issuer;
 use crate::harness::push_officer::{PushOfficer, quiet_mac, takes_into_use, was_pushed_by};
 use crate::harness::scene::Scene;
 
@@ -94,6 +95,30 @@ journey! {
         is_refused(&bob, &confirmation(&proposal), json!({}), "same_person").await;
         assert_eq!(posts(&ann, &confirmation(&proposal), json!({})).await.0, 200);
         assert_eq!(in_use(&bob).await, former);
+    }
+}
+
+journey! {
+    /// However many tokens the provider gave them.
+    async fn whom_a_provider_vouches_for_is_one_person(backend: Backend) {
+        let mut scene = Scene::configured(backend, TWO).await;
+        let issuer = Issuer::start(scene.now().millis()).await;
+        let settings = issuer.settings(scene.home.path());
+        scene.reached_inside(&settings).await;
+        let officer = |subject, more: &[&str]| {
+            let groups = [&["renewal"], more].concat();
+            scene.api.with_token(issuer.token(&scene, subject, &groups))
+        };
+        let (ann, again, bob) = (officer("ann", &[]), officer("ann", &["staff"]), officer("bob", &[]));
+        assert_ne!(ann.token, again.token);
+        let id = PushOfficer(&scene).has_installed(&PushOfficer(&scene).renewed(), &[]).await;
+        let untried = json!({ "without_canary": "a test" });
+        let proposal = proposed(&ann, &format!("/{id}/activate"), untried).await;
+        is_refused(&again, &confirmation(&proposal), json!({}), "same_person").await;
+        assert_eq!(posts(&bob, &confirmation(&proposal), json!({})).await.0, 200);
+        let entries = told(&scene, &id);
+        let by = |at: usize| (entries[at]["who"]["kind"].clone(), entries[at]["who"]["subject"].clone());
+        assert_eq!((by(1), by(2)), ((json!("oidc"), json!("ann")), (json!("oidc"), json!("bob"))));
     }
 }
 

@@ -43,6 +43,7 @@ mod export_traces;
 mod follow_events;
 mod hand_over_master_key;
 mod identify;
+mod identify_bearer;
 mod identify_by_certificate;
 mod import_fleet;
 pub mod issue_by_acme;

@@ -9,6 +9,7 @@ pub mod following;
 pub mod ground;
 pub mod inside;
 pub mod internal_api;
+pub mod issuer;
 pub mod keys;
 pub mod old_coordinator;
 pub mod plane;
